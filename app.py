@@ -1,0 +1,163 @@
+"""The chat model: vLLM's AsyncLLM under the Inferless contract. The engine process loads it; see `input_schema.py`.
+
+Detokenizing and stop strings are done here, with vLLM's own detokenizer: its state follows from the prompt and the
+tokens so far, so after an engine's death it is rebuilt exactly by feeding it the delivered tokens again. That also
+covers a character split over tokens, and text held back because it may begin a stop string.
+"""
+
+import secrets
+import shlex
+from types import SimpleNamespace
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs.engine import tokens_input
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from everstream import demo_model
+from everstream.contract import StreamOutputHandler
+from everstream.errors import InvalidInput, ModelDied
+from everstream.settings import Settings, load_settings
+from input_schema import parse_messages
+
+DEFAULT_MAX_TOKENS = 1024
+SAMPLING_INPUTS = ("temperature", "top_p", "top_k", "seed")
+CPU_KV_CACHE = "1G"
+
+
+class InferlessPythonModel:
+    def initialize(self) -> None:
+        settings = load_settings()
+        self.llm = AsyncLLM.from_engine_args(engine_args(settings))
+        self.tokenizer = self.llm.get_tokenizer()
+        self.max_model_len: int = self.llm.model_config.max_model_len
+
+    async def infer(self, inputs: dict[str, Any], stream_output_handler: StreamOutputHandler) -> None:
+        prompt = self.prompt_tokens(inputs)
+        answer = Answer(self, prompt, inputs, stream_output_handler)
+        if answer.replay():
+            return
+        try:
+            outputs = self.llm.generate(
+                tokens_input(prompt + answer.token_ids), answer.sampling(), secrets.token_hex(16)
+            )
+            async for output in outputs:
+                completion = output.outputs[0]
+                if answer.take(list(completion.token_ids), completion.finish_reason):
+                    # Closing the generator makes vLLM abort what is left of the request.
+                    await outputs.aclose()
+                    return
+        except EngineDeadError as error:
+            raise ModelDied(str(error)) from error
+
+    def finalize(self) -> None:
+        self.llm.shutdown()
+
+    def check(self, inputs: dict[str, Any]) -> None:
+        """Raise InvalidInput if the prompt does not fit into the model's context."""
+        self.prompt_tokens(inputs)
+
+    def prompt_tokens(self, inputs: dict[str, Any]) -> list[int]:
+        """The chat template applied and tokenized. Raises InvalidInput where no room is left for an answer."""
+        tokens: list[int] = self.tokenizer.apply_chat_template(
+            as_messages(inputs), add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        if len(tokens) >= self.max_model_len:
+            raise InvalidInput(
+                f"the prompt has {len(tokens)} tokens with its chat template; "
+                f"the model's context is {self.max_model_len}, and at least one must be left for the answer",
+                param="messages" if "messages" in inputs else "prompt",
+                code="context_length_exceeded",
+            )
+        return tokens
+
+
+class Answer:
+    """One answer on its way: tokens in, text out to the handler."""
+
+    def __init__(
+        self, model: InferlessPythonModel, prompt: list[int], inputs: dict[str, Any], handler: StreamOutputHandler
+    ) -> None:
+        self.token_ids: list[int] = []
+        self._prompt_tokens = len(prompt)
+        self._inputs = inputs
+        self._handler = handler
+        self._unsent: list[int] = []
+        self._max_tokens = min(inputs.get("max_tokens", DEFAULT_MAX_TOKENS), model.max_model_len - len(prompt))
+        text_params = SamplingParams(stop=inputs.get("stop"))
+        # The detokenizer reads these fields of vLLM's EngineCoreRequest, and no other, from 0.26 to 0.33.
+        request = SimpleNamespace(
+            request_id="", prompt_token_ids=prompt, prompt_embeds=None, sampling_params=text_params
+        )
+        self._detokenizer = IncrementalDetokenizer.from_new_request(model.tokenizer, request)  # type: ignore[arg-type]
+
+    def replay(self) -> bool:
+        """Take in what was delivered before an engine's death. True if that was the whole answer."""
+        delivered = "".join(output["text"] for output in self._handler.delivered)
+        self.token_ids = [token for tokens in self._handler.resume_states for token in tokens or []]
+        self._detokenizer.update(list(self.token_ids), False)
+        replayed = self._detokenizer.get_next_output_text(False, True)
+        if replayed != delivered:
+            raise RuntimeError("the log's tokens do not give the log's text: was the model or vLLM changed?")
+        if len(self.token_ids) < self._max_tokens:
+            return False
+        return self.take([], "length")
+
+    def sampling(self) -> SamplingParams:
+        """What vLLM is to do from here on."""
+        chosen = {name: self._inputs[name] for name in SAMPLING_INPUTS if name in self._inputs}
+        return SamplingParams(
+            **chosen,
+            max_tokens=self._max_tokens - len(self.token_ids),
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+
+    def take(self, token_ids: list[int], finish_reason: str | None) -> bool:
+        """New tokens: send the text that is whole. True if the answer has ended."""
+        stop_string = self._detokenizer.update(token_ids, finish_reason == "stop")
+        finish_reason = "stop" if stop_string else finish_reason
+        self.token_ids += token_ids
+        self._unsent += token_ids
+        text = self._detokenizer.get_next_output_text(finish_reason is not None, True)
+        # Tokens without text yet (half a character, perhaps a stop string) wait for the entry that shows them.
+        if text:
+            self._handler.send_streamed_output({"text": text}, resume=self._unsent)
+            self._unsent = []
+        if finish_reason is None:
+            return False
+        self._handler.finalise_streamed_output(finish_reason, self._usage())
+        return True
+
+    def _usage(self) -> dict[str, int]:
+        completion = self._detokenizer.num_output_tokens()
+        return {
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": completion,
+            "total_tokens": self._prompt_tokens + completion,
+        }
+
+
+def as_messages(inputs: dict[str, Any]) -> list[dict[str, str]]:
+    if "messages" in inputs:
+        return parse_messages(inputs["messages"])
+    system = [{"role": "system", "content": inputs["system"]}] if inputs.get("system") else []
+    return [*system, {"role": "user", "content": inputs["prompt"]}]
+
+
+def engine_args(settings: Settings) -> AsyncEngineArgs:
+    """vLLM's arguments: ours for the CPU where none are given, then the user's."""
+    model = demo_model.folder(settings) if settings.model == demo_model.NAME else settings.model
+    given = ["--model", str(model), "--served-model-name", settings.model_name]
+    if current_platform.is_cpu():
+        # vLLM refuses to start where less than gpu_memory_utilization of all memory is free; given the size of the
+        # KV cache it needs no warm-up run either. Compiling would take minutes on a few cores.
+        given += ["--gpu-memory-utilization", "0.1", "--kv-cache-memory-bytes", CPU_KV_CACHE, "--enforce-eager"]
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    return AsyncEngineArgs.from_cli_args(parser.parse_args(given + shlex.split(settings.engine_args)))

@@ -1,0 +1,200 @@
+"""The model contract (Inferless): a folder with `app.py` and `input_schema.py`.
+
+`app.py` has the class `InferlessPythonModel`: `initialize`, `infer(inputs, stream_output_handler)`, `finalize`.
+An async `infer` runs for many generations at once, a plain one in a thread, one at a time: models written for the
+contract share state between calls. Optional: `check(inputs)` raises InvalidInput for what `infer` could not take,
+and `max_model_len` is the context length in tokens.
+
+Called by `engine`; `load_schema` by `inputs` too, in the web process, so nothing here imports what is heavy.
+"""
+
+import asyncio
+import importlib.util
+import inspect
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from everstream.errors import ModelLoadError
+
+_plain_infers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
+"""One thread: a plain `infer` whose generation was stopped must have returned before the next one starts."""
+
+CLASS_NAME = "InferlessPythonModel"
+
+
+class GenerationStopped(Exception):
+    """Raised into a model that still sends although its generation was stopped."""
+
+
+class StreamOutputHandler:
+    """What a model streams through. Its methods may be called from any thread."""
+
+    def __init__(
+        self,
+        send: Callable[[dict[str, Any], Any], None],
+        finish: Callable[[dict[str, Any]], None],
+        delivered: list[dict[str, Any]],
+        resume_states: list[Any],
+    ) -> None:
+        self.resume_states = resume_states
+        """Beside each of `delivered`: what the model gave as `resume`, or None."""
+        self.finalised = False
+        self.stopped = False
+        self._delivered = delivered
+        self._to_skip = len(delivered)
+        self._send = send
+        self._finish = finish
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    @property
+    def delivered(self) -> list[dict[str, Any]]:
+        """The outputs that are in the log already, after an engine's death.
+
+        A model that reads this goes on after them. One that never does starts over, so as many of its outputs as were
+        delivered are not sent again; their texts join if the model says the same twice.
+        """
+        self._to_skip = 0
+        return self._delivered
+
+    def send_streamed_output(self, output: dict[str, Any], resume: Any = None) -> None:
+        """One output for the readers; `resume` (JSON) is for the model alone, should it have to go on from here."""
+        if not isinstance(output, dict):
+            raise TypeError(f"send_streamed_output takes a dict, got {type(output).__name__}")
+        if self.finalised:
+            raise RuntimeError("send_streamed_output was called after finalise_streamed_output")
+        if self._to_skip:
+            self._to_skip -= 1
+            return
+        self._call(self._send, output, resume)
+
+    def finalise_streamed_output(self, finish_reason: str = "stop", usage: dict[str, int] | None = None) -> None:
+        """The end. A model that returns without it is finalised all the same; a second call does nothing."""
+        if self.finalised:
+            return
+        self.finalised = True
+        self._call(self._finish, {"finish_reason": finish_reason, "usage": usage})
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        if self.stopped:
+            raise GenerationStopped
+        if threading.get_ident() == self._thread:
+            function(*arguments)
+        else:
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def load_model(app_dir: Path) -> Any:
+    """Import `app.py` and make its class. Raises ModelLoadError."""
+    module = _import(app_dir, "app")
+    model_class = getattr(module, CLASS_NAME, None)
+    if model_class is None:
+        raise ModelLoadError(f"{app_dir / 'app.py'} has no class {CLASS_NAME}")
+    with _explained(app_dir, f"{CLASS_NAME}()"):
+        return model_class()
+
+
+async def initialize(model: Any, app_dir: Path) -> None:
+    """Call the model's `initialize`, with or without a context. Raises ModelLoadError."""
+    with _explained(app_dir, "initialize"):
+        if hasattr(model, "initialize"):
+            await _call_lenient(model.initialize)
+
+
+async def finalize(model: Any) -> None:
+    """Call the model's `finalize`, with or without arguments."""
+    if hasattr(model, "finalize"):
+        await _call_lenient(model.finalize)
+
+
+async def infer(model: Any, inputs: dict[str, Any], handler: StreamOutputHandler) -> None:
+    """Run the model for one generation. A model that streams nothing and returns a dict has that sent."""
+    streams = len(_required_parameters(model.infer)) > 1
+    arguments = (inputs, handler) if streams else (inputs,)
+    if inspect.iscoroutinefunction(model.infer):
+        output = await model.infer(*arguments)
+    else:
+        output = await asyncio.get_running_loop().run_in_executor(_plain_infers, model.infer, *arguments)
+    if output is not None and not streams:
+        handler.send_streamed_output(output)
+    handler.finalise_streamed_output()
+
+
+def runs_concurrently(model: Any) -> bool:
+    return inspect.iscoroutinefunction(model.infer)
+
+
+def load_schema(app_dir: Path) -> ModuleType:
+    """Import `input_schema.py`. Raises ModelLoadError."""
+    module = _import(app_dir, "input_schema")
+    if not isinstance(getattr(module, "INPUT_SCHEMA", None), dict):
+        raise ModelLoadError(f"{app_dir / 'input_schema.py'} has no dict INPUT_SCHEMA")
+    return module
+
+
+async def _call_lenient(function: Callable[..., Any]) -> None:
+    result = function(*({} for _ in _required_parameters(function)))
+    if inspect.isawaitable(result):
+        await result
+
+
+def _required_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return [p for p in parameters if p.kind in positional and p.default is p.empty]
+
+
+def _import(app_dir: Path, name: str) -> ModuleType:
+    path = app_dir / f"{name}.py"
+    if not path.is_file():
+        raise ModelLoadError(f"{path} does not exist")
+    # Models import their neighbours by bare name, as they do where the contract comes from.
+    if str(app_dir) not in sys.path:
+        sys.path.insert(0, str(app_dir))
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    with _explained(app_dir, f"import {name}"):
+        spec.loader.exec_module(module)
+    return module
+
+
+class _explained:
+    """Turn whatever a model's code raises into one line with the file and line of the model that raised it."""
+
+    def __init__(self, app_dir: Path, step: str) -> None:
+        self._app_dir = app_dir
+        self._step = step
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None or isinstance(error, (ModelLoadError, KeyboardInterrupt)):
+            return
+        # SystemExit included: a model that calls sys.exit() while it loads has not loaded.
+        raise ModelLoadError(f"{self._place(error)}: {self._step} raised {_one_line(error)}") from error
+
+    def _place(self, error: BaseException) -> str:
+        if isinstance(error, SyntaxError) and error.filename:
+            return f"{error.filename}:{error.lineno}"
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if self._is_the_models(Path(frame.filename))]
+        frame = (own or frames)[-1]
+        return f"{frame.filename}:{frame.lineno}"
+
+    def _is_the_models(self, path: Path) -> bool:
+        # The repository's root is a model folder too, and holds this package and the virtual environment.
+        elsewhere = "site-packages" in path.parts or path.is_relative_to(Path(__file__).parent)
+        return path.is_relative_to(self._app_dir) and not elsewhere
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

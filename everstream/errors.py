@@ -1,0 +1,71 @@
+"""Errors, one class per remedy. Each becomes HTTP, or an SSE event, in one place: `routes` and `sse`."""
+
+from typing import Any
+
+
+class EverstreamError(Exception):
+    """An error that a caller is told of: an HTTP status before the first byte, a `failed` event after it."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.code
+
+    def body(self) -> dict[str, Any]:
+        return {"error": {"code": self.code, "message": self.message, "param": self.param}}
+
+
+class InvalidInput(EverstreamError):
+    """The caller must change the request; `param` names the field."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class BodyTooLarge(InvalidInput):
+    status = 413
+    code = "body_too_large"
+
+
+class UnknownGeneration(EverstreamError):
+    """There is no such generation, or no longer: it has to be started again."""
+
+    status = 404
+    code = "generation_expired"
+
+
+class QueueFull(EverstreamError):
+    """Come back later; nothing was started."""
+
+    status = 503
+    code = "queue_full"
+
+
+class ModelUnavailable(EverstreamError):
+    """No engine can load the model: its owner has to mend it."""
+
+    status = 503
+    code = "model_failed"
+
+
+class LogUnavailable(EverstreamError):
+    """Valkey does not answer: come back later."""
+
+    status = 503
+    code = "log_unavailable"
+
+
+class ModelDied(Exception):
+    """What runs the model is gone for all generations. A model's `infer` raises it when it knows.
+
+    The engine process then ends, as it would have after a kill: the log has what was delivered, and the next engine
+    process goes on from there.
+    """
+
+
+class ModelLoadError(Exception):
+    """A model folder that can't be used. The message is one line for people, with the file and line at fault."""

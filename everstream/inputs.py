@@ -1,0 +1,176 @@
+"""Checks a request's inputs against the model's INPUT_SCHEMA, before anything starts.
+
+In: query parameters (text) or a JSON body. Out: a dict for `infer`, where optional inputs that were not given are
+absent. Every complaint names the field, what was wrong and what is allowed.
+"""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from everstream.errors import InvalidInput
+
+Schema = Mapping[str, Mapping[str, Any]]
+
+_INTEGER = re.compile(r"(U?)INT(8|16|32|64)")
+_FLOATS = frozenset({"FP16", "FP32", "FP64", "BF16"})
+_STRINGS = frozenset({"STRING", "BYTES"})
+_BOOLEANS = frozenset({"BOOL", "BOOLEAN"})
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+def from_query(query: Mapping[str, Sequence[str]], schema: Schema, max_chars: int) -> dict[str, Any]:
+    """Inputs from query parameters; an array is given by repeating its name."""
+    values: dict[str, Any] = {}
+    for name, texts in query.items():
+        field = _field(name, schema)
+        if _is_array(field):
+            values[name] = [_from_text(name, text, field) for text in texts]
+        elif len(texts) > 1:
+            raise InvalidInput(f"{name} is given {len(texts)} times, allowed is once", param=name)
+        else:
+            values[name] = _from_text(name, texts[0], field)
+    return _checked(values, schema, max_chars)
+
+
+def from_json(body: Any, schema: Schema, max_chars: int) -> dict[str, Any]:
+    """Inputs from a parsed JSON body. `null` counts as not given."""
+    if not isinstance(body, dict):
+        raise InvalidInput("the body must be a JSON object", param="body")
+    given = {name: value for name, value in body.items() if value is not None}
+    values = {name: _from_value(name, value, _field(name, schema)) for name, value in given.items()}
+    return _checked(values, schema, max_chars)
+
+
+def parse_body(body: bytes) -> Any:
+    """A request's body as JSON. Raises InvalidInput."""
+    try:
+        return json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"the body is not JSON: {error}"[:200], param="body") from None
+
+
+def is_text(text: str) -> bool:
+    """JSON can escape half a surrogate pair, which is no character and has no UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _field(name: str, schema: Schema) -> Mapping[str, Any]:
+    if name in schema:
+        return schema[name]
+    near = difflib.get_close_matches(name[:100], schema, n=1)
+    hint = f", did you mean {near[0]}?" if near else ""
+    raise InvalidInput(f"unknown parameter{hint} Allowed are {', '.join(schema)}", param=name[:100])
+
+
+def _is_array(field: Mapping[str, Any]) -> bool:
+    return list(field.get("shape", [1])) != [1]
+
+
+def _from_text(name: str, text: str, field: Mapping[str, Any]) -> Any:
+    datatype = field["datatype"].upper()
+    if datatype in _STRINGS:
+        return text
+    if datatype in _BOOLEANS:
+        if text.lower() not in _TRUTH:
+            raise InvalidInput(f"{name} must be true or false, got {_quoted(text)}", param=name)
+        return _TRUTH[text.lower()]
+    try:
+        # Python's own parsers also take underscores and non-ASCII digits.
+        if "_" in text or not text.isascii():
+            raise ValueError
+        return float(text) if datatype in _FLOATS else int(text)
+    except ValueError:
+        raise InvalidInput(f"{name} must be {_kind(datatype)}, got {_quoted(text)}", param=name) from None
+
+
+def _from_value(name: str, value: Any, field: Mapping[str, Any]) -> Any:
+    if field.get("format") == "json" and not isinstance(value, str):
+        # A string that holds JSON may stand in a JSON body as what it holds.
+        return json.dumps(value)
+    if not _is_array(field):
+        return _typed(name, value, field)
+    items = value if isinstance(value, list) else [value]
+    return [_typed(name, item, field) for item in items]
+
+
+def _typed(name: str, value: Any, field: Mapping[str, Any]) -> Any:
+    datatype = field["datatype"].upper()
+    if datatype in _STRINGS:
+        right = isinstance(value, str)
+    elif datatype in _BOOLEANS:
+        right = isinstance(value, bool)
+    elif datatype in _FLOATS:
+        right = isinstance(value, (int, float)) and not isinstance(value, bool)
+    else:
+        right = isinstance(value, int) and not isinstance(value, bool)
+    if not right:
+        raise InvalidInput(f"{name} must be {_kind(datatype)}, got {type(value).__name__}", param=name)
+    return value
+
+
+def _checked(values: dict[str, Any], schema: Schema, max_chars: int) -> dict[str, Any]:
+    for name, field in schema.items():
+        if name in values:
+            _check_size(name, values[name], field)
+            for item in values[name] if _is_array(field) else [values[name]]:
+                _check_item(name, item, field, max_chars)
+        elif field.get("required"):
+            raise InvalidInput(f"{name} is missing", param=name)
+    return values
+
+
+def _check_size(name: str, value: Any, field: Mapping[str, Any]) -> None:
+    if not _is_array(field):
+        return
+    size = math.prod(field["shape"])
+    if size > 0 and len(value) != size:
+        raise InvalidInput(f"{name} must have {size} items, got {len(value)}", param=name)
+    limit = field.get("max_items", 1000)
+    if len(value) > limit:
+        raise InvalidInput(f"{name} has {len(value)} items, allowed are at most {limit}", param=name)
+
+
+def _check_item(name: str, value: Any, field: Mapping[str, Any], max_chars: int) -> None:
+    if isinstance(value, str):
+        limit = field.get("max_length", max_chars)
+        if len(value) > limit:
+            raise InvalidInput(f"{name} has {len(value)} characters, allowed are at most {limit}", param=name)
+        if field.get("min_length", 0) > len(value):
+            raise InvalidInput(f"{name} must not be empty", param=name)
+        if not is_text(value):
+            raise InvalidInput(f"{name} holds half a surrogate pair, which is no text", param=name)
+    elif not isinstance(value, bool):
+        low, high = _bounds(field)
+        if not low <= value <= high:
+            raise InvalidInput(f"{name} must be from {low} to {high}, got {str(value)[:40]}", param=name)
+
+
+def _bounds(field: Mapping[str, Any]) -> tuple[float, float]:
+    integer = _INTEGER.fullmatch(field["datatype"].upper())
+    if integer is None:
+        low, high = -1.7976931348623157e308, 1.7976931348623157e308
+    elif integer[1]:
+        low, high = 0, 2 ** int(integer[2]) - 1
+    else:
+        low, high = -(2 ** (int(integer[2]) - 1)), 2 ** (int(integer[2]) - 1) - 1
+    return field.get("minimum", low), field.get("maximum", high)
+
+
+def _kind(datatype: str) -> str:
+    if datatype in _STRINGS:
+        return "a string"
+    if datatype in _BOOLEANS:
+        return "true or false"
+    return "a number" if datatype in _FLOATS else "a whole number"
+
+
+def _quoted(text: str) -> str:
+    return repr(text[:40])

@@ -1,0 +1,150 @@
+"""The log: what web and engine share. Names of keys, shapes of entries, the scripts; no I/O.
+
+`web_log` (sync, under gevent) and `engine_log` (asyncio) are the two clients.
+
+Keys, all with one hash tag so that a cluster keeps them in one slot:
+
+    {ns}:jobs        stream with the consumer group `engines`: the queue. A claimed job is a pending entry: the lease.
+    {ns}:gen:<id>    hash: state (open, or how it ended), model, created, job_id, request_key, stop
+    {ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see, `resume` what the model
+                     needs to go on after an engine's death.
+    {ns}:live        channel: what was just appended, [[generation, first n, [entry, ...]], ...]
+    {ns}:control     channel: a generation that is to stop
+    {ns}:req:<id>    the generation that a request id started
+    {ns}:engine:<name>  what an engine says of itself; {ns}:engines is the set of the names
+    {ns}:asks        list: questions about inputs, answered by any engine (`Ask`)
+"""
+
+import secrets
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+GROUP = "engines"
+TERMINAL = frozenset({"done", "cancelled", "failed"})
+TOKEN = ""
+"""The event name of model output: SSE's default event, so that a page's `onmessage` gets it."""
+
+
+class Entry(msgspec.Struct):
+    """Entry n of a generation, counted from 1. `data` and `resume` are JSON.
+
+    `frame` is the entry as `sse` encodes it, kept because one entry goes to many readers.
+    """
+
+    n: int
+    event: str
+    data: bytes
+    resume: bytes = b""
+    frame: bytes = b""
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.event in TERMINAL
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """A generation as the log knows it. `state`: open, done, cancelled, failed. `top` is its last entry's n."""
+
+    id: str
+    state: str
+    model: str
+    created: float
+    job_id: str
+    top: int
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    """What an engine says of itself. `state`: loading, ready, failed (then `error` is for people)."""
+
+    name: str
+    state: str
+    model: str
+    error: str = ""
+    max_model_len: int | None = None
+    running: int = 0
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A question to any ready engine: could the model take these inputs? `reply` is the list to answer on."""
+
+    reply: str
+    inputs: dict[str, Any]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Empty `message`: it could."""
+
+    message: str = ""
+    param: str | None = None
+    code: str = "invalid_request"
+
+
+class Keys:
+    """Names of keys under one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.ns = f"{{{namespace}}}:"
+        self.jobs = self.ns + "jobs"
+        self.live = self.ns + "live"
+        self.control = self.ns + "control"
+        self.engines = self.ns + "engines"
+        self.asks = self.ns + "asks"
+
+    def generation(self, generation: str) -> str:
+        return f"{self.ns}gen:{generation}"
+
+    def log(self, generation: str) -> str:
+        return f"{self.ns}log:{generation}"
+
+    def request(self, request_id: str) -> str:
+        return f"{self.ns}req:{request_id}"
+
+    def engine(self, name: str) -> str:
+        return f"{self.ns}engine:{name}"
+
+    def answer(self) -> str:
+        return f"{self.ns}answer:{secrets.token_hex(16)}"
+
+
+@cache
+def script(name: str) -> str:
+    """The Lua source of `lua/<name>.lua`, with what all scripts share before it."""
+    folder = Path(__file__).parent / "lua"
+    return "\n".join((folder / f"{part}.lua").read_text() for part in ("prelude", name))
+
+
+def keepalive(url: str) -> dict[str, Any]:
+    """Options of a connection that waits without a read timeout: so that a dead peer is noticed."""
+    return {} if url.startswith("unix:") else {"socket_keepalive": True}
+
+
+_Pair = tuple[str, msgspec.Raw]
+_pair_decoder = msgspec.json.Decoder(_Pair)
+_live_decoder = msgspec.json.Decoder(list[tuple[str, int, list[_Pair]]])
+
+
+def encode_json(value: Any) -> str:
+    """Compact JSON, without line breaks."""
+    return msgspec.json.encode(value).decode()
+
+
+def encode_entry(event: str, data: Any) -> str:
+    """`["", {"text": " The"}]`: as it stands in the log and travels live."""
+    return encode_json((event, data))
+
+
+def decode_entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
+    """From one element of XRANGE."""
+    event, data = _pair_decoder.decode(fields[b"entry"])
+    return Entry(int(entry_id.partition(b"-")[0]), event, bytes(data), fields.get(b"resume", b""))
+
+
+def decode_live(message: bytes) -> list[tuple[str, list[Entry]]]:
+    """From one message of the live channel: what was appended, by generation."""
+    return [
+        (generation, [Entry(first + i, event, bytes(data)) for i, (event, data) in enumerate(pairs)])
+        for generation, first, pairs in _live_decoder.decode(message)
+    ]

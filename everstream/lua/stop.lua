@@ -1,0 +1,21 @@
+-- Stop a generation. One that no engine has claimed ends here, with the given terminal entry; for a claimed one
+-- the wish is noted and its engine told, unless only queued ones are meant.
+-- ARGV: ns, retention_s, generation, final state, terminal entry, '1' for only queued ones
+-- Returns the state: '' (unknown), 'open' (left alone), 'stopping', or the final state.
+local retention_s, generation, final, entry, only_queued = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local key = generation_key(generation)
+local known = redis.call('HMGET', key, 'state', 'job_id')
+if not known[1] then return '' end
+if known[1] ~= 'open' then return known[1] end
+ensure_group()
+local claimed = redis.call('XPENDING', jobs, group, known[2], known[2], 1)[1]
+if not claimed then
+  redis.call('XADD', log_key(generation), '1-0', 'entry', entry)
+  finish(generation, final, retention_s)
+  publish({batch(generation, 1, {entry})})
+  return final
+end
+if only_queued == '1' then return 'open' end
+redis.call('HSET', key, 'stop', '1')
+redis.call('PUBLISH', ns .. 'control', generation)
+return 'stopping'
