@@ -26,14 +26,12 @@ from everstream.appender import Appender, Writer
 from everstream.engine_log import UNREACHABLE, Batch, Claim, EngineLog
 from everstream.errors import EverstreamError, InvalidInput, ModelDied, ModelLoadError
 from everstream.settings import Settings, SettingsError, load_settings
+from everstream.vllm_plugin import ENGINE_PID_VARIABLE
 
 logger = logging.getLogger("everstream.engine")
 
 EXIT_MODEL_LOAD = 3
 EXIT_MODEL_DIED = 4
-ENGINE_VARIABLE = "_EVERSTREAM_ENGINE_PID"
-"""Marks the engine process and its children for `vllm_plugin`."""
-
 MAX_ATTEMPTS = 3
 """A generation that was under way at this many engine deaths is given up: it may be what kills them."""
 
@@ -297,7 +295,7 @@ async def main(settings: Settings) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    os.environ[ENGINE_VARIABLE] = str(os.getpid())
+    os.environ[ENGINE_PID_VARIABLE] = str(os.getpid())
     try:
         uvloop.run(main(load_settings()))
     except SettingsError as error:

@@ -95,6 +95,7 @@ def page() -> Response:
 @blueprint.get("/stream")
 def stream() -> Response:
     if request.method == "HEAD":
+        # Flask answers HEAD with the GET route; a look at the headers must not start a generation.
         return _event_stream(iter(()))
     if (seen := _last_event_id()) is not None:
         return _resume(*seen)
@@ -104,7 +105,7 @@ def stream() -> Response:
         raise InvalidInput(f"request_id is given {len(request_ids)} times, allowed is once", param="request_id")
     given = inputs.from_query(query, web().schema, web().settings.max_prompt_chars)
     generation = _start(given, request_ids[0] if request_ids else "")
-    return _follow(generation, after=-1)
+    return _follow(_known(generation), after=-1)
 
 
 @blueprint.post("/generations")
@@ -119,10 +120,9 @@ def start() -> tuple[dict[str, str], int, dict[str, str]]:
 
 @blueprint.get("/generations/<generation>/events")
 def events(generation: str) -> Response:
-    _known(generation)
-    seen = _last_event_id()
-    if seen is None:
-        return _follow(generation, after=-1)
+    if not _GENERATION.fullmatch(generation):
+        raise UnknownGeneration("this is not the id of a generation")
+    seen = _last_event_id() or (generation, -1)
     if seen[0] != generation:
         raise InvalidInput("Last-Event-ID is of another generation than the address", param="Last-Event-ID")
     return _resume(*seen)
@@ -229,6 +229,7 @@ def _last_event_id() -> tuple[str, int | None] | None:
 
 
 def _resume(generation: str, after: int | None) -> Response:
+    """Follow on from entry `after`; None: the generation's expiry was seen."""
     if after is None:
         return Response(status=204)
     known = web().log.lookup(generation)
@@ -240,12 +241,12 @@ def _resume(generation: str, after: int | None) -> Response:
     if known.state != "open" and after == known.top:
         # By the standard, 204 stops EventSource for good.
         return Response(status=204)
-    return _follow(generation, after)
+    return _follow(known, after)
 
 
-def _follow(generation: str, after: int) -> Response:
+def _follow(known: log.Generation, after: int) -> Response:
     """Stream a generation's entries above `after`; -1 has the `open` event before them."""
-    known = _known(generation)
+    generation = known.id
     settings, follower = web().settings, web().follower
     reader = follower.reader(generation, max(after, 0))
     head = sse.GREETING + sse.retry(settings.retry_ms)

@@ -1,27 +1,22 @@
 """A vLLM plugin (entry point `vllm.general_plugins`): the engine's child processes die with it.
 
 vLLM's EngineCore process does not notice that its parent was killed with -9, and would go on holding the GPU's
-memory, so that no new engine could start. vLLM runs this in each process it starts.
+memory, so that no new engine could start. vLLM runs `register` in each process that it starts.
 """
 
-import ctypes
 import os
-import signal
-import sys
 
-PR_SET_PDEATHSIG = 1
+from everstream.processes import die_with_parent
 
-
-def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal when its parent dies (Linux; elsewhere nothing happens)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal_number)
+ENGINE_PID_VARIABLE = "_EVERSTREAM_ENGINE_PID"
+"""Set by the engine process, so that nothing else that uses vLLM on the machine is touched."""
 
 
 def register() -> None:
-    engine_pid = os.environ.get("_EVERSTREAM_ENGINE_PID", "")
+    engine_pid = os.environ.get(ENGINE_PID_VARIABLE, "")
     if not engine_pid or int(engine_pid) == os.getpid():
         return
     die_with_parent()
     if os.getppid() == 1:
+        # The parent died before the kernel was asked.
         os._exit(1)

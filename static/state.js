@@ -1,0 +1,77 @@
+// What the page knows of one generation, and how each event changes it. Pure: no DOM, no network.
+
+export const TERMINAL = new Set(['done', 'cancelled', 'failed']);
+
+// phase: idle, connecting, queued, streaming, reconnecting, stopping, done, cancelled, failed
+export function initialState() {
+  return { phase: 'idle', text: '', lastId: '', position: 0, model: '', finishReason: '', usage: null, error: '' };
+}
+
+export function isTerminal(state) {
+  return TERMINAL.has(state.phase);
+}
+
+// event: { type, id, data } with data parsed; connection events have no data: sent, connecting, lost, stopping.
+export function applyEvent(state, event) {
+  if (isTerminal(state) || isRepeated(state, event)) return state;
+  const next = { ...state, lastId: event.id || state.lastId };
+  switch (event.type) {
+    case 'message':
+      return { ...next, phase: kept(state, 'streaming'), text: state.text + event.data.text };
+    case 'open':
+      return { ...next, phase: kept(state, 'connecting'), model: event.data.model };
+    case 'queued':
+      return { ...next, phase: kept(state, event.data.position ? 'queued' : 'connecting'), position: event.data.position };
+    case 'resumed':
+      return { ...next, phase: kept(state, 'streaming') };
+    case 'connecting':
+      return { ...next, phase: kept(state, state.text ? 'streaming' : 'connecting') };
+    case 'lost':
+      return { ...next, phase: kept(state, 'reconnecting') };
+    case 'stopping':
+      return { ...next, phase: 'stopping' };
+    case 'done':
+      return { ...next, phase: 'done', finishReason: event.data.finish_reason, usage: event.data.usage };
+    case 'cancelled':
+      return { ...next, phase: 'cancelled' };
+    case 'failed':
+      return { ...next, phase: 'failed', error: event.data.message };
+    default:
+      return next;
+  }
+}
+
+export function describe(state) {
+  switch (state.phase) {
+    case 'idle': return 'Ready';
+    case 'connecting': return 'Connecting…';
+    case 'queued': return `Queued at ${state.position}`;
+    case 'streaming': return 'Streaming';
+    case 'reconnecting': return 'Connection lost, reconnecting…';
+    case 'stopping': return 'Stopping…';
+    case 'cancelled': return 'Stopped';
+    case 'failed': return `Failed: ${state.error}`;
+    case 'done': return `Done${ending(state)}`;
+    default: return state.phase;
+  }
+}
+
+function ending(state) {
+  const tokens = state.usage ? `, ${state.usage.completion_tokens} tokens` : '';
+  return state.finishReason === 'length' ? `: stopped at the length limit${tokens}` : tokens;
+}
+
+// Once Stop was pressed, only the end changes what is shown.
+function kept(state, phase) {
+  return state.phase === 'stopping' ? 'stopping' : phase;
+}
+
+// An id is <generation>.<n>; the server repeats nothing, and the page would not show it twice if it did.
+function isRepeated(state, event) {
+  return Boolean(event.id) && Boolean(state.lastId) && number(event.id) <= number(state.lastId);
+}
+
+function number(id) {
+  const n = Number(id.slice(id.lastIndexOf('.') + 1));
+  return Number.isNaN(n) ? Infinity : n;
+}

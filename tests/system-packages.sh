@@ -1,0 +1,17 @@
+#!/bin/sh
+# Installs what the tests need beside Python packages, where it can: Chromium and nginx, from Debian's packages.
+# Where it can't, it says so, and the tests that need them are skipped by name.
+missing=""
+command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
+[ -n "$missing" ] || exit 0
+
+sudo=""
+[ "$(id -u)" = 0 ] || sudo="sudo -n"
+echo "everstream | installing$missing for the tests"
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "everstream | no apt-get here: install$missing by hand, or the tests that need them are skipped"
+elif ! { $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq $missing >/dev/null; }; then
+    echo "everstream | apt-get could not install$missing: the tests that need them are skipped"
+fi
+exit 0
