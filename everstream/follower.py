@@ -187,9 +187,11 @@ class Follower:
             gevent.sleep(POSITIONS_EVERY_S)
 
     def _tell_positions(self) -> None:
+        # Taken before the queue is read: a reader that comes meanwhile is not in it yet, and not claimed either.
+        readers = list(self._queued)
         positions = self._log.positions()
         failure = model_failure(self._log.engines())
-        for reader in list(self._queued):
+        for reader in readers:
             position = positions.get(reader.generation)
             if position is None:
                 # Claimed: say so to those who were told a place, and ask no more.

@@ -13,6 +13,7 @@ to 64 characters. A web process keeps nothing that matters; any of them can answ
 """
 
 import logging
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -157,7 +158,7 @@ def stop(generation: str) -> tuple[dict[str, str], int]:
 
 @blueprint.get("/healthz")
 def healthz() -> dict[str, Any]:
-    return {"status": "ok", "streams": web().follower.reader_count}
+    return {"status": "ok", "pid": os.getpid(), "streams": web().follower.reader_count}
 
 
 @blueprint.get("/readyz")

@@ -1,0 +1,45 @@
+"""A test model that says what the request tells it to, and waits where it is told to wait."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from everstream.errors import InvalidInput, ModelDied
+
+
+class InferlessPythonModel:
+    def initialize(self):
+        self.max_model_len = 10_000
+
+    async def infer(self, inputs, stream_output_handler):
+        texts = inputs["texts"] * inputs.get("repeat", 1)
+        begun = len(stream_output_handler.delivered)
+        for n, text in enumerate(texts[begun:], begun + 1):
+            await self._act(inputs, n)
+            stream_output_handler.send_streamed_output({"text": text})
+            await asyncio.sleep(inputs.get("pause_ms", 0) / 1000)
+        await self._act(inputs, len(texts) + 1)
+        if not inputs.get("forget_to_finalise"):
+            usage = {"prompt_tokens": 1, "completion_tokens": len(texts), "total_tokens": 1 + len(texts)}
+            stream_output_handler.finalise_streamed_output("stop", usage)
+
+    async def _act(self, inputs, n):
+        """What is to happen before output n."""
+        if n == inputs.get("hold_before"):
+            while not Path(inputs["gate"]).exists():
+                await asyncio.sleep(0.002)
+        if n == inputs.get("raise_before"):
+            raise ValueError("told to raise\nover two lines")
+        if n == inputs.get("kill_before"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if n == inputs.get("die_before"):
+            raise ModelDied("told to die")
+
+    def check(self, inputs):
+        length = sum(len(text) for text in inputs["texts"])
+        if length > self.max_model_len:
+            raise InvalidInput(f"{length} is too long", param="texts", code="context_length_exceeded")
+
+    def finalize(self, args):
+        pass

@@ -1,0 +1,16 @@
+def _scalar(datatype, **limits):
+    return {"datatype": datatype, "required": False, "shape": [1], "example": [1], **limits}
+
+
+IS_STREAMING_OUTPUT = True
+INPUT_SCHEMA = {
+    "texts": {"datatype": "STRING", "required": True, "shape": [-1], "example": ["a"], "max_items": 5000},
+    "repeat": _scalar("INT32", minimum=1, maximum=100_000),
+    "pause_ms": _scalar("FP32", minimum=0, maximum=1000),
+    "gate": _scalar("STRING"),
+    "hold_before": _scalar("INT32"),
+    "raise_before": _scalar("INT32"),
+    "kill_before": _scalar("INT32"),
+    "die_before": _scalar("INT32"),
+    "forget_to_finalise": _scalar("BOOLEAN"),
+}

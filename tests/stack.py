@@ -1,0 +1,200 @@
+"""Everstream's real parts for tests: Valkey, engines and gunicorn as processes, on free ports, readiness polled."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import requests
+import valkey
+
+from everstream import log, valkey_server
+from everstream.settings import REPO_ROOT, load_settings
+
+MODELS = Path(__file__).parent / "models"
+START_TIMEOUT_S = 180
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(condition, timeout_s=30, what="the condition"):
+    """Poll until `condition` returns something true, and return that."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not come within {timeout_s} s")
+
+
+class Process:
+    """A part under test; what it prints goes to a file."""
+
+    def __init__(self, name, command, environ, folder):
+        self.name = name
+        self.log_path = folder / f"{name}-{time.monotonic_ns()}.log"
+        with self.log_path.open("wb") as log:
+            self.popen = subprocess.Popen(
+                command, cwd=REPO_ROOT, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    @property
+    def output(self):
+        return self.log_path.read_text(errors="replace")
+
+    def kill(self, number=signal.SIGKILL):
+        """Signal this process alone, and wait for its end if it is to end."""
+        self.popen.send_signal(number)
+        if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+            self.popen.wait(30)
+
+    def stop(self):
+        if self.popen.poll() is None:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait(30)
+
+    def children(self):
+        return psutil.Process(self.popen.pid).children(recursive=True)
+
+
+class Stack:
+    def __init__(self, folder, app_dir=MODELS / "scripted", **environ):
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.valkey = None
+        self.engines = []
+        self.web = None
+        self._all = []
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("EVERSTREAM_")}
+        kept.pop("VALKEY_URL", None)
+        self.environ = kept | {
+            "PORT": str(self.port),
+            "WEB_CONCURRENCY": "2",
+            "EVERSTREAM_APP_DIR": str(app_dir),
+            "EVERSTREAM_STATE_DIR": str(folder / "state"),
+            "EVERSTREAM_LEASE_S": "1.5",
+            "EVERSTREAM_HEARTBEAT_S": "1",
+            "EVERSTREAM_RETRY_MS": "50",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            **environ,
+        }
+        self.settings = load_settings(self.environ)
+
+    def start(self, *, engines=1):
+        self.start_valkey()
+        for _ in range(engines):
+            self.start_engine()
+        self.start_web()
+        self.wait_ready()
+        return self
+
+    def start_valkey(self):
+        valkey_server.prepare(self.settings)
+        self.valkey = self._start("valkey", valkey_server.command(self.settings))
+        wait_for(lambda: valkey_server.answers(self.settings), what="Valkey")
+
+    def start_engine(self, **environ):
+        name = f"engine{len(self.engines)}"
+        environ = {"EVERSTREAM_ENGINE_NAME": name, **environ}
+        engine = self._start(name, [sys.executable, "-m", "everstream.engine"], **environ)
+        self.engines.append(engine)
+        return engine
+
+    def start_web(self, **environ):
+        self.web = self._start("web", [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"], **environ)
+        wait_for(self._web_answers, what="the web part")
+
+    def _start(self, name, command, **environ):
+        process = Process(name, command, self.environ | environ, self.folder)
+        self._all.append(process)
+        return process
+
+    def _web_answers(self):
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+    def wait_ready(self, timeout_s=START_TIMEOUT_S):
+        wait_for(lambda: requests.get(f"{self.url}/readyz", timeout=5).ok, timeout_s, "a ready model")
+
+    def workers(self):
+        """The pids of gunicorn's workers."""
+        return [child.pid for child in psutil.Process(self.web.pid).children()]
+
+    def worker_of(self, local_port):
+        """The pid of the worker that serves the connection with this client port."""
+        for pid in self.workers():
+            for connection in psutil.Process(pid).net_connections("tcp"):
+                if connection.raddr and connection.raddr.port == local_port:
+                    return pid
+        return None
+
+    def submit(self, **inputs):
+        answer = requests.post(f"{self.url}/generations", json=inputs, timeout=30)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def events_url(self, generation):
+        return f"{self.url}/generations/{generation}/events"
+
+    def show(self, generation):
+        return requests.get(f"{self.url}/generations/{generation}", timeout=30).json()
+
+    def running(self):
+        """The engines' own count of running generations."""
+        return sum(engine["running"] for engine in requests.get(f"{self.url}/readyz", timeout=5).json()["engines"])
+
+    def streams(self):
+        """Open streams, of all workers: each answers some of the health checks."""
+        counts = {}
+        for _ in range(200):
+            answer = requests.get(f"{self.url}/healthz", timeout=5).json()
+            counts[answer["pid"]] = answer["streams"]
+            if len(counts) == int(self.environ["WEB_CONCURRENCY"]):
+                break
+        return sum(counts.values())
+
+    def assert_idle(self):
+        """No stream, no job and no running generation is left."""
+        wait_for(lambda: self.streams() == 0, what="the end of all streams")
+        client = valkey.Valkey.from_url(self.settings.log_url)
+        wait_for(lambda: client.xlen(log.Keys(self.settings.namespace).jobs) == 0, what="the end of all jobs")
+        client.close()
+
+    def stop(self):
+        for process in reversed(self._all):
+            process.stop()
+
+    def report(self):
+        """The end of what each part printed."""
+        return "\n".join(f"--- {process.name}\n{process.output[-3000:]}" for process in self._all)
+
+
+@contextmanager
+def running_stack(folder, **options):
+    stack = Stack(folder, **options)
+    try:
+        yield stack.start()
+    except BaseException:
+        sys.stderr.write(stack.report())
+        raise
+    finally:
+        stack.stop()
+
+

@@ -1,0 +1,299 @@
+"""What goes over the wire, from real gunicorn workers: DESIGN's events, ids, resumes and endings."""
+
+import re
+import uuid
+from urllib.parse import urlencode
+
+import pytest
+import requests
+
+from everstream import sse
+from tests.sse_client import assert_whole, connect, is_over, read_all, text_of
+from tests.stack import wait_for
+
+NASTY = [
+    " leading",
+    "trailing ",
+    "\n",
+    "\r\n",
+    "\r",
+    "a\nb\r\nc\rd",
+    "\u2028\u2029\u0085",
+    "",
+    "data: not an event\n\n",
+    "id: 7",
+    ": no comment",
+    "\0",
+    "\t",
+    "👩‍👩‍👧‍👦",
+    "é",
+    "e\u0301",
+    "</script><b>&amp;",
+    '"quoted\\"',
+    "漢字",
+]
+
+
+def stream_url(stack, **query):
+    return f"{stack.url}/stream?{urlencode(query, doseq=True)}"
+
+
+def test_a_stream_to_the_letter(fast):
+    with requests.get(stream_url(fast, texts=[" The", " end"]), timeout=30) as answer:
+        body = answer.content.decode()
+    generation = re.search(r'"generation":"([0-9a-f]{32})"', body)[1]
+    assert body == (
+        ": everstream\n"
+        "retry: 50\n\n"
+        "event: open\n"
+        f"id: {generation}.0\n"
+        f'data: {{"generation":"{generation}","model":"smollm2-135m-instruct"}}\n\n'
+        f"id: {generation}.1\n"
+        'data: {"text":" The"}\n\n'
+        f"id: {generation}.2\n"
+        'data: {"text":" end"}\n\n'
+        "event: done\n"
+        f"id: {generation}.3\n"
+        'data: {"finish_reason":"stop","usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n'
+    )
+    assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Accel-Buffering"] == "no"
+
+
+def test_headers_and_a_first_write_leave_before_the_model_has_said_anything(fast, gate):
+    with connect(stream_url(fast, texts=["a"], hold_before=1, gate=gate.path)) as stream:
+        stream.read(until=lambda seen: seen.events)
+        assert (stream.status, stream.decoder.comments, stream.decoder.retry_ms) == (200, ["everstream"], 50)
+        assert [event.type for event in stream.events] == ["open"]
+        gate.open()
+        assert_whole(stream.read().events)
+
+
+def test_heartbeats_come_while_the_model_is_silent(fast, gate):
+    with connect(stream_url(fast, texts=["a"], hold_before=1, gate=gate.path)) as stream:
+        stream.read(until=lambda seen: seen.decoder.comments.count("heartbeat") == 2)
+        gate.open()
+        assert_whole(stream.read().events)
+
+
+@pytest.mark.parametrize("start", ["/stream", "/generations"])
+def test_nasty_text_survives_exactly(fast, start):
+    if start == "/stream":
+        events = read_all(stream_url(fast, texts=NASTY))
+    else:
+        generation = fast.submit(texts=NASTY)
+        events = read_all(fast.events_url(generation))
+        assert fast.show(generation)["text"] == "".join(NASTY)
+    assert [event.json["text"] for event in events if event.type == "message"] == NASTY
+    assert_whole(events)
+
+
+def test_cut_after_every_entry_and_resumed_equals_the_uncut_stream(fast):
+    generation = fast.submit(texts=NASTY)
+    whole = read_all(fast.events_url(generation))
+    assert_whole(whole)
+    for cut in range(1, len(whole)):
+        rest = read_all(fast.events_url(generation), last_id=whole[cut - 1].id)
+        assert whole[:cut] + rest == whole
+        assert read_all(f"{fast.url}/stream", last_id=whole[cut - 1].id) == rest
+
+
+def test_cut_at_every_byte_and_resumed_equals_the_uncut_stream(fast):
+    generation = fast.submit(texts=NASTY[:8])
+    url = fast.events_url(generation)
+    with connect(url) as uncut:
+        whole, size = uncut.read().events, uncut.bytes_read
+    for cut in range(1, size):
+        with connect(url) as stream:
+            seen, last_id = stream.read(max_bytes=cut).events, stream.decoder.last_id
+        if not is_over(seen):
+            seen += read_all(url, last_id=last_id)
+        assert seen == whole, f"cut after {cut} bytes"
+
+
+def test_a_live_stream_cut_again_and_again_is_whole(fast):
+    generation = fast.submit(texts=["tick "], repeat=400, pause_ms=1)
+    url, events, last_id, connections = fast.events_url(generation), [], "", 0
+    while not is_over(events):
+        with connect(url, last_id=last_id) as stream:
+            events += stream.read(max_bytes=1500).events
+            last_id = stream.decoder.last_id
+        connections += 1
+    assert connections > 10
+    assert_whole(events)
+    assert text_of(events) == "tick " * 400
+
+
+def test_two_viewers_of_one_generation_see_the_same(fast, gate):
+    generation = fast.submit(texts=["a", "b", "c"], hold_before=2, gate=gate.path)
+    with connect(fast.events_url(generation)) as first:
+        first.read(until=lambda seen: "message" in [event.type for event in seen.events])
+        with connect(fast.events_url(generation)) as second:
+            gate.open()
+            assert first.read().events == second.read().events
+    assert text_of(first.events) == "abc"
+
+
+def test_after_the_end_a_naive_eventsource_gets_204_and_stops(fast):
+    events = read_all(stream_url(fast, texts=["a"]))
+    for url in (f"{fast.url}/stream", fast.events_url(events[0].json["generation"])):
+        with connect(url, last_id=events[-1].id) as again:
+            assert again.status == 204
+        with connect(f"{url}?last_event_id={events[-1].id}") as again:
+            assert again.status == 204
+
+
+def test_an_unknown_generation_gets_a_terminal_event_then_204(fast):
+    unknown = "0" * 32
+    for url in (f"{fast.url}/stream", fast.events_url(unknown)):
+        (event,) = read_all(url, last_id=f"{unknown}.31")
+        assert (event.type, event.json["code"]) == ("failed", "generation_expired")
+        with connect(url, last_id=event.id) as again:
+            assert again.status == 204
+    assert read_all(fast.events_url(unknown))[0].json["code"] == "generation_expired"
+
+
+def test_a_finished_generation_expires(own_stack):
+    stack = own_stack(EVERSTREAM_RETENTION_S="1").start()
+    events = read_all(stream_url(stack, texts=["a"]))
+    generation = events[0].json["generation"]
+    wait_for(lambda: "error" in stack.show(generation), what="the expiry")
+    assert stack.show(generation)["error"]["code"] == "generation_expired"
+    (event,) = read_all(f"{stack.url}/stream", last_id=events[1].id)
+    assert event.json["code"] == "generation_expired"
+
+
+def test_a_request_id_attaches_to_the_generation_it_started(fast, gate):
+    request_id = str(uuid.uuid4())
+    url = stream_url(fast, texts=["a", "b"], hold_before=2, gate=gate.path, request_id=request_id)
+    with connect(url) as first:
+        first.read(until=lambda seen: len(seen.events) == 2)
+        with connect(url) as second:
+            gate.open()
+            assert second.read().events == first.read().events
+    generation = first.events[0].json["generation"]
+    assert fast.submit(texts=["other"], request_id=request_id) == generation
+
+
+def test_the_header_is_newer_than_the_query(fast):
+    generation = fast.submit(texts=["a", "b", "c"])
+    url = fast.events_url(generation)
+    whole = read_all(url)
+    assert read_all(f"{url}?last_event_id={whole[1].id}", last_id=whole[2].id) == whole[3:]
+
+
+def test_show_tells_how_far_a_generation_is(fast, gate):
+    generation = fast.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
+    wait_for(lambda: fast.show(generation)["text"] == "a")
+    assert fast.show(generation) == {
+        "id": generation,
+        "state": "running",
+        "text": "a",
+        "finish_reason": None,
+        "usage": None,
+    }
+    gate.open()
+    read_all(fast.events_url(generation))
+    shown = fast.show(generation)
+    assert (shown["state"], shown["text"], shown["finish_reason"]) == ("done", "ab", "stop")
+    assert shown["usage"]["completion_tokens"] == 2
+
+
+def test_delete_stops_a_running_generation(fast, gate):
+    generation = fast.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
+    with connect(fast.events_url(generation)) as stream:
+        stream.read(until=lambda seen: len(seen.events) == 2)
+        wait_for(lambda: fast.running() == 1)
+        answer = requests.delete(f"{fast.url}/generations/{generation}", timeout=30)
+        assert (answer.status_code, answer.json()["state"]) == (202, "stopping")
+        events = stream.read().events
+    assert_whole(events)
+    assert (events[-1].type, events[-1].json) == ("cancelled", {"reason": "requested"})
+    wait_for(lambda: fast.running() == 0)
+    again = requests.delete(f"{fast.url}/generations/{generation}", timeout=30)
+    assert (again.status_code, again.json()["state"]) == (200, "cancelled")
+
+
+def test_a_model_that_raises_ends_the_stream_with_failed(fast):
+    events = read_all(stream_url(fast, texts=["a", "b"], raise_before=2))
+    assert_whole(events)
+    assert events[-1].type == "failed"
+    assert events[-1].json == {"code": "model_error", "message": "the model raised ValueError: told to raise\nover two lines"}
+    assert fast.show(events[0].json["generation"])["error"]["code"] == "model_error"
+
+
+def test_a_model_that_forgets_to_finalise_is_finalised(fast):
+    events = read_all(stream_url(fast, texts=["a"], forget_to_finalise="true"))
+    assert_whole(events)
+    assert events[-1].json == {"finish_reason": "stop", "usage": None}
+
+
+def test_more_entries_than_one_read_takes(fast):
+    generation = fast.submit(texts=["x"], repeat=3000)
+    wait_for(lambda: fast.show(generation)["state"] == "done")
+    events = read_all(fast.events_url(generation))
+    assert_whole(events)
+    assert text_of(events) == "x" * 3000
+
+
+def test_a_large_event_survives(fast):
+    large = "x" * 200_000
+    events = read_all(fast.events_url(fast.submit(texts=[large, "end"])))
+    assert text_of(events) == large + "end"
+
+
+def test_a_client_that_closes_is_noticed_at_once_and_stops_nothing(fast, gate):
+    generation = fast.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
+    stream = connect(fast.events_url(generation)).read(until=lambda seen: len(seen.events) == 2)
+    assert fast.streams() == 1
+    stream.close()
+    # Less than the heartbeat's second, at whose second failed write gunicorn itself would notice.
+    wait_for(lambda: fast.streams() == 0, timeout_s=0.9)
+    gate.open()
+    wait_for(lambda: fast.show(generation)["text"] == "ab")
+
+
+def test_head_starts_nothing(fast):
+    answer = requests.head(stream_url(fast, texts=["a"]), timeout=30)
+    assert answer.headers["Content-Type"].startswith(sse.MIMETYPE)
+    assert answer.content == b""
+
+
+def test_plain_models_run_one_at_a_time_and_tell_the_queue(plain, gate):
+    first = plain.submit(count=3, hold_before=1, gate=gate.path)
+    wait_for(lambda: plain.show(first)["state"] == "running")
+    with connect(stream_url(plain, count=2)) as second, connect(stream_url(plain, count=2)) as third:
+        second.read(until=lambda seen: len(seen.events) == 2)
+        third.read(until=lambda seen: len(seen.events) == 2)
+        assert plain.show(second.events[0].json["generation"])["state"] == "queued"
+        gate.open()
+        second.read(), third.read()
+    assert [event.json["position"] for event in second.events if event.type == "queued"][0] == 1
+    assert [event.json["position"] for event in third.events if event.type == "queued"][0] == 2
+    for stream in (second, third):
+        assert_whole(stream.events)
+        assert text_of(stream.events) == "0 1 "
+
+
+def test_a_queued_generation_can_be_stopped(plain, gate):
+    first = plain.submit(count=3, hold_before=1, gate=gate.path)
+    wait_for(lambda: plain.show(first)["state"] == "running")
+    queued = plain.submit(count=2)
+    with connect(plain.events_url(queued)) as stream:
+        answer = requests.delete(f"{plain.url}/generations/{queued}", timeout=30)
+        assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+        assert stream.read().events[-1].type == "cancelled"
+    gate.open()
+    wait_for(lambda: plain.show(first)["state"] == "done")
+
+
+def test_a_plain_model_can_be_stopped(plain, gate):
+    first = plain.submit(count=3, hold_before=1, gate=gate.path)
+    wait_for(lambda: plain.show(first)["text"] == "0 ")
+    requests.delete(f"{plain.url}/generations/{first}", timeout=30)
+    assert read_all(plain.events_url(first))[-1].type == "cancelled"
+    after = plain.submit(count=2)
+    gate.open()
+    # The model asserts that it never runs twice at once.
+    assert text_of(read_all(plain.events_url(after))) == "0 1 "
