@@ -187,8 +187,7 @@ class _explained:
             return f"{error.filename}:{error.lineno}"
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if self._is_the_models(Path(frame.filename))]
-        frame = (own or frames)[-1]
-        return f"{frame.filename}:{frame.lineno}"
+        return f"{own[-1].filename}:{own[-1].lineno}" if own else str(self._app_dir / "app.py")
 
     def _is_the_models(self, path: Path) -> bool:
         # The repository's root is a model folder too, and holds this package and the virtual environment.

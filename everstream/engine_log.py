@@ -140,6 +140,10 @@ class EngineLog:
             pipe.expire(ask.reply, 60)
             await pipe.execute()
 
+    async def close(self) -> None:
+        await self._client.aclose(close_connection_pool=True)
+        await self._subscriber.aclose(close_connection_pool=True)
+
     async def stops(self) -> AsyncIterator[str]:
         """Yield each generation that is asked to stop."""
         async with self._subscriber.pubsub() as subscription:

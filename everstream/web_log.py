@@ -112,8 +112,10 @@ class WebLog:
         found = cast(list[bytes] | None, self._client.blpop([reply], timeout=ASK_TIMEOUT_S))
         return msgspec.json.decode(found[1], type=log.Answer) if found else None
 
-    def ping(self) -> None:
-        self._client.ping()
+    def close(self) -> None:
+        self._client.close()
+        self._client.connection_pool.disconnect()
+        self._subscriber.close()
 
     def subscribe(self) -> Iterator[list[tuple[str, list[log.Entry]]]]:
         """Yield an empty list once subscribed, then each appended batch. Raises UNREACHABLE when cut."""

@@ -45,7 +45,13 @@ class Process:
         self.log_path = folder / f"{name}-{time.monotonic_ns()}.log"
         with self.log_path.open("wb") as log:
             self.popen = subprocess.Popen(
-                command, cwd=REPO_ROOT, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                cwd=REPO_ROOT,
+                env=environ,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
     @property
@@ -116,7 +122,9 @@ class Stack:
         return engine
 
     def start_web(self, **environ):
-        self.web = self._start("web", [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"], **environ)
+        self.web = self._start(
+            "web", [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"], **environ
+        )
         wait_for(self._web_answers, what="the web part")
 
     def _start(self, name, command, **environ):
@@ -156,9 +164,12 @@ class Stack:
     def show(self, generation):
         return requests.get(f"{self.url}/generations/{generation}", timeout=30).json()
 
+    def readiness(self):
+        return requests.get(f"{self.url}/readyz", timeout=30).json()
+
     def running(self):
         """The engines' own count of running generations."""
-        return sum(engine["running"] for engine in requests.get(f"{self.url}/readyz", timeout=5).json()["engines"])
+        return sum(engine["running"] for engine in self.readiness()["engines"])
 
     def streams(self):
         """Open streams, of all workers: each answers some of the health checks."""
@@ -196,5 +207,3 @@ def running_stack(folder, **options):
         raise
     finally:
         stack.stop()
-
-

@@ -219,7 +219,10 @@ def test_a_model_that_raises_ends_the_stream_with_failed(fast):
     events = read_all(stream_url(fast, texts=["a", "b"], raise_before=2))
     assert_whole(events)
     assert events[-1].type == "failed"
-    assert events[-1].json == {"code": "model_error", "message": "the model raised ValueError: told to raise\nover two lines"}
+    assert events[-1].json == {
+        "code": "model_error",
+        "message": "the model raised ValueError: told to raise\nover two lines",
+    }
     assert fast.show(events[0].json["generation"])["error"]["code"] == "model_error"
 
 
@@ -269,8 +272,8 @@ def test_plain_models_run_one_at_a_time_and_tell_the_queue(plain, gate):
         assert plain.show(second.events[0].json["generation"])["state"] == "queued"
         gate.open()
         second.read(), third.read()
-    assert [event.json["position"] for event in second.events if event.type == "queued"][0] == 1
-    assert [event.json["position"] for event in third.events if event.type == "queued"][0] == 2
+    assert next(event.json["position"] for event in second.events if event.type == "queued") == 1
+    assert next(event.json["position"] for event in third.events if event.type == "queued") == 2
     for stream in (second, third):
         assert_whole(stream.events)
         assert text_of(stream.events) == "0 1 "

@@ -1,0 +1,106 @@
+"""An engine's death is a pause: whoever takes over goes on after what was delivered."""
+
+import signal
+
+import pytest
+
+from tests.sse_client import assert_whole, connect, read_all, text_of
+from tests.stack import MODELS, wait_for
+
+
+@pytest.mark.parametrize("model", ["scripted", "plain"])
+def test_killed_in_mid_stream_and_started_again(own_stack, gate, model):
+    stack = own_stack(app_dir=MODELS / model).start()
+    inputs = {"texts": [f"{n} " for n in range(6)]} if model == "scripted" else {"count": 6}
+    generation = stack.submit(**inputs, hold_before=4, gate=gate.path)
+    with connect(stack.events_url(generation)) as stream:
+        stream.read(until=lambda seen: len(seen.events) >= 4)
+        stack.engines[0].kill()
+        gate.open()
+        stack.start_engine()
+        events = stream.read().events
+    assert_whole(events)
+    assert text_of(events) == "0 1 2 3 4 5 "
+    assert [event.json for event in events if event.type == "resumed"] == [{"attempt": 2}]
+    assert stack.show(generation)["text"] == "0 1 2 3 4 5 "
+
+
+def test_the_other_engine_takes_over(own_stack, gate):
+    stack = own_stack().start(engines=2)
+    generations = [stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path) for _ in range(4)]
+    wait_for(lambda: all(stack.show(generation)["text"] == "a" for generation in generations))
+    stack.engines[0].kill()
+    gate.open()
+    for generation in generations:
+        events = read_all(stack.events_url(generation))
+        assert_whole(events)
+        assert text_of(events) == "ab"
+
+
+def test_a_zombie_that_wakes_is_fenced_off(own_stack, gate):
+    stack = own_stack().start()
+    generation = stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
+    wait_for(lambda: stack.show(generation)["text"] == "a")
+    stack.engines[0].kill(signal.SIGSTOP)
+    stack.start_engine()
+    with connect(stack.events_url(generation)) as stream:
+        stream.read(until=lambda seen: "resumed" in [event.type for event in seen.events])
+        # Both go on from here: the sleeper's append is refused, as its number is taken.
+        stack.engines[0].kill(signal.SIGCONT)
+        gate.open()
+        events = stream.read().events
+    assert_whole(events)
+    assert text_of(events) == "ab"
+    wait_for(lambda: "another engine has it" in stack.engines[0].output or "lease went" in stack.engines[0].output)
+    # It serves on.
+    assert text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c"
+
+
+def test_a_generation_that_kills_its_engine_three_times_is_given_up(own_stack):
+    stack = own_stack().start()
+    generation = stack.submit(texts=["a", "b"], kill_before=2)
+    with connect(stack.events_url(generation)) as stream:
+        for _ in range(3):
+            engine = stack.engines[-1]
+            wait_for(lambda engine=engine: engine.popen.poll() is not None, what="the engine's death")
+            stack.start_engine()
+        events = stream.read().events
+    assert_whole(events)
+    assert events[-1].json["code"] == "engine_crashed"
+    assert text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c"
+
+
+def test_a_model_that_says_it_died_ends_its_process(own_stack):
+    stack = own_stack().start()
+    stack.submit(texts=["a", "b"], die_before=2)
+    wait_for(lambda: stack.engines[0].popen.poll() is not None, what="the end of the engine")
+    assert stack.engines[0].popen.returncode == 4
+    assert "the model died: told to die" in stack.engines[0].output
+
+
+def test_a_job_claimed_by_an_engine_that_died_before_its_first_entry(own_stack, gate):
+    stack = own_stack().start()
+    generation = stack.submit(texts=["a"], hold_before=1, gate=gate.path)
+    wait_for(lambda: stack.show(generation)["state"] == "running")
+    stack.engines[0].kill()
+    gate.open()
+    stack.start_engine()
+    events = read_all(stack.events_url(generation))
+    assert_whole(events)
+    assert [event.type for event in events] == ["open", "resumed", "message", "done"]
+
+
+def test_valkey_is_killed_and_started_again(own_stack, gate):
+    stack = own_stack().start()
+    generation = stack.submit(texts=["a", "b", "c"], hold_before=2, gate=gate.path)
+    with connect(stack.events_url(generation)) as stream:
+        stream.read(until=lambda seen: len(seen.events) == 2)
+        # What it has acknowledged it has written; the last second's fsync matters for power cuts only.
+        stack.valkey.kill()
+        gate.open()
+        stream.read(until=lambda seen: "heartbeat" in seen.decoder.comments)
+        assert stack.readiness()["waiting_for"] == "valkey"
+        stack.start_valkey()
+        events = stream.read().events
+    assert_whole(events)
+    assert text_of(events) == "abc"

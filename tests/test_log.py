@@ -1,0 +1,235 @@
+"""The log's protocol against a real Valkey: one writer, one end, safe repeats."""
+
+import asyncio
+import time
+import uuid
+
+import pytest
+
+from everstream import log
+from everstream.engine_log import Batch, EngineLog
+from everstream.errors import QueueFull
+from everstream.web_log import WebLog
+from tests.stack import Stack, wait_for
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    stack = Stack(tmp_path_factory.mktemp("log"), EVERSTREAM_MAX_QUEUED="3", EVERSTREAM_LEASE_S="0.5")
+    stack.start_valkey()
+    yield stack.settings
+    stack.stop()
+
+
+@pytest.fixture
+def web(settings):
+    web_log = WebLog(settings)
+    web_log._client.flushall()
+    yield web_log
+    web_log.close()
+
+
+@pytest.fixture
+def run(settings):
+    """Run a coroutine function that is given a maker of engine logs, by consumer."""
+
+    def run(test):
+        async def main():
+            made = []
+
+            def engine(consumer):
+                made.append(EngineLog(settings, consumer))
+                return made[-1]
+
+            try:
+                await test(engine)
+            finally:
+                for engine_log in made:
+                    await engine_log.close()
+
+        asyncio.run(main())
+
+    return run
+
+
+def submit(web, generation=None, request_id=""):
+    return web.submit(generation or uuid.uuid4().hex, {"prompt": "a"}, "model", request_id)
+
+
+def token(text):
+    return log.encode_entry("", {"text": text}), '["state"]'
+
+
+DONE = (log.encode_entry("done", {"finish_reason": "stop"}), "")
+
+
+async def claim_one(engine):
+    (claim,) = await engine.claim(1)
+    return claim
+
+
+def test_entries_are_read_as_they_were_appended(web, run):
+    async def test(engine):
+        one = engine("one")
+        await one.claim(1)
+        generation = submit(web)
+        claim = await claim_one(one)
+        assert (claim.generation, claim.inputs, claim.taken_over) == (generation, {"prompt": "a"}, False)
+        assert await one.append([Batch(generation, 1, [token("x"), token("y"), DONE], "done")]) == set()
+        entries = web.read(generation, 0, 10)
+        assert [(entry.n, entry.event, entry.data) for entry in entries] == [
+            (1, "", b'{"text":"x"}'),
+            (2, "", b'{"text":"y"}'),
+            (3, "done", b'{"finish_reason":"stop"}'),
+        ]
+        assert entries[0].resume == b'["state"]'
+        known = web.lookup(generation)
+        assert (known.state, known.top, known.model) == ("done", 3, "model")
+        assert web._client.xlen(web._keys.jobs) == 0
+        assert 0 < web._client.ttl(web._keys.log(generation)) <= 600
+        assert 0 < web._client.ttl(web._keys.generation(generation)) <= 600
+
+    run(test)
+
+
+def test_a_repeated_append_is_taken_once(web, run):
+    """As after an answer that was lost."""
+
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        await claim_one(one)
+        batch = Batch(generation, 1, [token("x"), token("y")])
+        assert await one.append([batch]) == set()
+        assert await one.append([batch]) == set()
+        end = Batch(generation, 3, [DONE], "done")
+        assert await one.append([end]) == set()
+        assert await one.append([end]) == set()
+        assert [entry.n for entry in web.read(generation, 0, 10)] == [1, 2, 3]
+
+    run(test)
+
+
+def test_of_two_writers_one_is_refused(web, run):
+    async def test(engine):
+        generation, zombie, heir = submit(web), engine("zombie"), engine("heir")
+        await claim_one(zombie)
+        assert await zombie.append([Batch(generation, 1, [token("x")])]) == set()
+        fence = log.encode_entry("resumed", {"attempt": 2})
+        assert await heir.append([Batch(generation, 2, [(fence, '"heir"')])]) == set()
+        assert await zombie.append([Batch(generation, 2, [token("y")])]) == {generation}
+        assert await zombie.append([Batch(generation, 2, [(fence, '"zombie"')])]) == {generation}
+        assert await heir.append([Batch(generation, 3, [token("y"), DONE], "done")]) == set()
+        assert [entry.event for entry in web.read(generation, 0, 10)] == ["", "resumed", "", "done"]
+
+    run(test)
+
+
+def test_a_refused_generation_does_not_hold_up_the_others(web, run):
+    async def test(engine):
+        refused, taken, one = submit(web), submit(web), engine("one")
+        await one.append([Batch(refused, 1, [token("x")])])
+        answer = await one.append([Batch(refused, 1, [token("other")]), Batch(taken, 1, [token("y")])])
+        assert answer == {refused}
+        assert web.lookup(taken).top == 1
+
+    run(test)
+
+
+def test_nothing_follows_a_terminal_entry(web, run):
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        await one.append([Batch(generation, 1, [DONE], "done")])
+        assert await one.append([Batch(generation, 2, [token("x")])]) == {generation}
+        assert await one.append([Batch("0" * 32, 1, [token("x")])]) == {"0" * 32}
+        assert web.lookup("0" * 32) is None
+
+    run(test)
+
+
+def test_refused_entries_are_not_published(web, run):
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        await one.append([Batch(generation, 1, [token("x")])])
+        heard = web.subscribe()
+        assert next(heard) == []
+        await one.append([Batch(generation, 1, [token("zombie")])])
+        await one.append([Batch(generation, 2, [token("y")])])
+        ((of, entries),) = next(heard)
+        assert (of, [(entry.n, entry.data) for entry in entries]) == (generation, [(2, b'{"text":"y"}')])
+
+    run(test)
+
+
+def test_a_lease_that_is_refreshed_is_not_taken_over(web, run):
+    async def test(engine):
+        submit(web)
+        holder, other = engine("holder"), engine("other")
+        claim = await claim_one(holder)
+        well_past_the_lease = time.monotonic() + 1.2
+        while time.monotonic() < well_past_the_lease:
+            assert await holder.refresh([claim]) == ["held"]
+            assert await other.take_over(1) == []
+
+    run(test)
+
+
+def test_a_lease_that_is_not_refreshed_is_taken_over_and_stays_so(web, run):
+    async def test(engine):
+        generation, zombie, heir = submit(web), engine("zombie"), engine("heir")
+        claim = await claim_one(zombie)
+        taken = []
+        while not taken:
+            taken = await heir.take_over(1)
+        assert (taken[0].generation, taken[0].taken_over) == (generation, True)
+        assert await zombie.refresh([claim]) == ["lost"]
+        assert await heir.refresh(taken) == ["held"]
+
+    run(test)
+
+
+def test_stopping(web, run):
+    async def test(engine):
+        one = engine("one")
+        queued = submit(web)
+        assert web.fail_queued("0" * 32, "code", "message") == ""
+        assert web.stop(queued) == "cancelled"
+        assert web.stop(queued) == "cancelled"
+        assert [entry.event for entry in web.read(queued, 0, 10)] == ["cancelled"]
+        running = submit(web)
+        claim = await claim_one(one)
+        assert web.fail_queued(running, "code", "message") == "open"
+        assert await one.refresh([claim]) == ["held"]
+        assert web.stop(running) == "stopping"
+        assert await one.refresh([claim]) == ["stop"]
+
+    run(test)
+
+
+def test_the_queue_is_bounded_and_tells_places(web, run):
+    generations = [submit(web) for _ in range(3)]
+    assert web.positions() == {generation: place for place, generation in enumerate(generations, 1)}
+    with pytest.raises(QueueFull):
+        submit(web)
+
+    async def test(engine):
+        assert (await claim_one(engine("one"))).generation == generations[0]
+
+    run(test)
+    assert web.positions() == {generations[1]: 1, generations[2]: 2}
+    assert submit(web) in web.positions()
+
+
+def test_a_request_id_starts_one_generation(web):
+    request_id = uuid.uuid4().hex
+    first = submit(web, request_id=request_id)
+    assert submit(web, request_id=request_id) == first
+    assert list(web.positions()) == [first]
+
+
+def test_an_engine_that_is_no_longer_heard_of_is_forgotten(web, run):
+    async def test(engine):
+        await engine("one").report(log.EngineStatus("one", "ready", "model"))
+        assert [status.state for status in web.engines()] == ["ready"]
+        await asyncio.to_thread(wait_for, lambda: web.engines() == [])
+
+    run(test)
