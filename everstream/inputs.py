@@ -53,6 +53,12 @@ def parse_body(body: bytes) -> Any:
         raise InvalidInput(f"the body is not JSON: {error}"[:200], param="body") from None
 
 
+def text_bytes(values: Mapping[str, Any]) -> int:
+    """The size of all text in the inputs, in UTF-8."""
+    flat = (item for value in values.values() for item in (value if isinstance(value, list) else [value]))
+    return sum(len(item.encode()) for item in flat if isinstance(item, str))
+
+
 def is_text(text: str) -> bool:
     """JSON can escape half a surrogate pair, which is no character and has no UTF-8."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
@@ -66,8 +72,8 @@ def _field(name: str, schema: Schema) -> Mapping[str, Any]:
     if name in schema:
         return schema[name]
     near = difflib.get_close_matches(name[:100], schema, n=1)
-    hint = f", did you mean {near[0]}?" if near else ""
-    raise InvalidInput(f"unknown parameter{hint} Allowed are {', '.join(schema)}", param=name[:100])
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise InvalidInput(f"unknown parameter {_quoted(name)}; {hint}allowed are {', '.join(schema)}", param=name[:100])
 
 
 def _is_array(field: Mapping[str, Any]) -> bool:

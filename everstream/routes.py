@@ -111,7 +111,7 @@ def stream() -> Response:
 
 @blueprint.post("/generations")
 def start() -> tuple[dict[str, str], int, dict[str, str]]:
-    body = inputs.parse_body(request.get_data(cache=False))
+    body = inputs.parse_body(_body())
     request_id = body.pop("request_id", None) if isinstance(body, dict) else None
     given = inputs.from_json(body, web().schema, web().settings.max_prompt_chars)
     generation = _start(given, "" if request_id is None else request_id)
@@ -176,6 +176,14 @@ def readyz() -> tuple[dict[str, Any], int]:
     return {"ready": False, "waiting_for": "engine", "message": "no engine process has been heard of"}, 503
 
 
+def _body() -> bytes:
+    body = request.get_data(cache=False)
+    if request.content_length is None and len(body) >= MAX_BODY_BYTES:
+        # Werkzeug refuses a longer Content-Length, but cuts a chunked body off in silence.
+        raise RequestEntityTooLarge
+    return body
+
+
 def _start(given: dict[str, Any], request_id: Any) -> str:
     """Queue a generation, or find the one that this request id started."""
     if web().check_inputs is not None:
@@ -198,8 +206,7 @@ def _check_length(given: dict[str, Any], engines: list[log.EngineStatus]) -> Non
     the generation itself will end with the same error.
     """
     limits = [engine.max_model_len for engine in engines if engine.state == "ready" and engine.max_model_len]
-    size = sum(len(value.encode()) for value in given.values() if isinstance(value, str))
-    if limits and size + TEMPLATE_TOKENS >= min(limits):
+    if limits and inputs.text_bytes(given) + TEMPLATE_TOKENS >= min(limits):
         answer = web().log.ask(given)
         if answer is not None and answer.message:
             raise InvalidInput(answer.message, param=answer.param, code=answer.code)
