@@ -102,7 +102,7 @@ def page(chromium):
     """A fresh page; an error in its scripts fails the test."""
     page = chromium.new_page(viewport={"width": 900, "height": 700})
     errors = []
-    page.on("pageerror", errors.append)
+    page.on("pageerror", lambda error: errors.append(error))
     yield page
     page.close()
     assert errors == []

@@ -1,6 +1,7 @@
 """A test model that says what the request tells it to, and waits where it is told to wait."""
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,8 @@ class InferlessPythonModel:
         self.max_model_len = 10_000
 
     async def infer(self, inputs, stream_output_handler):
+        # The page can only send a prompt, so that may hold the rest, as JSON.
+        inputs = inputs | json.loads(inputs.get("prompt", "{}"))
         texts = inputs["texts"] * inputs.get("repeat", 1)
         begun = len(stream_output_handler.delivered)
         for n, text in enumerate(texts[begun:], begun + 1):
@@ -37,7 +40,7 @@ class InferlessPythonModel:
             raise ModelDied("told to die")
 
     def check(self, inputs):
-        length = sum(len(text) for text in inputs["texts"])
+        length = sum(len(text) for text in inputs.get("texts", ()))
         if length > self.max_model_len:
             raise InvalidInput(f"{length} is too long", param="texts", code="context_length_exceeded")
 

@@ -1,10 +1,14 @@
+from everstream.errors import InvalidInput
+
+
 def _scalar(datatype, **limits):
     return {"datatype": datatype, "required": False, "shape": [1], "example": [1], **limits}
 
 
 IS_STREAMING_OUTPUT = True
 INPUT_SCHEMA = {
-    "texts": {"datatype": "STRING", "required": True, "shape": [-1], "example": ["a"], "max_items": 5000},
+    "prompt": _scalar("STRING"),
+    "texts": {"datatype": "STRING", "required": False, "shape": [-1], "example": ["a"], "max_items": 5000},
     "repeat": _scalar("INT32", minimum=1, maximum=100_000),
     "pause_ms": _scalar("FP32", minimum=0, maximum=1000),
     "gate": _scalar("STRING"),
@@ -14,3 +18,8 @@ INPUT_SCHEMA = {
     "die_before": _scalar("INT32"),
     "forget_to_finalise": _scalar("BOOLEAN"),
 }
+
+
+def check_inputs(inputs):
+    if "texts" not in inputs and "prompt" not in inputs:
+        raise InvalidInput("texts is missing", param="texts")
