@@ -1,0 +1,129 @@
+"""vLLM with the real demo model: answers, stop strings, context, cancels, and its death in mid-answer.
+
+In float32 at temperature 0, so that prompt + delivered tokens go on exactly as the undisturbed run did.
+"""
+
+import psutil
+import pytest
+import requests
+from playwright.sync_api import expect
+
+from tests.sse_client import assert_whole, connect, read_all, text_of
+from tests.stack import wait_for
+
+EMOJI = "🙂🎉🚀🌍👩‍👩‍👧‍👦漢字日本語"
+PROMPTS = [
+    {"prompt": f"Repeat after me, exactly: {EMOJI}", "max_tokens": 120},
+    {"prompt": "Write a line of emoji only, twenty of them 🎉🚀", "max_tokens": 150},
+    {"prompt": "Повтори: Привет, как дела?", "max_tokens": 120},
+    {"prompt": "List 5 facts about the sea", "max_tokens": 150},
+    {"prompt": "Count from 1 to 20", "max_tokens": 150, "stop": ["17", "never said"]},
+    {"messages": [{"role": "user", "content": "Tell a story of a robot"}], "max_tokens": 97, "system": None},
+]
+
+
+def submit_all(stack):
+    return [stack.submit(**inputs, temperature=0) for inputs in PROMPTS]
+
+
+def outcome(events):
+    """What must be the same with and without a death."""
+    return text_of(events), events[-1].type, events[-1].json
+
+
+@pytest.fixture(scope="module")
+def undisturbed(llm):
+    return [outcome(read_all(llm.events_url(generation))) for generation in submit_all(llm)]
+
+
+def test_an_answer(llm):
+    events = read_all(f"{llm.url}/stream?prompt=Why+is+the+sky+blue%3F&temperature=0&max_tokens=20")
+    assert_whole(events)
+    assert "sky" in text_of(events)
+    usage = events[-1].json["usage"]
+    assert events[-1].json["finish_reason"] == "length"
+    assert (usage["completion_tokens"], usage["total_tokens"]) == (20, usage["prompt_tokens"] + 20)
+
+
+def test_text_split_over_tokens_comes_whole(undisturbed):
+    text, ended, end = undisturbed[0]
+    assert EMOJI in text
+    assert (ended, end["finish_reason"]) == ("done", "stop")
+    assert end["usage"]["completion_tokens"] > len(text)
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_shown(undisturbed):
+    text, _, end = undisturbed[4]
+    assert "16" in text and "17" not in text
+    assert end["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("victim", ["engine", "VLLM::EngineCore", "VLLM::Worker"])
+def test_the_engine_is_killed_in_mid_answer(llm, undisturbed, victim):
+    generations = submit_all(llm)
+    engine = llm.engines[-1]
+    with connect(llm.events_url(generations[3])) as stream:
+        stream.read(until=lambda seen: len(seen.events) > 12)
+        children = engine.children()
+        if victim == "engine":
+            engine.kill()
+        else:
+            next(child for child in children if victim in " ".join(child.cmdline())).kill()
+        wait_for(lambda: engine.popen.poll() is not None, timeout_s=60, what="the end of the engine process")
+        # Nothing of it is left to hold the GPU's memory.
+        assert psutil.wait_procs(children, timeout=30)[1] == []
+        cut = [len(llm.show(generation)["text"]) for generation in generations]
+        llm.start_engine()
+        first = stream.read().events
+    assert "resumed" in [event.type for event in first]
+    assert 0 < cut[3] < len(undisturbed[3][0])
+    for generation, expected in zip(generations, undisturbed, strict=True):
+        events = read_all(llm.events_url(generation))
+        assert_whole(events)
+        assert outcome(events) == expected
+
+
+def test_stop_frees_the_engine(llm):
+    generation = llm.submit(prompt="Tell a very long story", max_tokens=2000, temperature=0)
+    with connect(llm.events_url(generation)) as stream:
+        stream.read(until=lambda seen: len(seen.events) > 5)
+        assert requests.delete(f"{llm.url}/generations/{generation}", timeout=30).status_code == 202
+        assert stream.read().events[-1].type == "cancelled"
+    wait_for(lambda: llm.running() == 0, what="an idle engine")
+
+
+def test_a_prompt_over_the_models_context(llm):
+    answer = requests.post(f"{llm.url}/generations", json={"prompt": "word " * 3000}, timeout=30)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "prompt")
+    assert "3031 tokens" in error["message"] and "2048" in error["message"]
+
+
+def test_a_long_prompt_that_fits_is_taken(llm):
+    prompt = "word " * 1500
+    events = read_all(llm.events_url(llm.submit(prompt=prompt, max_tokens=2, temperature=0)))
+    assert events[-1].json["usage"]["completion_tokens"] == 2
+
+
+def test_a_seed_makes_sampling_repeatable(llm):
+    url = f"{llm.url}/stream?prompt=Name+a+color&seed=7&temperature=1&top_p=0.9&top_k=50&max_tokens=12"
+    assert outcome(read_all(url)) == outcome(read_all(url))
+
+
+def test_a_system_prompt_is_heeded(llm):
+    def prompt_tokens(**inputs):
+        return read_all(llm.events_url(llm.submit(**inputs, max_tokens=1)))[-1].json["usage"]["prompt_tokens"]
+
+    as_messages = [{"role": "system", "content": "Be terse"}, {"role": "user", "content": "Hi"}]
+    assert prompt_tokens(prompt="Hi", system="Be terse") == prompt_tokens(messages=as_messages)
+    assert prompt_tokens(prompt="Hi") != prompt_tokens(messages=as_messages)
+
+
+def test_the_page_with_the_real_model(llm, page, artifacts):
+    page.goto(llm.url)
+    page.get_by_label("Prompt").fill("Why is the sky blue?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("Streaming")
+    expect(page.get_by_role("status")).to_contain_text("Done", timeout=60_000)
+    assert "sky" in page.get_by_label("Answer").inner_text()
+    page.screenshot(path=artifacts / "page-answer.png")
