@@ -1,41 +1,65 @@
-"""gunicorn's gevent worker, with two things mended: it ends its streams when told to stop, and its own errors are JSON.
+"""gunicorn's gevent worker, with two things mended: told to stop it does so at once, and its own errors are JSON.
 
-gunicorn itself would let streams run on until `graceful_timeout` and then cut them.
+gunicorn itself would wait for streams and for idle kept connections until `graceful_timeout`, and then cut them.
 """
 
 import json
 import socket
+from contextlib import suppress
 from typing import Any
 
 import gevent
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
+from everstream.follower import Follower
 from everstream.routes import Web
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
-    def init_process(self) -> None:
-        self.log.debug("worker starts")
-        super().init_process()
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._between_requests: set[socket.socket] = set()
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
         # Here, after the fork and gevent's patching: greenlets do not survive a fork.
-        self._web.follower.start()
+        self._follower.start()
 
     @property
-    def _web(self) -> Web:
-        found: Web = self.wsgi.extensions["everstream"]
-        return found
+    def _follower(self) -> Follower:
+        web: Web = self.wsgi.extensions["everstream"]
+        return web.follower
+
+    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        self._between_requests.add(client)
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._between_requests.discard(client)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
+        self._between_requests.discard(sock)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        finally:
+            self._between_requests.add(sock)
+            if not self.alive:
+                _take_no_more(sock)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
-        gevent.spawn(self._web.follower.drain)
+        # A greenlet: what a signal handler does must not block.
+        gevent.spawn(self._drain)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        gevent.spawn(self._web.follower.drain)
+        gevent.spawn(self._drain)
         super().handle_quit(sig, frame)
+
+    def _drain(self) -> None:
+        self._follower.drain()
+        for connection in list(self._between_requests):
+            _take_no_more(connection)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn could not parse."""
@@ -50,6 +74,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
             client.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
         except OSError:
             self.log.debug("the client of a refused request has gone")
+
+
+def _take_no_more(connection: socket.socket) -> None:
+    """Let gunicorn read the end of a kept connection, for whose next request it would wait until `keepalive`."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
 
 
 def _explain(error: ParseException) -> tuple[str, str, str]:

@@ -57,7 +57,8 @@ export function describe(state) {
 }
 
 function ending(state) {
-  const tokens = state.usage ? `, ${state.usage.completion_tokens} tokens` : '';
+  const count = state.usage && state.usage.completion_tokens;
+  const tokens = state.usage ? `, ${count} ${count === 1 ? 'token' : 'tokens'}` : '';
   return state.finishReason === 'length' ? `: stopped at the length limit${tokens}` : tokens;
 }
 

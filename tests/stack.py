@@ -174,11 +174,13 @@ class Stack:
     def streams(self):
         """Open streams, of all workers: each answers some of the health checks."""
         counts = {}
-        for _ in range(200):
+
+        def all_have_answered():
             answer = requests.get(f"{self.url}/healthz", timeout=5).json()
             counts[answer["pid"]] = answer["streams"]
-            if len(counts) == int(self.environ["WEB_CONCURRENCY"]):
-                break
+            return len(counts) == int(self.environ["WEB_CONCURRENCY"])
+
+        wait_for(all_have_answered, what="an answer of each worker")
         return sum(counts.values())
 
     def assert_idle(self):

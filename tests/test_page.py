@@ -105,7 +105,7 @@ def test_a_second_prompt_replaces_the_first(page, fast):
     for text in ("first", "second"):
         send(page, texts=[text])
         wait_for_answer(page, text)
-        expect(state(page)).to_have_text("Done, 1 tokens")
+        expect(state(page)).to_have_text("Done, 1 token")
 
 
 def test_queued_while_no_engine_is_there(page, own_stack, artifacts):
@@ -118,7 +118,7 @@ def test_queued_while_no_engine_is_there(page, own_stack, artifacts):
     expect(state(page)).to_have_text("Queued at 2")
     page.screenshot(path=artifacts / "page-queued.png")
     stack.start_engine()
-    expect(state(page)).to_have_text("Done, 1 tokens")
+    expect(state(page)).to_have_text("Done, 1 token")
 
 
 def test_gunicorn_is_killed_in_mid_answer(page, own_stack, gate):

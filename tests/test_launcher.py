@@ -1,0 +1,148 @@
+"""`python -m everstream.launcher`: starts all, restarts what dies, leaves nothing behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+import requests
+
+from tests.sse_client import assert_whole, connect, text_of
+from tests.stack import MODELS, Process, Stack, wait_for
+
+COMMAND = [sys.executable, "-m", "everstream.launcher"]
+
+
+class Launched(Stack):
+    """A stack that the launcher runs."""
+
+    def launch(self):
+        self.environ["MODEL"] = "scripted"
+        self.launcher = Process("launcher", COMMAND, self.environ, self.folder)
+        self._all.append(self.launcher)
+        wait_for(lambda: "ready after" in self.launcher.output, 60, "the launcher's word that all is ready")
+        return self
+
+    def part(self, words):
+        """The direct child of the launcher whose command line has these words."""
+        children = psutil.Process(self.launcher.pid).children()
+        return next((child for child in children if words in " ".join(child.cmdline())), None)
+
+    def family(self):
+        return psutil.Process(self.launcher.pid).children(recursive=True)
+
+
+@pytest.fixture
+def launched(tmp_path):
+    stack = Launched(tmp_path, app_dir=MODELS / "scripted")
+    yield stack.launch()
+    for process in stack.family() if stack.launcher.popen.poll() is None else []:
+        process.kill()
+    stack.stop()
+
+
+def test_it_says_where_and_serves(launched):
+    assert f"open {launched.url}" in launched.launcher.output
+    generation = launched.submit(texts=["a"])
+    wait_for(lambda: launched.show(generation)["state"] == "done")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_stop_it_ends_all_that_it_started(launched, gate, number):
+    family = launched.family()
+    generation = launched.submit(texts=["a"], hold_before=1, gate=gate.path)
+    with connect(launched.events_url(generation)) as stream:
+        stream.read(until=lambda seen: seen.events)
+        launched.launcher.popen.send_signal(number)
+        assert launched.launcher.popen.wait(30) == 0
+    # gunicorn's workers are reaped by init, in its own time.
+    assert [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
+    assert "is killed" not in launched.launcher.output
+    assert launched.launcher.output.endswith("everstream | stopped\n")
+
+
+def test_killed_it_takes_all_down_with_itself(launched):
+    family = launched.family()
+    launched.launcher.kill()
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), [("everstream.engine", "engine"), ("gunicorn", "web"), ("valkey-server", "valkey")]
+)
+def test_what_dies_is_started_again_and_named(launched, gate, words, name):
+    generation = launched.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
+    url = launched.events_url(generation)
+    with connect(url) as stream:
+        stream.read(until=lambda seen: len(seen.events) == 2)
+        launched.part(words).kill()
+        wait_for(lambda: f"{name} was killed by SIGKILL; starting it again in 0.5 s" in launched.launcher.output)
+        gate.open()
+        wait_for(lambda: launched.part(words), what="the new process")
+        if name == "web":
+            events = stream.read_to_the_cut().events
+            wait_for(launched._web_answers)
+            with connect(url, last_id=stream.decoder.last_id) as again:
+                events += again.read().events
+        else:
+            events = stream.read().events
+    assert_whole(events)
+    assert text_of(events) == "ab"
+
+
+def test_a_second_start_goes_on_with_what_was_queued(launched):
+    launched.part("everstream.engine").suspend()
+    generation = launched.submit(texts=["a"])
+    launched.launcher.popen.send_signal(signal.SIGINT)
+    launched.launcher.popen.wait(30)
+    launched.launch()
+    wait_for(lambda: launched.show(generation)["text"] == "a")
+
+
+def refused(environ):
+    """What a launcher that does not start says."""
+    done = subprocess.run(COMMAND, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    return done.stderr
+
+
+def test_a_second_launcher_on_the_same_state_is_refused(launched):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    said = refused(launched.environ | {"PORT": str(port)})
+    assert "Everstream runs already with the state directory" in said
+    assert "EVERSTREAM_STATE_DIR" in said
+    assert requests.get(f"{launched.url}/readyz", timeout=30).ok
+
+
+def test_a_port_in_use_is_said(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = refused(os.environ | {"PORT": str(port), "EVERSTREAM_STATE_DIR": str(tmp_path)})
+    assert f"can't listen on 127.0.0.1:{port}: Address already in use; set PORT" in said
+
+
+def test_a_wrong_setting_is_said():
+    assert "did you mean EVERSTREAM_LEASE_S?" in refused(os.environ | {"EVERSTREAM_LEASE": "1"})
+
+
+def test_an_outside_valkey_is_used(tmp_path):
+    outside = Stack(tmp_path)
+    outside.start_valkey()
+    folder = tmp_path / "launched"
+    folder.mkdir()
+    stack = Launched(folder, app_dir=MODELS / "scripted", VALKEY_URL=outside.settings.log_url)
+    try:
+        stack.launch()
+        assert stack.part("valkey-server") is None
+        generation = stack.submit(texts=["a"])
+        wait_for(lambda: stack.show(generation)["state"] == "done")
+    finally:
+        stack.stop()
+        outside.stop()
