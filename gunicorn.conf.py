@@ -7,7 +7,7 @@ from everstream.settings import load_settings
 
 _settings = load_settings()
 
-bind = f"{_settings.host}:{_settings.port}"
+bind = _settings.address
 workers = _settings.workers
 worker_class = "everstream.worker.Worker"
 loglevel = _settings.log_level

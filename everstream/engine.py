@@ -57,12 +57,16 @@ class Engine:
 
     async def run(self) -> None:
         """Serve until cancelled. One task per duty; a duty that breaks ends the process."""
-        async with asyncio.TaskGroup() as duties:
-            duties.create_task(self._appender.run())
-            duties.create_task(self._forever(self._claim))
-            duties.create_task(self._forever(self._keep_leases))
-            duties.create_task(self._forever(self._heed_stops))
-            duties.create_task(self._forever(self._answer_asks))
+        try:
+            async with asyncio.TaskGroup() as duties:
+                duties.create_task(self._appender.run())
+                duties.create_task(self._forever(self._claim))
+                duties.create_task(self._forever(self._keep_leases))
+                duties.create_task(self._forever(self._heed_stops))
+                duties.create_task(self._forever(self._answer_asks))
+        finally:
+            for running in self._running.values():
+                running.cancel()
 
     async def _forever(self, duty: Callable[[], Awaitable[None]]) -> None:
         """Repeat a duty; while Valkey is away, wait and try again."""
@@ -126,6 +130,9 @@ class Engine:
         running.task.add_done_callback(lambda _: self._forget(running))
 
     def _forget(self, running: "Running") -> None:
+        if not running.task.cancelled() and (error := running.task.exception()):
+            # Its lease runs out, and it is taken up again.
+            logger.warning("generation %s is left for now: %r", running.claim.generation[:8], error)
         if self._running.get(running.claim.generation) is running:
             del self._running[running.claim.generation]
         self._heed_room()
@@ -160,7 +167,7 @@ class Running:
         """It was asked to stop: end it with `cancelled`."""
         if not self._stopped:
             self._stopped = True
-            self._cancel()
+            self.cancel()
 
     def abandon(self, why: str) -> None:
         """Another engine has it: say nothing more."""
@@ -169,9 +176,10 @@ class Running:
                 return
             self._writer.close()
         logger.warning("generation %s is given up: %s", self.claim.generation[:8], why)
-        self._cancel()
+        self.cancel()
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """Break off the model's work."""
         if self._handler is not None:
             self._handler.stopped = True
         self.task.cancel()
@@ -221,21 +229,23 @@ class Running:
         """
         while True:
             history = await self._log.history(self.claim.generation)
-            data: dict[str, Any]
             attempt = sum(entry.event == "resumed" for entry in history) + 2
-            if attempt > MAX_ATTEMPTS:
-                message = f"the engine died {MAX_ATTEMPTS} times while it worked on this generation"
-                state, data = "failed", {"code": "engine_crashed", "message": message}
-            else:
-                state, data = "", {"attempt": attempt}
-            entry = log.encode_entry(state or "resumed", data)
-            resume = log.encode_json(self._log.consumer)
-            batch = Batch(self.claim.generation, len(history) + 1, [(entry, resume)], state)
-            if not await self._log.append([batch]):
+            state, data = _next_attempt(attempt)
+            entry = log.encode_entry(state or "resumed", data), log.encode_json(self._log.consumer)
+            refused = await self._log.append([Batch(self.claim.generation, len(history) + 1, [entry], state)])
+            if not refused:
                 logger.info("generation %s taken over, attempt %d", self.claim.generation[:8], attempt)
                 return None if state else await self._log.history(self.claim.generation)
             if history and history[-1].is_terminal:
                 return None
+
+
+def _next_attempt(attempt: int) -> tuple[str, dict[str, Any]]:
+    """The final state ('' to go on) and the data of the entry that begins this attempt."""
+    if attempt <= MAX_ATTEMPTS:
+        return "", {"attempt": attempt}
+    message = f"the engine died {MAX_ATTEMPTS} times while it worked on this generation"
+    return "failed", {"code": "engine_crashed", "message": message}
 
 
 def _uncancel() -> None:
@@ -252,16 +262,17 @@ def _die(status: int, message: str) -> NoReturn:
 
 
 async def _load(settings: Settings, engine_log: EngineLog, name: str) -> Any:
-    """Load the model, and say so. While it is loaded anew after a failure, that failure stays the answer."""
+    """Load the model, and say so. While a launcher tries again after a failure, that failure stays the answer."""
     app_dir = Path(settings.app_dir).resolve()
+    status = log.EngineStatus(name, "loading", settings.model_name, parent=os.getppid())
     earlier = await engine_log.last_report(name)
-    if earlier is None or earlier.state != "failed":
-        await engine_log.report(log.EngineStatus(name, "loading", settings.model_name))
+    if earlier is None or earlier.state != "failed" or earlier.parent != status.parent:
+        await engine_log.report(status)
     try:
         model = contract.load_model(app_dir)
         await contract.initialize(model, app_dir)
     except ModelLoadError as error:
-        await engine_log.report(log.EngineStatus(name, "failed", settings.model_name, error=str(error)))
+        await engine_log.report(msgspec.structs.replace(status, state="failed", error=str(error)))
         logger.debug("the model can't be loaded", exc_info=error)
         _die(EXIT_MODEL_LOAD, f"the model can't be loaded: {error}")
     return model

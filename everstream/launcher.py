@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import IO
 
+import msgspec
+
 from everstream import demo_model, valkey_server
 from everstream.processes import die_with_parent
 from everstream.settings import REPO_ROOT, Settings, SettingsError, load_settings
@@ -34,8 +36,8 @@ LOADING_NOTE_EVERY_S = 5.0
 
 
 def say(text: str) -> None:
-    sys.stderr.write(f"everstream | {text}\n")
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.write(f"everstream | {text}\n")
 
 
 class Part:
@@ -71,7 +73,9 @@ class Part:
         for line in output:
             text = line.decode(errors="replace").rstrip()
             if text:
-                sys.stderr.write(f"{self.name:<10} | {text}\n")
+                # A terminal that has gone must not leave the part with a full pipe.
+                with suppress(OSError):
+                    sys.stderr.write(f"{self.name:<10} | {text}\n")
 
     def tend(self) -> None:
         """Notice a death, or start it again when its wait is over."""
@@ -85,7 +89,7 @@ class Part:
         self._signal(signal.SIGKILL)
         if time.monotonic() - self._started > STEADY_S:
             self._deaths = 0
-        wait_s = min(BACKOFF_MIN_S * 2**self._deaths, BACKOFF_MAX_S)
+        wait_s = min(BACKOFF_MIN_S * 2 ** min(self._deaths, 10), BACKOFF_MAX_S)
         self._deaths += 1
         self._restart_at = time.monotonic() + wait_s
         cause = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
@@ -126,13 +130,14 @@ class Launcher:
 
     @property
     def url(self) -> str:
-        host = self._settings.host
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
-        return f"http://{shown}:{self._settings.port}"
+        # "Any address" is none that a browser can open.
+        loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+        host = loopback.get(self._settings.host, self._settings.host)
+        return f"http://{msgspec.structs.replace(self._settings, host=host).address}"
 
     def run(self) -> None:
         """Until told to stop."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: self._stop.set())
         try:
             self._start()
@@ -219,9 +224,7 @@ def check_port(settings: Settings) -> None:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            raise SettingsError(
-                f"can't listen on {settings.host}:{settings.port}: {error.strerror}; set PORT"
-            ) from None
+            raise SettingsError(f"can't listen on {settings.address}: {error.strerror}; set PORT") from None
 
 
 def main() -> None:

@@ -57,7 +57,10 @@ class Generation(msgspec.Struct, frozen=True):
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """What an engine says of itself. `state`: loading, ready, failed (then `error` is for people)."""
+    """What an engine says of itself. `state`: loading, ready, failed (then `error` is for people).
+
+    `parent` is the pid of what started the process: a launcher's restarts have the same one.
+    """
 
     name: str
     state: str
@@ -65,6 +68,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     error: str = ""
     max_model_len: int | None = None
     running: int = 0
+    parent: int = 0
 
 
 class Ask(msgspec.Struct, frozen=True):

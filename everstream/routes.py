@@ -168,12 +168,17 @@ def readyz() -> tuple[dict[str, Any], int]:
     except UNREACHABLE:
         return {"ready": False, "waiting_for": "valkey", "message": "Valkey does not answer"}, 503
     if any(engine.state == "ready" for engine in engines):
-        return {"ready": True, "engines": [msgspec.to_builtins(engine) for engine in engines]}, 200
+        return {"ready": True, "engines": [_shown(engine) for engine in engines]}, 200
     if failure := model_failure(engines):
         return {"ready": False, "waiting_for": "model", "message": failure}, 503
     if engines:
         return {"ready": False, "waiting_for": "model", "message": f"{engines[0].model} is loading"}, 503
     return {"ready": False, "waiting_for": "engine", "message": "no engine process has been heard of"}, 503
+
+
+def _shown(engine: log.EngineStatus) -> dict[str, Any]:
+    fields = ("name", "state", "model", "error", "max_model_len", "running")
+    return {field: getattr(engine, field) for field in fields}
 
 
 def _body() -> bytes:

@@ -68,6 +68,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return Path(self.cache_dir) if self.cache_dir else _xdg("XDG_CACHE_HOME", ".cache")
 
     @property
+    def address(self) -> str:
+        """Host and port as they stand in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def valkey_socket(self) -> Path:
         return self.state_path / "valkey.sock"
 

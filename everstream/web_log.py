@@ -108,7 +108,11 @@ class WebLog:
     def ask(self, inputs: dict[str, Any]) -> log.Answer | None:
         """Let an engine look at inputs; None: none answered in time."""
         reply = self._keys.answer()
-        self._client.rpush(self._keys.asks, msgspec.json.encode(log.Ask(reply, inputs)))
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.rpush(self._keys.asks, msgspec.json.encode(log.Ask(reply, inputs)))
+            # What no engine answered is of no use later.
+            pipe.expire(self._keys.asks, 2 * ASK_TIMEOUT_S)
+            pipe.execute()
         found = cast(list[bytes] | None, self._client.blpop([reply], timeout=ASK_TIMEOUT_S))
         return msgspec.json.decode(found[1], type=log.Answer) if found else None
 

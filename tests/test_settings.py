@@ -1,6 +1,7 @@
+import msgspec
 import pytest
 
-from everstream.settings import SettingsError, load_settings
+from everstream.settings import REPO_ROOT, Settings, SettingsError, load_settings, variable_of
 
 
 def test_defaults_and_types():
@@ -34,3 +35,12 @@ def test_a_folder_is_known_by_its_last_part(model, name):
 def test_the_password_of_valkey_is_not_shown():
     settings = load_settings({"VALKEY_URL": "rediss://user:secret@host:6380/1?ssl_cert_reqs=none"})
     assert settings.safe_log_url == "rediss://host:6380/1"
+
+
+def test_every_setting_stands_in_the_readme_with_its_default():
+    readme = (REPO_ROOT / "README.md").read_text()
+    for field in msgspec.structs.fields(Settings):
+        row = next(line for line in readme.splitlines() if line.startswith(f"| `{variable_of(field.name)}` |"))
+        told = row.split("|")[2].strip(" `")
+        if field.name not in ("app_dir", "state_dir", "cache_dir", "engine_name"):
+            assert told == str(field.default).removesuffix(".0")

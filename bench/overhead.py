@@ -1,0 +1,169 @@
+"""What Everstream adds to `AsyncLLM.generate`: `make bench`, or `python -m bench.overhead --help`.
+
+Both are loaded with the same engine arguments and measured in turn, in alternating rounds of one run: the time to the
+first token of one stream at a time, over a new connection each; tokens per second of 64 streams at once; and what a
+web worker holds resident when idle. Prints a table, writes bench/results/overhead.json.
+"""
+
+import argparse
+import json
+import os
+import selectors
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+
+from everstream.settings import REPO_ROOT
+from tests.stack import running_stack
+
+RESULTS = Path(__file__).parent / "results" / "overhead.json"
+ENGINE_ARGS = "--max-model-len 2048"
+TOKEN = b'data: {"text"'
+
+
+class Direct:
+    """The process of `bench.direct`."""
+
+    def __init__(self):
+        command = [sys.executable, "-m", "bench.direct"]
+        environ = os.environ | {"ENGINE_ARGS": ENGINE_ARGS, "VLLM_LOGGING_LEVEL": "ERROR"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(
+            command, cwd=REPO_ROOT, env=environ, text=True, start_new_session=True, **pipes
+        )
+        self._answer()
+
+    def __call__(self, prompts, max_tokens, at_once):
+        self._process.stdin.write(json.dumps({"prompts": prompts, "max_tokens": max_tokens, "at_once": at_once}) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self):
+        # vLLM prints to standard output too.
+        while line := self._process.stdout.readline():
+            if line.startswith("{"):
+                return json.loads(line)
+        raise RuntimeError("bench.direct ended early")
+
+    def stop(self):
+        os.killpg(self._process.pid, 9)
+        self._process.wait()
+
+
+class Stream:
+    """One GET of /stream over a socket of its own."""
+
+    def __init__(self, address, prompt, max_tokens):
+        self.started, self.ttft_s, self.received = time.perf_counter(), 0.0, bytearray()
+        self.socket = socket.create_connection(address)
+        path = f"/stream?prompt={quote(prompt)}&max_tokens={max_tokens}&temperature=0"
+        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+
+    def read(self):
+        """Take what has come. True if that was the end."""
+        chunk = self.socket.recv(65536)
+        self.received += chunk
+        if not self.ttft_s and TOKEN in self.received:
+            self.ttft_s = time.perf_counter() - self.started
+        return not chunk or b"event: done" in self.received
+
+    @property
+    def tokens(self):
+        return int(self.received.partition(b'"completion_tokens":')[2].partition(b",")[0])
+
+
+def everstream(address, prompts, max_tokens, at_once):
+    """As Direct, through /stream."""
+    waiting, streams, started = list(reversed(prompts)), [], time.perf_counter()
+    with selectors.DefaultSelector() as selector:
+        while waiting or selector.get_map():
+            while waiting and len(selector.get_map()) < at_once:
+                streams.append(Stream(address, waiting.pop(), max_tokens))
+                selector.register(streams[-1].socket, selectors.EVENT_READ, streams[-1])
+            for key, _ in selector.select():
+                if key.data.read():
+                    selector.unregister(key.fileobj)
+                    key.data.socket.close()
+    seconds = time.perf_counter() - started
+    tokens = sum(stream.tokens for stream in streams)
+    return {"ttft_s": [stream.ttft_s for stream in streams], "tokens": tokens, "seconds": seconds}
+
+
+def prompts(count, salt):
+    """Different at their first word, so that no prefix is cached; each side has an engine of its own."""
+    return [f"{salt}-{n}: why is the sky blue, and the sea?" for n in range(count)]
+
+
+def measure(sides, wanted):
+    """All figures, by side: medians over the rounds."""
+    ttft_ms = {side: [] for side in sides}
+    tokens_per_s = {side: [] for side in sides}
+    for run in sides.values():
+        run(prompts(wanted.streams, "warm"), 8, wanted.streams)
+    for n in range(wanted.rounds):
+        # Neither is always the first.
+        for side in sorted(sides, reverse=bool(n % 2)):
+            found = sides[side](prompts(wanted.requests, f"first {n}"), 4, 1)
+            ttft_ms[side] += [1000 * ttft_s for ttft_s in found["ttft_s"]]
+            found = sides[side](prompts(wanted.streams, f"many {n}"), wanted.max_tokens, wanted.streams)
+            tokens_per_s[side].append(found["tokens"] / found["seconds"])
+    return {
+        side: {
+            "ttft_ms_median": statistics.median(ttft_ms[side]),
+            "ttft_ms_p99": statistics.quantiles(ttft_ms[side], n=100)[98],
+            "tokens_per_s": statistics.median(tokens_per_s[side]),
+        }
+        for side in sides
+    }
+
+
+def table(found, worker_mb, streams):
+    one, other = found["AsyncLLM"], found["Everstream"]
+    ratio = other["tokens_per_s"] / one["tokens_per_s"]
+    added = other["ttft_ms_median"] - one["ttft_ms_median"]
+    rows = [
+        ("", "AsyncLLM.generate alone", "through /stream", ""),
+        ("---", "---", "---", "---"),
+        ("first token, median", *(f"{side['ttft_ms_median']:.1f} ms" for side in (one, other)), f"{added:+.1f} ms"),
+        ("first token, p99", *(f"{side['ttft_ms_p99']:.1f} ms" for side in (one, other)), ""),
+        (
+            f"tokens/s, {streams} streams",
+            *(f"{side['tokens_per_s']:.0f}" for side in (one, other)),
+            f"ratio {ratio:.3f}",
+        ),
+        ("an idle web worker, resident", "", f"{worker_mb:.0f} MB", ""),
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=40, help="per round, one at a time, for the first token")
+    parser.add_argument("--streams", type=int, default=64, help="at once, for tokens per second")
+    parser.add_argument("--max-tokens", type=int, default=128, help="of each of those streams")
+    wanted = parser.parse_args()
+    direct = Direct()
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="everstream-bench-"))
+        with running_stack(folder, app_dir=REPO_ROOT, ENGINE_ARGS=ENGINE_ARGS, EVERSTREAM_HEARTBEAT_S="15") as stack:
+            worker_mb = max(psutil.Process(pid).memory_info().rss for pid in stack.workers()) / 1e6
+            address = ("127.0.0.1", stack.port)
+            sides = {"AsyncLLM": direct, "Everstream": lambda *run: everstream(address, *run)}
+            found = measure(sides, wanted)
+    finally:
+        direct.stop()
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"options": vars(wanted), "sides": found, "worker_mb": worker_mb}, indent=2) + "\n")
+    print(table(found, worker_mb, wanted.streams))
+
+
+if __name__ == "__main__":
+    main()
