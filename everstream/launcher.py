@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import IO
 
@@ -34,6 +34,9 @@ STEADY_S = 60.0
 STOP_S = 8.0
 LOADING_NOTE_EVERY_S = 5.0
 
+# vLLM's messages are for its developers, and its reports go to their server; each is back on as soon as it is set.
+QUIET_VLLM = {"VLLM_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore", "VLLM_NO_USAGE_STATS": "1"}
+
 
 def say(text: str) -> None:
     with suppress(OSError):
@@ -43,10 +46,10 @@ def say(text: str) -> None:
 class Part:
     """One process to keep running."""
 
-    def __init__(self, name: str, command: list[str], environ: dict[str, str] | None = None) -> None:
+    def __init__(self, name: str, command: list[str], environ: Mapping[str, str] = os.environ) -> None:
         self.name = name
         self._command = command
-        self._environ = os.environ | (environ or {})
+        self._environ = dict(environ)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._deaths = 0
@@ -121,9 +124,7 @@ class Launcher:
         self._stop = threading.Event()
         python = sys.executable
         gunicorn = [python, "-m", "gunicorn", "-c", str(REPO_ROOT / "gunicorn.conf.py"), "wsgi:app"]
-        # vLLM's own messages are for its developers; set VLLM_LOGGING_LEVEL to see them.
-        quiet = {"VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"), "PYTHONWARNINGS": "ignore"}
-        self._engine = Part("engine", [python, "-m", "everstream.engine"], quiet)
+        self._engine = Part("engine", [python, "-m", "everstream.engine"], QUIET_VLLM | os.environ)
         self._web = Part("web", gunicorn)
         self._valkey = None if settings.valkey_url else Part("valkey", valkey_server.command(settings))
         self._parts = [part for part in (self._valkey, self._engine, self._web) if part is not None]

@@ -82,9 +82,9 @@ class Gate:
         Path(self.path).touch()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """The browser, or a skip that names what is missing."""
+    """The browser, or a skip that names what is missing. Playwright's event loop runs for as long as this lives."""
     executable = shutil.which("chromium")
     if executable is None:
         pytest.skip("chromium is missing: apt-get install chromium")

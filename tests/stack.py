@@ -69,9 +69,12 @@ class Process:
             self.popen.wait(30)
 
     def stop(self):
+        """End it and all that it started, and wait until their ports are free."""
         if self.popen.poll() is None:
+            children = self.children()
             os.killpg(self.popen.pid, signal.SIGKILL)
             self.popen.wait(30)
+            psutil.wait_procs(children, timeout=30)
 
     def children(self):
         return psutil.Process(self.popen.pid).children(recursive=True)
@@ -176,7 +179,8 @@ class Stack:
         counts = {}
 
         def all_have_answered():
-            answer = requests.get(f"{self.url}/healthz", timeout=5).json()
+            # Past nginx, which would keep to one worker.
+            answer = requests.get(f"http://127.0.0.1:{self.port}/healthz", timeout=5).json()
             counts[answer["pid"]] = answer["streams"]
             return len(counts) == int(self.environ["WEB_CONCURRENCY"])
 

@@ -148,7 +148,7 @@ def test_what_gunicorn_itself_refuses_is_json_too(fast, request_bytes, status, c
 
 
 def test_inputs_over_the_models_context(fast, nothing_starts):
-    error = error_of(requests.post(f"{fast.url}/generations", json={"texts": ["x" * 10_001]}, timeout=30), 400)
+    error = error_of(requests.post(f"{fast.url}/generations", json={"texts": ["x" * 150_000] * 3}, timeout=30), 400)
     assert (error["code"], error["param"]) == ("context_length_exceeded", "texts")
 
 

@@ -119,6 +119,18 @@ def test_a_system_prompt_is_heeded(llm):
     assert prompt_tokens(prompt="Hi") != prompt_tokens(messages=as_messages)
 
 
+def test_text_split_over_tokens_comes_whole_through_the_page(llm, page, undisturbed):
+    generation = llm.submit(**PROMPTS[0], temperature=0)
+    page.goto(llm.url)
+    page.evaluate(
+        "generation => sessionStorage.setItem('everstream.generation', JSON.stringify({ id: generation, prompt: '' }))",
+        generation,
+    )
+    page.reload()
+    expect(page.get_by_role("status")).to_contain_text("Done", timeout=60_000)
+    assert page.get_by_label("Answer").evaluate("element => element.textContent") == undisturbed[0][0]
+
+
 def test_the_page_with_the_real_model(llm, page, artifacts):
     page.goto(llm.url)
     page.get_by_label("Prompt").fill("Why is the sky blue?")

@@ -11,7 +11,7 @@ from everstream.errors import InvalidInput, ModelDied
 
 class InferlessPythonModel:
     def initialize(self):
-        self.max_model_len = 10_000
+        self.max_model_len = 400_000
 
     async def infer(self, inputs, stream_output_handler):
         # The page can only send a prompt, so that may hold the rest, as JSON.
