@@ -1,4 +1,3 @@
-import os
 import shutil
 from pathlib import Path
 
@@ -113,6 +112,3 @@ def artifacts():
     """Where screenshots are left to look at."""
     ARTIFACTS.mkdir(exist_ok=True)
     return ARTIFACTS
-
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -77,9 +77,10 @@ class Reading(RuleBasedStateMachine):
         if self.read_up_to is not None:
             self.end_read()
         self.cursor.behind = True
-        while self.cursor.behind:
+        for _ in range(self.top + 1):
             self.begin_read(3)
             self.end_read()
+        assert not self.cursor.behind
         assert self.cursor.last == self.top
 
 
@@ -102,6 +103,14 @@ def test_a_reader_that_missed_nothing_goes_live_without_reading_again():
     cursor.offer(entry(3))
     assert not cursor.behind
     assert [each.n for each in cursor.take()] == [3]
+
+
+def test_a_subscription_that_comes_back_during_a_read_makes_for_another_read():
+    cursor = Cursor(0, 10)
+    cursor.begin_read()
+    cursor.behind = True
+    cursor.end_read([entry(1)], to_the_end=True)
+    assert cursor.behind
 
 
 def test_a_gap_sends_the_reader_back_to_the_log():
