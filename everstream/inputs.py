@@ -119,7 +119,14 @@ def _typed(name: str, value: Any, field: Mapping[str, Any]) -> Any:
         right = isinstance(value, int) and not isinstance(value, bool)
     if not right:
         raise InvalidInput(f"{name} must be {_kind(datatype)}, got {type(value).__name__}", param=name)
-    return value
+    return _as_float(name, value) if datatype in _FLOATS else value
+
+
+def _as_float(name: str, value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidInput(f"{name} is beyond any floating-point number", param=name) from None
 
 
 def _checked(values: dict[str, Any], schema: Schema, max_chars: int) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def events(generation: str) -> Response:
 @blueprint.get("/generations/<generation>")
 def show(generation: str) -> dict[str, Any]:
     known = _known(generation)
-    entries = web().log.read(generation, 0, count=MAX_BODY_BYTES)
+    entries = web().log.read(generation)
     outputs = [msgspec.json.decode(entry.data) for entry in entries if entry.event == log.TOKEN]
     end = msgspec.json.decode(entries[-1].data) if entries and entries[-1].is_terminal else {}
     shown = {
@@ -225,9 +225,9 @@ def _known(generation: str) -> log.Generation:
 
 
 def _state(known: log.Generation, entries: list[log.Entry]) -> str:
-    """queued, running, done, cancelled or failed."""
-    if known.state != "open":
-        return known.state
+    """queued, running, done, cancelled or failed. The entries were read later, and have the last word."""
+    if entries and entries[-1].is_terminal:
+        return entries[-1].event
     return "running" if entries or known.id not in web().log.positions() else "queued"
 
 

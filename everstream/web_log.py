@@ -69,8 +69,8 @@ class WebLog:
         top = int(last[0][0].partition(b"-")[0]) if last else 0
         return log.Generation(generation, state.decode(), model.decode(), float(created), job_id.decode(), top)
 
-    def read(self, generation: str, after: int, count: int) -> list[log.Entry]:
-        """At most `count` entries above `after`."""
+    def read(self, generation: str, after: int = 0, count: int | None = None) -> list[log.Entry]:
+        """The entries above `after`, at most `count`."""
         found = self._client.xrange(self._keys.log(generation), min=f"({after}-0", max="+", count=count)
         return [log.decode_entry(entry_id, fields) for entry_id, fields in cast(list[Any], found)]
 

@@ -14,7 +14,7 @@ import requests
 import valkey
 
 from everstream import log, valkey_server
-from everstream.settings import REPO_ROOT, load_settings
+from everstream.settings import PLAIN_NAMES, PREFIX, REPO_ROOT, load_settings
 
 MODELS = Path(__file__).parent / "models"
 START_TIMEOUT_S = 180
@@ -89,8 +89,12 @@ class Stack:
         self.engines = []
         self.web = None
         self._all = []
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("EVERSTREAM_")}
-        kept.pop("VALKEY_URL", None)
+        # A developer's own settings are not the tests'.
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(PREFIX) and name not in PLAIN_NAMES.values()
+        }
         self.environ = kept | {
             "PORT": str(self.port),
             "WEB_CONCURRENCY": "2",

@@ -75,6 +75,7 @@ def test_a_string_may_stand_for_an_array_of_one():
         ({"prompt": "a", "max_tokens": True}, "max_tokens", "a whole number, got bool"),
         ({"prompt": "a", "temperature": 2.5}, "temperature", "from 0 to 2"),
         ({"prompt": "a", "temperature": "hot"}, "temperature", "a number, got str"),
+        ({"prompt": "a", "temperature": 10**400}, "temperature", "beyond any floating-point number"),
         ({"prompt": "a", "top_p": 0}, "top_p", "from 0.001 to 1"),
         ({"prompt": "a", "top_k": -1}, "top_k", "from 0"),
         ({"prompt": "a", "seed": 2**63}, "seed", "got 9223372036854775808"),
