@@ -9,7 +9,7 @@ import secrets
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -24,7 +24,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from everstream import demo_model
 from everstream.contract import StreamOutputHandler
 from everstream.errors import InvalidInput, ModelDied
-from everstream.settings import Settings, load_settings
+from everstream.settings import Settings, SettingsError, load_settings
 from input_schema import parse_messages
 
 DEFAULT_MAX_TOKENS = 1024
@@ -158,6 +158,12 @@ def as_messages(inputs: dict[str, Any]) -> list[dict[str, str]]:
     return [*system, {"role": "user", "content": inputs["prompt"]}]
 
 
+class EngineArgsParser(FlexibleArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """In one line, where argparse would print ten screens of usage and exit."""
+        raise SettingsError(f"ENGINE_ARGS: {message}")
+
+
 def engine_args(settings: Settings) -> AsyncEngineArgs:
     """vLLM's arguments: ours for the CPU where none are given, then the user's."""
     model = demo_model.folder(settings) if settings.model == demo_model.NAME else Path(settings.model).expanduser()
@@ -166,5 +172,5 @@ def engine_args(settings: Settings) -> AsyncEngineArgs:
         # vLLM refuses to start where less than gpu_memory_utilization of all memory is free; given the size of the
         # KV cache it needs no warm-up run either. Compiling would take minutes on a few cores.
         given += ["--gpu-memory-utilization", "0.1", "--kv-cache-memory-bytes", CPU_KV_CACHE, "--enforce-eager"]
-    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    parser = AsyncEngineArgs.add_cli_args(EngineArgsParser())
     return AsyncEngineArgs.from_cli_args(parser.parse_args(given + shlex.split(settings.engine_args)))

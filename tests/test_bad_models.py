@@ -3,6 +3,7 @@
 import pytest
 import requests
 
+from everstream.settings import REPO_ROOT
 from tests.sse_client import connect
 from tests.stack import MODELS, wait_for
 
@@ -65,3 +66,14 @@ def test_a_model_that_was_mended_serves(own_stack, model_folder):
     stack.wait_ready()
     generation = stack.submit(texts=["a"])
     wait_for(lambda: stack.show(generation)["state"] == "done")
+
+
+def test_a_wrong_engine_argument_is_said_in_one_line(own_stack):
+    stack = own_stack(app_dir=REPO_ROOT, ENGINE_ARGS="--no-such-argument 1")
+    stack.start_valkey()
+    stack.start_web()
+    engine = stack.start_engine()
+    assert engine.popen.wait(60) == 3
+    said = "initialize raised SettingsError: ENGINE_ARGS: unrecognized arguments: --no-such-argument 1"
+    assert said in stack.readiness()["message"]
+    assert said in engine.output and "usage:" not in engine.output
