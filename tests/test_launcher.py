@@ -67,7 +67,10 @@ def test_told_to_stop_it_ends_all_that_it_started(launched, gate, number):
 def test_killed_it_takes_all_down_with_itself(launched):
     family = launched.family()
     launched.launcher.kill()
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    left = psutil.wait_procs(family, timeout=10)[1]
+    for process in left:
+        process.kill()
+    assert left == []
 
 
 @pytest.mark.parametrize(
