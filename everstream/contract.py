@@ -117,7 +117,7 @@ async def infer(model: Any, inputs: dict[str, Any], handler: StreamOutputHandler
     """Run the model for one generation. A model that streams nothing and returns a dict has that sent."""
     streams = len(_required_parameters(model.infer)) > 1
     arguments = (inputs, handler) if streams else (inputs,)
-    if inspect.iscoroutinefunction(model.infer):
+    if runs_concurrently(model):
         output = await model.infer(*arguments)
     else:
         output = await asyncio.get_running_loop().run_in_executor(_plain_infers, model.infer, *arguments)

@@ -38,10 +38,13 @@ class UnknownGeneration(EverstreamError):
     code = "generation_expired"
 
 
-class QueueFull(EverstreamError):
-    """Come back later; nothing was started."""
+class TryLater(EverstreamError):
+    """Nothing was started; the same request may be sent again."""
 
     status = 503
+
+
+class QueueFull(TryLater):
     code = "queue_full"
 
 
@@ -52,10 +55,9 @@ class ModelUnavailable(EverstreamError):
     code = "model_failed"
 
 
-class LogUnavailable(EverstreamError):
-    """Valkey does not answer: come back later."""
+class LogUnavailable(TryLater):
+    """Valkey does not answer."""
 
-    status = 503
     code = "log_unavailable"
 
 

@@ -139,7 +139,7 @@ class Follower:
         finally:
             self._queued.discard(reader)
             readers.discard(reader)
-            if not readers and self._readers.get(reader.generation) is readers:
+            if not readers:
                 del self._readers[reader.generation]
 
     def _listen(self) -> None:

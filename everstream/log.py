@@ -5,7 +5,7 @@
 Keys, all with one hash tag so that a cluster keeps them in one slot:
 
     {ns}:jobs        stream with the consumer group `engines`: the queue. A claimed job is a pending entry: the lease.
-    {ns}:gen:<id>    hash: state (open, or how it ended), model, created, job_id, request_key, stop
+    {ns}:gen:<id>    hash: state (open, or how it ended), model, job_id, request_key, stop
     {ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see, `resume` what the model
                      needs to go on after an engine's death.
     {ns}:live        channel: what was just appended, [[generation, first n, [entry, ...]], ...]
@@ -51,8 +51,6 @@ class Generation(msgspec.Struct, frozen=True):
     id: str
     state: str
     model: str
-    created: float
-    job_id: str
     top: int
 
 

@@ -31,7 +31,7 @@ from everstream.errors import (
     InvalidInput,
     LogUnavailable,
     ModelUnavailable,
-    QueueFull,
+    TryLater,
     UnknownGeneration,
 )
 from everstream.follower import Follower, Queued, model_failure
@@ -292,7 +292,7 @@ def _event_stream(frames: Iterator[bytes]) -> Response:
 
 @blueprint.app_errorhandler(EverstreamError)
 def _told(error: EverstreamError) -> tuple[dict[str, Any], int, dict[str, str]] | Response:
-    if isinstance(error, (QueueFull, LogUnavailable)):
+    if isinstance(error, TryLater):
         if sse.MIMETYPE in request.headers.get("Accept", ""):
             # Any status but 200 would close an EventSource for good; this one comes back.
             return _event_stream(iter([sse.retry(OVERLOAD_RETRY_MS)]))

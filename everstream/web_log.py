@@ -1,6 +1,5 @@
 """The web side's client of the log: submit, read, stop, ask. Synchronous; under gevent each call yields."""
 
-import time
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -51,7 +50,6 @@ class WebLog:
             model,
             request_key,
             self._settings.max_queued,
-            time.time(),
         ]
         reply = cast(list[bytes], self._submit(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]))
         if reply[1] == b"full":
@@ -61,13 +59,13 @@ class WebLog:
     def lookup(self, generation: str) -> log.Generation | None:
         """What is known of a generation, or None."""
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.hmget(self._keys.generation(generation), ["state", "model", "created", "job_id"])
+            pipe.hmget(self._keys.generation(generation), ["state", "model"])
             pipe.xrevrange(self._keys.log(generation), count=1)
-            (state, model, created, job_id), last = pipe.execute()
+            (state, model), last = pipe.execute()
         if state is None:
             return None
         top = int(last[0][0].partition(b"-")[0]) if last else 0
-        return log.Generation(generation, state.decode(), model.decode(), float(created), job_id.decode(), top)
+        return log.Generation(generation, state.decode(), model.decode(), top)
 
     def read(self, generation: str, after: int = 0, count: int | None = None) -> list[log.Entry]:
         """The entries above `after`, at most `count`."""

@@ -128,10 +128,8 @@ class Stack:
         self.engines.append(engine)
         return engine
 
-    def start_web(self, **environ):
-        self.web = self._start(
-            "web", [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"], **environ
-        )
+    def start_web(self, *, python=sys.executable):
+        self.web = self._start("web", [python, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"])
         wait_for(self._web_answers, what="the web part")
 
     def _start(self, name, command, **environ):

