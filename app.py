@@ -59,6 +59,7 @@ class InferlessPythonModel:
                     # Closing the generator makes vLLM abort what is left of the request.
                     await outputs.aclose()
                     return
+                await stream_output_handler.drain()
         except EngineDeadError as error:
             raise ModelDied(str(error)) from error
 

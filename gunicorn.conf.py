@@ -3,9 +3,29 @@
 `gunicorn -c gunicorn.conf.py wsgi:app`; Everstream's own settings come from the environment, see README.md.
 """
 
-from everstream.settings import load_settings
+import resource
+
+from everstream.settings import SettingsError, load_settings
+
+# Connections beyond the streams: short requests, health checks, kept-alive ones. Beyond both, files and Valkey's.
+_OTHER_CONNECTIONS = 1000
+_OTHER_FILES = 200
 
 _settings = load_settings()
+
+
+def _allow_open_files(needed: int) -> None:
+    """Each connection is an open file; many systems start a process with far fewer than they would allow it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft != unlimited and soft < needed:
+        if hard != unlimited and hard < needed:
+            raise SettingsError(
+                f"EVERSTREAM_MAX_STREAMS={_settings.max_streams} takes {needed} open files in a process and only "
+                f"{hard} are allowed: raise that (ulimit -n), or set it lower"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
 
 bind = _settings.address
 workers = _settings.workers
@@ -14,8 +34,9 @@ loglevel = _settings.log_level
 # No access log: addresses may hold prompts.
 accesslog = None
 
-# A full pool stops accepting, health checks too.
-worker_connections = 10_000
+# A full pool stops accepting, health checks too: so the application refuses streams long before that.
+worker_connections = _settings.max_streams + _OTHER_CONNECTIONS
+_allow_open_files(worker_connections + _OTHER_FILES)
 # The event loop's, not a request's.
 timeout = 60
 # Streams end by themselves when a worker is told to stop; this is for the rest.

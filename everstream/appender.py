@@ -1,22 +1,26 @@
 """Group commit: what running generations say, into the log.
 
 In: `Writer.put` and `Writer.end`, without waiting, from the event loop's thread. Out: one `append` call for all that
-gathered; while it is under way the next batch gathers. Called by `engine`.
+gathered; while it is under way the next batch gathers. `Writer` is a state machine without I/O. Called by `engine`.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
 
-from valkey.exceptions import ResponseError
+from valkey.exceptions import OutOfMemoryError
 
 from everstream import log
-from everstream.engine_log import UNREACHABLE, Batch, EngineLog
+from everstream.engine_log import UNAVAILABLE, Batch, EngineLog
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.2
+OUT_OF_MEMORY_PATIENCE_S = 30.0
+"""A Valkey that has no memory for so long is given an end for each generation that waits: no reader waits on."""
+HIGH_WATER_BYTES = 1 << 20
+"""Of one generation, waiting to be appended: from here on a model that can wait is made to."""
 
 
 class Writer:
@@ -27,11 +31,16 @@ class Writer:
     ) -> None:
         self.generation = generation
         self.closed = False
+        self.bytes = 0
+        """Of all entries so far, the ones that wait included."""
         self.finished = asyncio.Event()
         """Set when the terminal entry is in the log, or this writer was closed."""
+        self.has_room = asyncio.Event()
+        self.has_room.set()
         self._on_refused = on_refused
         self._next_n = next_n
         self._gathered: list[tuple[str, str]] = []
+        self._gathered_bytes = 0
         self._final = ""
         self._mark = mark
 
@@ -39,33 +48,40 @@ class Writer:
     def ended(self) -> bool:
         return self._final != ""
 
-    def put(self, data: Any, resume: Any = None) -> None:
-        """One entry of model output; `resume` is what the model needs to go on from here. After the end: nothing."""
+    def put(self, entry: str, resume: str = "") -> None:
+        """One encoded entry of model output; `resume` is what the model needs to go on. After the end: nothing."""
         if not self.ended:
-            self._gather(log.TOKEN, data, resume)
+            self._gather(entry, resume)
 
-    def end(self, state: str, data: Any) -> None:
+    def end(self, state: str, data: object) -> None:
         """The terminal entry: it shares the append of what was put without a wait before it. The first end counts."""
         if not self.ended:
             self._final = state
-            self._gather(state, data, None)
+            self._gather(log.encode_entry(state, data), "")
 
     def close(self) -> None:
         """Append nothing more: the generation is another engine's."""
         self.closed = True
         self.finished.set()
+        self.has_room.set()
 
-    def _gather(self, event: str, data: Any, resume: Any) -> None:
-        self._gathered.append((log.encode_entry(event, data), "" if resume is None else log.encode_json(resume)))
+    def _gather(self, entry: str, resume: str) -> None:
+        self._gathered.append((entry, resume))
+        self._gathered_bytes += len(entry) + len(resume)
+        self.bytes += len(entry) + len(resume)
+        if self._gathered_bytes > HIGH_WATER_BYTES:
+            self.has_room.clear()
         self._mark(self)
 
     def take(self) -> Batch:
-        entries, self._gathered = self._gathered, []
+        """What gathered, to be appended next."""
+        entries, self._gathered, self._gathered_bytes = self._gathered, [], 0
         first, self._next_n = self._next_n, self._next_n + len(entries)
         return Batch(self.generation, first, entries, self._final)
 
     def settle(self, *, refused: bool) -> None:
         """What `take` returned was answered."""
+        self.has_room.set()
         if refused and not self.closed:
             self.close()
             self._on_refused()
@@ -93,15 +109,38 @@ class Appender:
             await self._work.wait()
             self._work.clear()
             writers, self._dirty = [writer for writer in self._dirty if not writer.closed], {}
+            if not writers:
+                continue
             refused = await self._append([writer.take() for writer in writers])
             for writer in writers:
                 writer.settle(refused=writer.generation in refused)
 
-    async def _append(self, batches: list[Batch]) -> set[str]:
+    async def _append(self, batches: Sequence[Batch]) -> set[str]:
         """Append until the log has answered: what is generated already waits while Valkey is away."""
+        out_of_memory_since = None
         while True:
             try:
                 return await self._log.append(batches)
-            except (*UNREACHABLE, ResponseError) as error:
+            except UNAVAILABLE as error:
+                logger.warning("the log takes no entries, trying again: %s", error)
+                if not isinstance(error, OutOfMemoryError):
+                    out_of_memory_since = None
+                elif out_of_memory_since is None:
+                    out_of_memory_since = time.monotonic()
+                elif time.monotonic() - out_of_memory_since > OUT_OF_MEMORY_PATIENCE_S:
+                    return await self._give_up(batches)
+                await asyncio.sleep(RETRY_S)
+
+    async def _give_up(self, batches: Sequence[Batch]) -> set[str]:
+        """End these generations, for want of memory: they count as refused, so that the model's work is broken off."""
+        end = log.encode_entry("failed", {"code": "log_full", "message": "the log (Valkey) is out of memory"})
+        ends = [Batch(batch.generation, batch.first, [(end, "")], "failed") for batch in batches]
+        logger.error("Valkey is out of memory: %d generations are given up", len(batches))
+        while True:
+            try:
+                await self._log.append(ends, though_full=True)
+            except UNAVAILABLE as error:
                 logger.warning("the log takes no entries, trying again: %s", error)
                 await asyncio.sleep(RETRY_S)
+            else:
+                return {batch.generation for batch in batches}

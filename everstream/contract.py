@@ -18,8 +18,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
+from everstream import log
 from everstream.errors import ModelLoadError
 
 _plain_infers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
@@ -32,15 +33,25 @@ class GenerationStopped(Exception):
     """Raised into a model that still sends although its generation was stopped."""
 
 
+class Sink(Protocol):
+    """Where a handler's outputs go: `appender.Writer`."""
+
+    has_room: asyncio.Event
+
+    def put(self, entry: str, resume: str = "") -> None: ...
+
+    def end(self, state: str, data: object) -> None: ...
+
+
 class StreamOutputHandler:
     """What a model streams through. Its methods may be called from any thread."""
 
     def __init__(
         self,
-        send: Callable[[dict[str, Any], Any], None],
-        finish: Callable[[dict[str, Any]], None],
+        sink: Sink,
         delivered: list[dict[str, Any]],
         resume_states: list[Any],
+        max_output_bytes: int,
     ) -> None:
         self.resume_states = resume_states
         """Beside each of `delivered`: what the model gave as `resume`, or None."""
@@ -48,8 +59,8 @@ class StreamOutputHandler:
         self.stopped = False
         self._delivered = delivered
         self._to_skip = len(delivered)
-        self._send = send
-        self._finish = finish
+        self._sink = sink
+        self._max_output_bytes = max_output_bytes
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
@@ -64,7 +75,10 @@ class StreamOutputHandler:
         return self._delivered
 
     def send_streamed_output(self, output: dict[str, Any], resume: Any = None) -> None:
-        """One output for the readers; `resume` (JSON) is for the model alone, should it have to go on from here."""
+        """One output for the readers; `resume` (JSON) is for the model alone, should it have to go on from here.
+
+        Called from a thread it waits while the log is slow to take what was sent; in an async `infer` `drain` does.
+        """
         if not isinstance(output, dict):
             raise TypeError(f"send_streamed_output takes a dict, got {type(output).__name__}")
         if self.finalised:
@@ -72,14 +86,22 @@ class StreamOutputHandler:
         if self._to_skip:
             self._to_skip -= 1
             return
-        self._call(self._send, output, resume)
+        # Here, so that the model hears of what is no JSON, or too large.
+        entry = log.encode_entry(log.TOKEN, output)
+        if len(entry) > self._max_output_bytes:
+            raise ValueError(f"an output has {len(entry)} bytes of JSON; at most {self._max_output_bytes} are allowed")
+        self._call(self._sink.put, entry, "" if resume is None else log.encode_json(resume))
+
+    async def drain(self) -> None:
+        """Wait while much of what was sent is still on its way into the log, as asyncio's StreamWriter does."""
+        await self._sink.has_room.wait()
 
     def finalise_streamed_output(self, finish_reason: str = "stop", usage: dict[str, int] | None = None) -> None:
         """The end. A model that returns without it is finalised all the same; a second call does nothing."""
         if self.finalised:
             return
         self.finalised = True
-        self._call(self._finish, {"finish_reason": finish_reason, "usage": usage})
+        self._call(self._sink.end, "done", {"finish_reason": finish_reason, "usage": usage})
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         if self.stopped:
@@ -87,7 +109,11 @@ class StreamOutputHandler:
         if threading.get_ident() == self._thread:
             function(*arguments)
         else:
-            self._loop.call_soon_threadsafe(function, *arguments)
+            asyncio.run_coroutine_threadsafe(self._call_and_drain(function, *arguments), self._loop).result()
+
+    async def _call_and_drain(self, function: Callable[..., None], *arguments: Any) -> None:
+        function(*arguments)
+        await self.drain()
 
 
 def load_model(app_dir: Path) -> Any:

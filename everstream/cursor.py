@@ -11,52 +11,76 @@ from everstream.log import Entry
 
 
 class Cursor:
-    """`last` is the number of the last entry handed out; `behind` says that the log has to be read from there."""
+    """`last` is the number of the last entry handed out; `behind` says that the log has to be read from there.
 
-    def __init__(self, after: int, bound: int) -> None:
-        """At most `bound` live entries wait here; past that the reader re-reads the log at its own pace."""
+    `gaps` counts how often something missing was noticed.
+    """
+
+    def __init__(self, after: int, bound_bytes: int) -> None:
+        """At most so many bytes of live entries wait here; past that the log is read again, at the reader's pace."""
         self.last = after
         self.behind = True
-        self._reading = False
-        self._bound = bound
+        self.gaps = 0
+        self.reading = False
+        self._bound_bytes = bound_bytes
+        self._read: list[Entry] = []
         self._live: deque[Entry] = deque()
+        self._live_bytes = 0
 
     def offer(self, entry: Entry) -> None:
         """A live entry."""
         newest = self._live[-1].n if self._live else self.last
         if entry.n <= newest:
             return
-        # Where the log is to be read anyway, what comes live is kept from wherever it starts.
-        follows = entry.n == newest + 1 or (not self._live and (self.behind or self._reading))
-        if not follows or len(self._live) >= self._bound:
-            self._live.clear()
-            self.behind = True
-        self._live.append(entry)
+        if entry.n != newest + 1 and (self._live or not self._is_catching_up):
+            self._miss()
+        if self._live_bytes + len(entry.data) > self._bound_bytes:
+            self._drop_live()
+        if len(entry.data) <= self._bound_bytes:
+            self._live.append(entry)
+            self._live_bytes += len(entry.data)
 
-    def begin_read(self) -> None:
-        """The log is about to be read after `last`. What is missed from here on sets `behind` again."""
-        self._reading = True
+    def begin_read(self) -> int:
+        """The log is about to be read above the number returned. What is missed from here on sets `behind` again."""
+        self.reading = True
         self.behind = False
+        return self.last
 
-    def end_read(self, entries: Sequence[Entry], *, to_the_end: bool) -> list[Entry]:
-        """What the read returned. Returns what is new of it, then of what came live meanwhile."""
-        self._reading = False
+    def end_read(self, entries: Sequence[Entry], *, to_the_end: bool) -> None:
+        """What the read returned, for the next `take`."""
+        self.reading = False
         self.behind = self.behind or not to_the_end
-        fresh = [entry for entry in entries if entry.n > self.last]
-        if fresh:
-            self.last = fresh[-1].n
-        return fresh + self.take()
+        self._read = list(entries)
 
     def take(self) -> list[Entry]:
-        """The live entries that follow on `last`."""
+        """All that follows on `last`: what was read, then what came live meanwhile. Not while a read is under way."""
+        read, self._read = self._read, []
+        taken = [entry for entry in read if entry.n > self.last]
+        if taken:
+            self.last = taken[-1].n
         while self._live and self._live[0].n <= self.last:
-            self._live.popleft()
-        if not self._live:
-            return []
-        if self._live[0].n != self.last + 1:
-            self.behind = True
-            return []
-        taken = list(self._live)
+            self._live_bytes -= len(self._live.popleft().data)
+        if self._live and self._live[0].n != self.last + 1:
+            if not self.behind:
+                self._miss()
+            return taken
+        taken += self._live
         self._live.clear()
-        self.last = taken[-1].n
+        self._live_bytes = 0
+        if taken:
+            self.last = taken[-1].n
         return taken
+
+    @property
+    def _is_catching_up(self) -> bool:
+        # Where the log is to be read anyway, what comes live is kept from wherever it starts.
+        return self.behind or self.reading or bool(self._read)
+
+    def _miss(self) -> None:
+        self.gaps += 1
+        self._drop_live()
+
+    def _drop_live(self) -> None:
+        self._live.clear()
+        self._live_bytes = 0
+        self.behind = True

@@ -1,7 +1,9 @@
 """The engine side's client of the log: claim jobs, append entries, keep leases, say how the engine is. asyncio."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, cast
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import msgspec
 from valkey import asyncio as valkey
@@ -12,9 +14,14 @@ from valkey.exceptions import TimeoutError as ValkeyTimeoutError
 from everstream import log
 from everstream.settings import Settings
 
-UNREACHABLE = (ValkeyConnectionError, ValkeyTimeoutError, OSError)
-COMMAND_TIMEOUT_S = 10.0
-BLOCK_MS = 2000
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+UNAVAILABLE = (ValkeyConnectionError, ValkeyTimeoutError, ResponseError, OSError)
+"""What a call raises while Valkey is down, paused, out of memory or unable to write its file: wait and try again."""
+COMMAND_TIMEOUT_S = 5.0
+RETRY_S = 0.5
+BLOCK_S = 2
 """How long one claim waits for a job. Must stay below the command timeout."""
 
 LOADING_TTL_S = 3600
@@ -41,6 +48,26 @@ class Batch(msgspec.Struct, frozen=True):
     final: str = ""
 
 
+class Refreshed(msgspec.Struct, frozen=True):
+    """`verdicts`, for each job: held, lost (another engine has it), stop (asked for) or abandoned (nobody reads it).
+
+    `full`: the log is over its bound, and no finished generation is left to drop.
+    """
+
+    verdicts: list[str]
+    full: bool
+
+
+async def until_answered(call: Callable[[], Awaitable[T]]) -> T:
+    """Call until Valkey takes it."""
+    while True:
+        try:
+            return await call()
+        except UNAVAILABLE as error:
+            logger.warning("Valkey does not answer, trying again: %s", error)
+            await asyncio.sleep(RETRY_S)
+
+
 class EngineLog:
     """One per engine process. `consumer` is unique to the process, so a lease never outlives it unnoticed."""
 
@@ -48,37 +75,41 @@ class EngineLog:
         self.consumer = consumer
         self._settings = settings
         self._keys = log.Keys(settings.namespace)
-        self._client = valkey.Valkey.from_url(settings.log_url, socket_timeout=COMMAND_TIMEOUT_S, max_connections=16)
+        self._client = valkey.Valkey(
+            connection_pool=valkey.BlockingConnectionPool.from_url(
+                settings.log_url, socket_timeout=COMMAND_TIMEOUT_S, max_connections=16, timeout=COMMAND_TIMEOUT_S
+            )
+        )
         self._subscriber = valkey.Valkey.from_url(
             settings.log_url, socket_timeout=None, **log.keepalive(settings.log_url)
         )
+        self._begin = self._client.register_script(log.script("begin"))
+        self._take_over = self._client.register_script(log.script("take_over"))
         self._append = self._client.register_script(log.script("append"))
+        self._append_though_full = self._client.register_script(log.script("append", flags="allow-oom"))
         self._refresh = self._client.register_script(log.script("refresh"))
 
-    async def claim(self, count: int) -> list[Claim]:
-        """Wait up to BLOCK_MS for jobs that nobody has claimed."""
+    async def claim(self, count: int, *, abandon: bool = False) -> list[Claim]:
+        """Wait up to BLOCK_S for jobs that nobody has claimed; with `abandon` those that nobody reads are ended."""
         try:
             found = await self._client.xreadgroup(
-                log.GROUP, self.consumer, {self._keys.jobs: ">"}, count=count, block=BLOCK_MS
+                log.GROUP, self.consumer, {self._keys.jobs: ">"}, count=count, block=BLOCK_S * 1000
             )
         except ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
             await self._create_group()
             return []
-        return [self._claim(entry, taken_over=False) for _, entries in found or [] for entry in entries]
+        jobs = [(job_id, fields[b"generation"]) for _, entries in found or [] for job_id, fields in entries]
+        return await self._claims(jobs, taken_over=False, abandon=abandon)
 
-    async def take_over(self, count: int) -> list[Claim]:
-        """Claim jobs whose engine has not refreshed its lease for `lease_s`."""
-        try:
-            reply = await self._client.xautoclaim(
-                self._keys.jobs, log.GROUP, self.consumer, int(self._settings.lease_s * 1000), count=count
-            )
-        except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-            return []
-        return [self._claim(entry, taken_over=True) for entry in reply[1]]
+    async def take_over(self, count: int, idle_s: float, *, abandon: bool = False) -> list[Claim]:
+        """Claim jobs whose lease was not refreshed for `idle_s`."""
+        reply = await self._take_over(
+            keys=[self._keys.jobs], args=[self._keys.ns, self.consumer, int(idle_s * 1000), count]
+        )
+        jobs = [(job_id, generation) for job_id, generation in cast(list[list[bytes]], reply)]
+        return await self._claims(jobs, taken_over=True, abandon=abandon)
 
     async def _create_group(self) -> None:
         try:
@@ -87,33 +118,50 @@ class EngineLog:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    @staticmethod
-    def _claim(entry: tuple[bytes, dict[bytes, bytes]], *, taken_over: bool) -> Claim:
-        job_id, fields = entry
-        inputs = msgspec.json.decode(fields[b"inputs"])
-        return Claim(job_id.decode(), fields[b"generation"].decode(), inputs, taken_over)
-
-    async def refresh(self, claims: Sequence[Claim]) -> list[str]:
-        """Keep the leases of these jobs. Returns for each: held, lost (another engine has it) or stop (asked for)."""
-        if not claims:
+    async def _claims(self, jobs: list[tuple[bytes, bytes]], *, taken_over: bool, abandon: bool) -> list[Claim]:
+        """Fetch what is to be done; jobs that were stopped or abandoned meanwhile end here."""
+        if not jobs:
             return []
+        ends = [log.encode_entry("cancelled", {"reason": reason}) for reason in ("requested", "abandoned")]
+        arguments: list[Any] = [self._keys.ns, self._settings.retention_s, self._abandon_after_ms(abandon), *ends]
+        reply = await self._begin(keys=[self._keys.jobs], args=[*arguments, *(part for job in jobs for part in job)])
+        return [
+            Claim(job_id.decode(), generation.decode(), msgspec.json.decode(inputs), taken_over)
+            for (job_id, generation), inputs in zip(jobs, cast(list[bytes], reply), strict=True)
+            if inputs
+        ]
+
+    def _abandon_after_ms(self, abandon: bool) -> int:
+        return int(self._settings.abandon_after_s * 1000) if abandon else 0
+
+    async def refresh(self, claims: Sequence[Claim], *, idle_s: float = 0, abandon: bool = False) -> Refreshed:
+        """Keep the leases of these jobs; an `idle_s` as long as the lease lets them go. Sweeps the log, too."""
         pairs = [part for claim in claims for part in (claim.job_id, claim.generation)]
-        reply = await self._refresh(keys=[self._keys.jobs], args=[self._keys.ns, self.consumer, *pairs])
-        return [verdict.decode() for verdict in cast(list[bytes], reply)]
+        bounds = [self._abandon_after_ms(abandon), self._settings.retention_s, self._settings.max_log_bytes]
+        arguments: list[Any] = [self._keys.ns, self.consumer, int(idle_s * 1000), *bounds]
+        full, *verdicts = cast(list[Any], await self._refresh(keys=[self._keys.jobs], args=[*arguments, *pairs]))
+        return Refreshed([verdict.decode() for verdict in verdicts], bool(full))
 
     async def history(self, generation: str) -> list[log.Entry]:
         """All entries so far."""
         found = await self._client.xrange(self._keys.log(generation))
-        return [log.decode_entry(entry_id, fields) for entry_id, fields in found]
+        return [
+            log.decode_entry(int(entry_id.partition(b"-")[0]), fields[b"entry"], fields.get(b"resume", b""))
+            for entry_id, fields in found
+        ]
 
-    async def append(self, batches: Sequence[Batch]) -> set[str]:
-        """Append and publish, in one round trip. Returns the generations that were refused. Safe to repeat."""
+    async def append(self, batches: Sequence[Batch], *, though_full: bool = False) -> set[str]:
+        """Append and publish, in one round trip. Returns the generations that were refused. Safe to repeat.
+
+        `though_full`: Valkey is to take it although it is at its `maxmemory`.
+        """
+        append = self._append_though_full if though_full else self._append
         arguments: list[str | int] = [self._keys.ns, self._settings.retention_s]
         for batch in batches:
             arguments += [batch.generation, batch.first, batch.final, len(batch.entries)]
             for entry, resume in batch.entries:
                 arguments += [entry, resume]
-        reply = await self._append(keys=[self._keys.jobs], args=arguments)
+        reply = await append(keys=[self._keys.jobs], args=arguments)
         return {generation.decode() for generation in cast(list[bytes], reply)}
 
     async def report(self, status: log.EngineStatus) -> None:
@@ -130,8 +178,8 @@ class EngineLog:
         return msgspec.json.decode(found, type=log.EngineStatus) if found else None
 
     async def next_ask(self) -> log.Ask | None:
-        """Wait up to BLOCK_MS for a question."""
-        found = await self._client.blpop([self._keys.asks], timeout=BLOCK_MS / 1000)
+        """Wait up to BLOCK_S for a question."""
+        found = await cast(Awaitable[list[bytes] | None], self._client.blpop([self._keys.asks], timeout=BLOCK_S))
         return msgspec.json.decode(found[1], type=log.Ask) if found else None
 
     async def answer(self, ask: log.Ask, answer: log.Answer) -> None:

@@ -38,6 +38,13 @@ class UnknownGeneration(EverstreamError):
     code = "generation_expired"
 
 
+class EntriesLost(EverstreamError):
+    """The client saw entries that the log has no longer: Valkey lost acknowledged writes. What it has can be read."""
+
+    status = 400
+    code = "entries_lost"
+
+
 class TryLater(EverstreamError):
     """Nothing was started; the same request may be sent again."""
 
@@ -46,6 +53,14 @@ class TryLater(EverstreamError):
 
 class QueueFull(TryLater):
     code = "queue_full"
+
+
+class LogFull(TryLater):
+    code = "log_full"
+
+
+class TooManyStreams(TryLater):
+    code = "too_many_streams"
 
 
 class ModelUnavailable(EverstreamError):

@@ -1,32 +1,40 @@
 """The one read path: start, resume, a second viewer and a reload are all `follow(generation, after)`.
 
-One follower per web process: one subscription, one decode, many readers. A reader registers first, then reads the log
-after its place, then goes live; a gap in the numbers sends it back to the log. Pub/sub may lose messages: a lost last
-one shows no gap, so a reader looks into the log at each heartbeat too.
+One follower per web process: one subscription, one decode, many readers. A reader registers first, then has the log
+read after its place, then goes live; a gap in the numbers sends it back to the log. Pub/sub may lose messages: a lost
+last one shows no gap, so a reader looks into the log at each heartbeat too.
+
+A stream's own greenlet never waits for Valkey: a few greenlets read for all, so that a Valkey that is slow or away
+delays no heartbeat, and readers that all come back at once do not all ask at once.
 """
 
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import gevent
 from gevent.event import Event
+from gevent.queue import Queue
 
 from everstream import log
 from everstream.cursor import Cursor
-from everstream.errors import UnknownGeneration
+from everstream.errors import EntriesLost, EverstreamError, TooManyStreams, UnknownGeneration
 from everstream.settings import Settings
-from everstream.web_log import UNREACHABLE, WebLog
+from everstream.web_log import READ_BYTES, UNAVAILABLE, WebLog
 
 logger = logging.getLogger(__name__)
 
-READ_COUNT = 512
-"""Entries per read of the log: what one reader that is far behind holds in memory at a time."""
+READING_GREENLETS = 16
 POSITIONS_EVERY_S = 0.5
+TOUCH_EVERY_S = 1.0
+"""How often it is said who is being read; the shortest time after which a generation is abandoned allows for it."""
 RETRY_S = 0.5
+RETURNS_PER_S = 500
+"""The readers of a worker that drains are told to come back at about this rate."""
 
 
 class Queued(NamedTuple):
@@ -36,15 +44,16 @@ class Queued(NamedTuple):
 
 
 class Reader:
-    """One open stream."""
+    """One open stream. `error` ends it."""
 
-    __slots__ = ("cursor", "generation", "left", "position", "told", "wake")
+    __slots__ = ("cursor", "error", "generation", "left", "position", "told", "wake")
 
-    def __init__(self, generation: str, after: int, bound: int) -> None:
+    def __init__(self, generation: str, after: int, bound_bytes: int) -> None:
         self.generation = generation
-        self.cursor = Cursor(after, bound)
+        self.cursor = Cursor(after, bound_bytes)
         self.wake = Event()
         self.left = False
+        self.error: EverstreamError | None = None
         self.position: int | None = None
         self.told: int | None = None
 
@@ -55,77 +64,121 @@ class Reader:
 
 
 class Follower:
+    """`counted` is what happened here since it was last added to the log's counters."""
+
     def __init__(self, web_log: WebLog, settings: Settings) -> None:
+        self.counted: Counter[str] = Counter()
+        self.draining = False
         self._log = web_log
         self._settings = settings
+        self._places = 0
         self._readers: dict[str, set[Reader]] = {}
+        self._to_read: Queue[Reader] = Queue()
         self._queued: set[Reader] = set()
-        self._draining = False
         self._someone_queues = Event()
+        self._seen: set[str] = set()
 
     def start(self) -> None:
-        """Start the two greenlets that serve all readers; once, in the process that serves them."""
-        gevent.spawn(self._listen)
-        gevent.spawn(self._watch_queue)
+        """Start the greenlets that serve all readers; once, in the process that serves them."""
+        for _ in range(READING_GREENLETS):
+            gevent.spawn(self._read_for_ever)
+        for duty in (self._listen, self._watch_queue, self._touch):
+            gevent.spawn(duty)
 
     @property
     def reader_count(self) -> int:
         return sum(len(readers) for readers in self._readers.values())
 
+    def admit(self) -> Callable[[], None]:
+        """Take one of the worker's places for streams; what is returned gives it back. Raises TooManyStreams."""
+        if self._places >= self._settings.max_streams:
+            self.counted["streams_refused"] += 1
+            raise TooManyStreams(f"this process has {self._places} streams, which is its limit; try again later")
+        self._places += 1
+        return self._give_back
+
+    def _give_back(self) -> None:
+        self._places -= 1
+
     def drain(self) -> None:
         """End all streams, without a terminal event: the clients come back, elsewhere."""
-        self._draining = True
+        self.draining = True
         for readers in self._readers.values():
             for reader in readers:
                 reader.leave()
 
+    def return_after_ms(self) -> int:
+        """When a client of a worker that drains is to come back: not all at once."""
+        spread_ms = max(self._settings.retry_ms, 1000 * self._places // RETURNS_PER_S)
+        return self._settings.retry_ms + random.randrange(spread_ms)  # noqa: S311
+
+    def saw(self, generation: str) -> None:
+        """Somebody looked at it, without following."""
+        self._seen.add(generation)
+
     def reader(self, generation: str, after: int) -> Reader:
-        return Reader(generation, after, self._settings.reader_queue)
+        return Reader(generation, after, self._settings.reader_queue_bytes)
 
     def follow(self, reader: Reader) -> Iterator[list[log.Entry] | Queued | None]:
         """Yield entries above the reader's start, until the terminal one; None is a heartbeat, at least every
-        heartbeat_s. Ends early when the reader leaves. Raises UnknownGeneration."""
+        heartbeat_s. Ends early when the reader leaves. Raises UnknownGeneration, EntriesLost."""
         heartbeat_s = self._settings.heartbeat_s
         with self._registered(reader):
-            quiet_since = time.monotonic()
-            while not reader.left and not self._draining:
+            silent_from = time.monotonic()
+            while not reader.left and not self.draining:
                 reader.wake.clear()
                 said = self._next(reader)
-                quiet_for_s = time.monotonic() - quiet_since
-                if said is None and quiet_for_s < heartbeat_s:
-                    if not reader.cursor.behind:
-                        reader.wake.wait(heartbeat_s - quiet_for_s)
-                    continue
                 if said is None:
+                    if reader.wake.wait(max(0, silent_from + heartbeat_s - time.monotonic())):
+                        continue
                     reader.cursor.behind = True
                 yield said
-                quiet_since = time.monotonic()
+                silent_from = time.monotonic()
                 if isinstance(said, list) and said[-1].is_terminal:
                     return
 
     def _next(self, reader: Reader) -> list[log.Entry] | Queued | None:
-        """What can be said now, from the log if need be; None: nothing."""
-        entries = self._read(reader) if reader.cursor.behind else reader.cursor.take()
-        if entries:
-            self._queued.discard(reader)
-            return entries
+        """What can be said now; None: nothing yet. Has the log read where the reader is behind."""
+        cursor = reader.cursor
+        if not cursor.reading:
+            entries = cursor.take()
+            if cursor.behind:
+                cursor.reading = True
+                self._to_read.put(reader)
+            if entries:
+                self._queued.discard(reader)
+                return entries
+        if reader.error:
+            raise reader.error
         if reader.position != reader.told:
             reader.told = reader.position
             return Queued(reader.position or 0)
         return None
 
-    def _read(self, reader: Reader) -> list[log.Entry]:
-        """Read the log; while Valkey is away, the reader stays behind."""
+    def _read_for_ever(self) -> None:
+        while True:
+            reader = self._to_read.get()
+            try:
+                self._read(reader)
+            except UNAVAILABLE:
+                gevent.sleep(RETRY_S)
+                reader.cursor.end_read([], to_the_end=False)
+            except Exception:
+                logger.exception("generation %s can't be read", reader.generation[:8])
+                reader.error = EverstreamError("the log can't be read; the server's log has the details")
+            reader.wake.set()
+
+    def _read(self, reader: Reader) -> None:
         cursor = reader.cursor
-        cursor.begin_read()
-        try:
-            found = self._log.read(reader.generation, cursor.last, READ_COUNT)
-            if not found and self._log.lookup(reader.generation) is None:
-                raise UnknownGeneration("this generation is unknown or has expired")
-        except UNREACHABLE:
-            gevent.sleep(RETRY_S)
-            return cursor.end_read([], to_the_end=False)
-        return cursor.end_read(found, to_the_end=len(found) < READ_COUNT)
+        page = self._log.read(reader.generation, cursor.begin_read(), READ_BYTES)
+        if page is None:
+            reader.error = UnknownGeneration("this generation is unknown or has expired")
+        elif page.top < cursor.last:
+            reader.error = EntriesLost(
+                f"the log has {page.top} entries of this generation, of which {cursor.last} were sent"
+            )
+        entries = page.entries if page else []
+        cursor.end_read(entries, to_the_end=page is None or not entries or entries[-1].n == page.top)
 
     @contextmanager
     def _registered(self, reader: Reader) -> Iterator[None]:
@@ -137,6 +190,8 @@ class Follower:
         try:
             yield
         finally:
+            self.counted["gaps_healed"] += reader.cursor.gaps
+            self._seen.add(reader.generation)
             self._queued.discard(reader)
             readers.discard(reader)
             if not readers:
@@ -151,7 +206,7 @@ class Follower:
                         self._all_behind()
                     for generation, entries in batch:
                         self._dispatch(generation, entries)
-            except UNREACHABLE as error:
+            except UNAVAILABLE as error:
                 logger.warning("the subscription was cut, trying again: %s", error)
             except Exception:
                 # All streams of this process live off this greenlet; whatever it met, it has to go on.
@@ -176,12 +231,7 @@ class Follower:
         """Tell queued readers their place, and of a model that will never come."""
         while True:
             self._someone_queues.wait()
-            try:
-                self._tell_positions()
-            except UNREACHABLE as error:
-                logger.warning("the queue can't be read, trying again: %s", error)
-            except Exception:
-                logger.exception("the queue can't be read, trying again")
+            _try(self._tell_positions, "the queue can't be read")
             if not self._queued:
                 self._someone_queues.clear()
             gevent.sleep(POSITIONS_EVERY_S)
@@ -202,6 +252,33 @@ class Follower:
             if position != reader.position:
                 reader.position = position
                 reader.wake.set()
+
+    def _touch(self) -> None:
+        """Say who is being read, so that an engine knows what is abandoned; and add to the counters."""
+        while True:
+            gevent.sleep(TOUCH_EVERY_S)
+            _try(self._tell_seen, "the log does not hear who is read")
+
+    def _tell_seen(self) -> None:
+        seen, counted = self._seen | self._readers.keys(), +self.counted
+        if seen or counted:
+            self._seen, self.counted = set(), Counter()
+            try:
+                self._log.touch(seen, counted)
+            except UNAVAILABLE:
+                self._seen |= seen
+                self.counted += counted
+                raise
+
+
+def _try(duty: Callable[[], None], what: str) -> None:
+    """A duty that is done again and again, whatever it met."""
+    try:
+        duty()
+    except UNAVAILABLE as error:
+        logger.warning("%s, trying again: %s", what, error)
+    except Exception:
+        logger.exception("%s, trying again", what)
 
 
 def model_failure(engines: list[log.EngineStatus]) -> str:

@@ -5,9 +5,13 @@
 Keys, all with one hash tag so that a cluster keeps them in one slot:
 
     {ns}:jobs        stream with the consumer group `engines`: the queue. A claimed job is a pending entry: the lease.
-    {ns}:gen:<id>    hash: state (open, or how it ended), model, job_id, request_key, stop
+    {ns}:gen:<id>    hash: state (open, or how it ended), model, job_id, request_key, stop; inputs while it is open
     {ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see, `resume` what the model
                      needs to go on after an engine's death.
+    {ns}:read        sorted set: when each open generation was last read, by the server's clock, in ms
+    {ns}:finished    sorted set: when each finished generation ended, by the same
+    {ns}:sizes       hash: about how many bytes each generation takes; {ns}:bytes is the sum
+    {ns}:counters    hash: `counters` below
     {ns}:live        channel: what was just appended, [[generation, first n, [entry, ...]], ...]
     {ns}:control     channel: a generation that is to stop
     {ns}:req:<id>    the generation that a request id started
@@ -28,6 +32,32 @@ TOKEN = ""
 """The event name of model output: SSE's default event, so that a page's `onmessage` gets it."""
 
 
+COUNTERS = {
+    "streams": "event streams begun",
+    "resumes": "event streams begun after an entry that the client had seen",
+    "streams_refused": "event streams refused because the worker had its full number",
+    "streams_stalled": "connections cut because the client took nothing for the send timeout",
+    "gaps_healed": "gaps in what was heard live that were read from the log",
+    "entries_refused": "entries refused because another engine had the generation, or it had ended",
+    "leases_taken_over": "generations claimed from an engine that had let their lease run out",
+    "generations_started": "generations queued",
+    "generations_done": "generations that ended by themselves",
+    "generations_cancelled": "generations that were stopped or abandoned",
+    "generations_failed": "generations that failed",
+    "generations_evicted": "finished generations dropped before their time because the log was full",
+}
+"""What is counted for operations, over all processes, for as long as the log lives."""
+
+
+GAUGES = {
+    "engines": "engines with the model loaded",
+    "generations_running": "generations that engines have at this moment",
+    "generations_queued": "generations that no engine has claimed",
+    "log_bytes": "about what the log takes in Valkey's memory",
+}
+"""What is measured for operations, now."""
+
+
 class Entry(msgspec.Struct):
     """Entry n of a generation, counted from 1. `data` and `resume` are JSON.
 
@@ -43,6 +73,13 @@ class Entry(msgspec.Struct):
     @property
     def is_terminal(self) -> bool:
         return self.event in TERMINAL
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A stretch of a generation's log. `top` is the n of its last entry at that time."""
+
+    entries: list[Entry]
+    top: int
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -94,6 +131,8 @@ class Keys:
         self.control = self.ns + "control"
         self.engines = self.ns + "engines"
         self.asks = self.ns + "asks"
+        self.counters = self.ns + "counters"
+        self.bytes = self.ns + "bytes"
 
     def generation(self, generation: str) -> str:
         return f"{self.ns}gen:{generation}"
@@ -112,10 +151,11 @@ class Keys:
 
 
 @cache
-def script(name: str) -> str:
+def script(name: str, flags: str = "") -> str:
     """The Lua source of `lua/<name>.lua`, with what all scripts share before it."""
     folder = Path(__file__).parent / "lua"
-    return "\n".join((folder / f"{part}.lua").read_text() for part in ("prelude", name))
+    shebang = [f"#!lua flags={flags}"] if flags else []
+    return "\n".join(shebang + [(folder / f"{part}.lua").read_text() for part in ("prelude", name)])
 
 
 def keepalive(url: str) -> dict[str, Any]:
@@ -138,10 +178,10 @@ def encode_entry(event: str, data: Any) -> str:
     return encode_json((event, data))
 
 
-def decode_entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
-    """From one element of XRANGE."""
-    event, data = _pair_decoder.decode(fields[b"entry"])
-    return Entry(int(entry_id.partition(b"-")[0]), event, bytes(data), fields.get(b"resume", b""))
+def decode_entry(n: int, entry: bytes, resume: bytes = b"") -> Entry:
+    """From the fields of an element of the stream."""
+    event, data = _pair_decoder.decode(entry)
+    return Entry(n, event, bytes(data), resume)
 
 
 def decode_live(message: bytes) -> list[tuple[str, list[Entry]]]:

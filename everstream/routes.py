@@ -7,26 +7,31 @@
     GET    /generations/<id>/events   follow
     DELETE /generations/<id>          stop
     GET    /healthz, /readyz          this process lives; a model is ready
+    GET    /metrics                   counters and gauges of the whole service, for Prometheus
 
 Bounds: a body has at most 1 MiB, a request line 8,190 bytes (gunicorn), a prompt `max_prompt_chars`, a request id 16
-to 64 characters. A web process keeps nothing that matters; any of them can answer any request.
+to 64 characters; a process has at most `max_streams` streams. A web process keeps nothing that matters; any of them
+can answer any request.
 """
 
 import logging
 import os
+import random
 import re
 import secrets
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from flask import Blueprint, Flask, Response, current_app, render_template, request, stream_with_context
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
-from everstream import contract, inputs, log, sse
+from everstream import contract, inputs, log, metrics, sse
 from everstream.errors import (
     BodyTooLarge,
+    EntriesLost,
     EverstreamError,
     InvalidInput,
     LogUnavailable,
@@ -37,12 +42,16 @@ from everstream.errors import (
 from everstream.follower import Follower, Queued, model_failure
 from everstream.settings import REPO_ROOT, Settings, load_settings
 from everstream.watcher import watching
-from everstream.web_log import UNREACHABLE, WebLog
+from everstream.web_log import UNAVAILABLE, WebLog
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1 << 20
 OVERLOAD_RETRY_MS = 5000
+PIECE_BYTES = 16 << 10
+SEND_BUFFER_BYTES = 64 << 10
+"""The kernel takes twice that: what it holds for a client that does not read."""
+EXPIRED_MESSAGE = "this generation is unknown or has expired; start it again"
 TEMPLATE_TOKENS = 512
 """Room left for a chat template when a prompt's bytes are taken as the upper bound of its tokens."""
 
@@ -99,7 +108,11 @@ def stream() -> Response:
         # Flask answers HEAD with the GET route; a look at the headers must not start a generation.
         return _event_stream(iter(()))
     if (seen := _last_event_id()) is not None:
-        return _resume(*seen)
+        return _admitted(lambda: _resume(*seen))
+    return _admitted(_start_and_follow)
+
+
+def _start_and_follow() -> Response:
     query = {name: texts for name, texts in request.args.lists() if name not in ("request_id", "last_event_id")}
     request_ids = request.args.getlist("request_id")
     if len(request_ids) > 1:
@@ -126,13 +139,14 @@ def events(generation: str) -> Response:
     seen = _last_event_id() or (generation, -1)
     if seen[0] != generation:
         raise InvalidInput("Last-Event-ID is of another generation than the address", param="Last-Event-ID")
-    return _resume(*seen)
+    return _admitted(lambda: _resume(*seen))
 
 
 @blueprint.get("/generations/<generation>")
 def show(generation: str) -> dict[str, Any]:
     known = _known(generation)
-    entries = web().log.read(generation)
+    web().follower.saw(generation)
+    entries = list(web().log.read_all(generation))
     outputs = [msgspec.json.decode(entry.data) for entry in entries if entry.event == log.TOKEN]
     end = msgspec.json.decode(entries[-1].data) if entries and entries[-1].is_terminal else {}
     shown = {
@@ -165,7 +179,7 @@ def healthz() -> dict[str, Any]:
 def readyz() -> tuple[dict[str, Any], int]:
     try:
         engines = web().log.engines()
-    except UNREACHABLE:
+    except UNAVAILABLE:
         return {"ready": False, "waiting_for": "valkey", "message": "Valkey does not answer"}, 503
     if any(engine.state == "ready" for engine in engines):
         return {"ready": True, "engines": [_shown(engine) for engine in engines]}, 200
@@ -176,13 +190,22 @@ def readyz() -> tuple[dict[str, Any], int]:
     return {"ready": False, "waiting_for": "engine", "message": "no engine process has been heard of"}, 503
 
 
+@blueprint.get("/metrics")
+def show_metrics() -> Response:
+    found = web().log
+    return Response(metrics.exposition(found.counters(), found.gauges()), content_type=metrics.CONTENT_TYPE)
+
+
 def _shown(engine: log.EngineStatus) -> dict[str, Any]:
     fields = ("name", "state", "model", "error", "max_model_len", "running")
     return {field: getattr(engine, field) for field in fields}
 
 
 def _body() -> bytes:
-    body = request.get_data(cache=False)
+    try:
+        body = request.get_data(cache=False)
+    except TimeoutError:
+        raise RequestTimeout("the body did not come in time") from None
     if request.content_length is None and len(body) >= MAX_BODY_BYTES:
         # Werkzeug refuses a longer Content-Length, but cuts a chunked body off in silence.
         raise RequestEntityTooLarge
@@ -220,7 +243,7 @@ def _check_length(given: dict[str, Any], engines: list[log.EngineStatus]) -> Non
 def _known(generation: str) -> log.Generation:
     known = web().log.lookup(generation) if _GENERATION.fullmatch(generation) else None
     if known is None:
-        raise UnknownGeneration("this generation is unknown or has expired")
+        raise UnknownGeneration(EXPIRED_MESSAGE)
     return known
 
 
@@ -247,25 +270,49 @@ def _resume(generation: str, after: int | None) -> Response:
         return Response(status=204)
     known = web().log.lookup(generation)
     if known is None:
-        return _event_stream(iter([sse.GREETING, sse.expired_event(generation)]))
+        return _event_stream(iter([sse.GREETING, sse.lost_event(generation, UnknownGeneration(EXPIRED_MESSAGE))]))
     if after > known.top:
-        message = f"Last-Event-ID names entry {after}, but the generation has only {known.top} so far"
-        raise InvalidInput(message, param="Last-Event-ID")
+        message = f"Last-Event-ID names entry {after}, but the log has only {known.top} of this generation"
+        lost = EntriesLost(message, param="Last-Event-ID")
+        if _is_eventsource():
+            return _event_stream(iter([sse.GREETING, sse.lost_event(generation, lost)]))
+        raise lost
     if known.state != "open" and after == known.top:
         # By the standard, 204 stops EventSource for good.
         return Response(status=204)
     return _follow(known, after)
 
 
+def _is_eventsource() -> bool:
+    return sse.MIMETYPE in request.headers.get("Accept", "")
+
+
+def _admitted(respond: Callable[[], Response]) -> Response:
+    """A response that may be a stream: it has one of the worker's places until it is closed."""
+    give_back = web().follower.admit()
+    try:
+        response = respond()
+    except BaseException:
+        give_back()
+        raise
+    response.call_on_close(give_back)
+    return response
+
+
 def _follow(known: log.Generation, after: int) -> Response:
     """Stream a generation's entries above `after`; -1 has the `open` event before them."""
     generation = known.id
     settings, follower = web().settings, web().follower
+    follower.counted["streams"] += 1
+    follower.counted["resumes"] += after > 0
     reader = follower.reader(generation, max(after, 0))
-    head = sse.GREETING + sse.retry(settings.retry_ms)
+    # Spread a little: the clients of a process that was killed must not all come back in the same instant.
+    head = sse.GREETING + sse.retry(random.randint(settings.retry_ms, settings.retry_ms * 3 // 2))  # noqa: S311
     if after < 0:
         head += sse.open_event(generation, known.model)
     connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
     def frames() -> Iterator[bytes]:
         with watching(connection, reader.leave):
@@ -277,11 +324,25 @@ def _follow(known: log.Generation, after: int) -> Response:
                     elif isinstance(said, Queued):
                         yield sse.queued_event(said.position)
                     else:
-                        yield b"".join(sse.entry_event(generation, entry) for entry in said)
-            except UnknownGeneration:
-                yield sse.expired_event(generation)
+                        yield from _pieces([sse.entry_event(generation, entry) for entry in said])
+            except (UnknownGeneration, EntriesLost) as error:
+                yield sse.lost_event(generation, error)
+            if follower.draining:
+                yield sse.retry(follower.return_after_ms())
 
     return _event_stream(frames())
+
+
+def _pieces(events: list[bytes]) -> Iterator[bytes]:
+    """What is sent at a time. Small, as a client that is slow has the send timeout for each, and not for all."""
+    piece = b""
+    for event in events:
+        piece += event
+        while len(piece) > PIECE_BYTES:
+            yield piece[:PIECE_BYTES]
+            piece = piece[PIECE_BYTES:]
+    if piece:
+        yield piece
 
 
 def _event_stream(frames: Iterator[bytes]) -> Response:
@@ -293,20 +354,20 @@ def _event_stream(frames: Iterator[bytes]) -> Response:
 @blueprint.app_errorhandler(EverstreamError)
 def _told(error: EverstreamError) -> tuple[dict[str, Any], int, dict[str, str]] | Response:
     if isinstance(error, TryLater):
-        if sse.MIMETYPE in request.headers.get("Accept", ""):
+        if _is_eventsource():
             # Any status but 200 would close an EventSource for good; this one comes back.
-            return _event_stream(iter([sse.retry(OVERLOAD_RETRY_MS)]))
+            return _event_stream(iter([sse.retry(random.randint(OVERLOAD_RETRY_MS, 2 * OVERLOAD_RETRY_MS))]))  # noqa: S311
         return error.body(), error.status, {"Retry-After": str(OVERLOAD_RETRY_MS // 1000)}
     return error.body(), error.status, {}
 
 
-def _unreachable(error: Exception) -> Any:
+def _unavailable(error: Exception) -> Any:
     logger.warning("Valkey does not answer: %s", error)
-    return _told(LogUnavailable("the log (Valkey) does not answer; try again later"))
+    return _told(LogUnavailable("the log (Valkey) does not answer, or takes nothing; try again later"))
 
 
-for _class in UNREACHABLE:
-    blueprint.app_errorhandler(_class)(_unreachable)
+for _class in UNAVAILABLE:
+    blueprint.app_errorhandler(_class)(_unavailable)
 
 
 @blueprint.app_errorhandler(HTTPException)

@@ -50,11 +50,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_running: Annotated[int, Meta(ge=1, le=4096)] = 128
     max_queued: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     max_prompt_chars: Annotated[int, Meta(ge=1, le=1_048_576)] = 200_000
+    max_output_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 1 << 20
+    max_generation_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 64 << 20
+    max_log_bytes: Annotated[int, Meta(ge=65536)] = 1 << 30
+    max_streams: Annotated[int, Meta(ge=1, le=60_000)] = 4000
     lease_s: Annotated[float, Meta(ge=0.5, le=600)] = 10.0
     heartbeat_s: Annotated[float, Meta(ge=0.2, le=600)] = 15.0
     retention_s: Annotated[int, Meta(ge=1, le=604_800)] = 600
+    abandon_after_s: Annotated[float, Meta(ge=1, le=604_800)] = 60.0
+    send_timeout_s: Annotated[float, Meta(ge=0.5, le=3600)] = 30.0
     retry_ms: Annotated[int, Meta(ge=10, le=600_000)] = 1000
-    reader_queue: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    reader_queue_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 256 << 10
+    fsync: Annotated[str, Meta(pattern="^(always|everysec)$")] = "always"
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
 
     @property

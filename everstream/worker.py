@@ -1,10 +1,13 @@
-"""gunicorn's gevent worker, with two things mended: told to stop it does so at once, and its own errors are JSON.
+"""gunicorn's gevent worker, with three things mended: told to stop it does so at once, a client that stalls is cut, and
+its own errors are JSON.
 
-gunicorn itself would wait for streams and for idle kept connections until `graceful_timeout`, and then cut them.
+gunicorn itself would wait for streams and for idle kept connections until `graceful_timeout`, and then cut them; and it
+would wait for ever for a client that reads nothing, or sends half a body.
 """
 
 import json
 import socket
+import struct
 from contextlib import suppress
 from typing import Any
 
@@ -12,7 +15,6 @@ import gevent
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
-from everstream.follower import Follower
 from everstream.routes import Web
 
 
@@ -24,12 +26,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def load_wsgi(self) -> None:
         super().load_wsgi()
         # Here, after the fork and gevent's patching: greenlets do not survive a fork.
-        self._follower.start()
+        self._web.follower.start()
 
     @property
-    def _follower(self) -> Follower:
+    def _web(self) -> Web:
         web: Web = self.wsgi.extensions["everstream"]
-        return web.follower
+        return web
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         self._between_requests.add(client)
@@ -40,9 +42,16 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
         self._between_requests.discard(sock)
+        sock.settimeout(self._web.settings.send_timeout_s)
         try:
             super().handle_request(listener_name, req, sock, addr)
+        except TimeoutError:
+            self._web.follower.counted["streams_stalled"] += 1
+            _reset(sock)
+            # gunicorn's word for: this connection is done with.
+            raise StopIteration from None
         finally:
+            sock.settimeout(None)
             self._between_requests.add(sock)
             if not self.alive:
                 _take_no_more(sock)
@@ -57,7 +66,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().handle_quit(sig, frame)
 
     def _drain(self) -> None:
-        self._follower.drain()
+        self._web.follower.drain()
         for connection in list(self._between_requests):
             _take_no_more(connection)
 
@@ -80,6 +89,12 @@ def _take_no_more(connection: socket.socket) -> None:
     """Let gunicorn read the end of a kept connection, for whose next request it would wait until `keepalive`."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RD)
+
+
+def _reset(connection: socket.socket) -> None:
+    """So that closing drops what the kernel still holds for a client that does not take it."""
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _explain(error: ParseException) -> tuple[str, str, str]:

@@ -1,6 +1,7 @@
 """Model folders: what loads, and what is said of what does not."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -68,18 +69,46 @@ def test_variants_of_initialize_and_finalize(tmp_path, parameters):
     assert not model.up
 
 
-def infer(model, delivered=(), states=()):
-    """What a model sends and how it ends, given what was delivered."""
-    sent, ends = [], []
+class Sink:
+    """Takes what a model sends; has room for one output at a time if it is `narrow`."""
 
+    def __init__(self, narrow):
+        self.sent, self.ends, self.waiting = [], [], 0
+        self.most_waiting = 0
+        self._narrow = narrow
+        self.has_room = asyncio.Event()
+        self.has_room.set()
+
+    def put(self, entry, resume=""):
+        self.sent.append(json.loads(entry)[1])
+        self.waiting += 1
+        self.most_waiting = max(self.most_waiting, self.waiting)
+        if self._narrow:
+            self.has_room.clear()
+            asyncio.get_running_loop().call_later(0.01, self.empty)
+
+    def end(self, state, data):
+        self.ends.append((state, data))
+
+    def empty(self):
+        self.waiting = 0
+        self.has_room.set()
+
+
+def run(model, delivered=(), states=(), narrow=False):
     async def main():
-        handler = contract.StreamOutputHandler(
-            lambda output, resume: sent.append(output), ends.append, list(delivered), list(states)
-        )
+        sink = Sink(narrow)
+        handler = contract.StreamOutputHandler(sink, list(delivered), list(states), max_output_bytes=100)
         await contract.infer(model, {}, handler)
+        return sink
 
-    asyncio.run(main())
-    return sent, ends
+    return asyncio.run(main())
+
+
+def infer(model, delivered=()):
+    """What a model sends and how it ends, given what was delivered."""
+    sink = run(model, delivered)
+    return sink.sent, sink.ends
 
 
 class Plain:
@@ -112,7 +141,24 @@ class SendingText:
         stream_output_handler.send_streamed_output("text")
 
 
-END = [{"finish_reason": "stop", "usage": None}]
+class SendingMuch:
+    def infer(self, inputs, stream_output_handler):
+        stream_output_handler.send_streamed_output({"text": "x" * 100})
+
+
+class SendingWhatIsNoJson:
+    def infer(self, inputs, stream_output_handler):
+        stream_output_handler.send_streamed_output({"text": object()})
+
+
+class Draining:
+    async def infer(self, inputs, stream_output_handler):
+        for n in range(3):
+            stream_output_handler.send_streamed_output({"n": n})
+            await stream_output_handler.drain()
+
+
+END = [("done", {"finish_reason": "stop", "usage": None})]
 
 
 def test_streaming():
@@ -130,7 +176,22 @@ def test_after_a_death_nothing_is_sent_twice(model):
     assert infer(model, delivered=[{"n": 0}, {"n": 1}, {"n": 2}]) == ([], END)
 
 
-@pytest.mark.parametrize(("model", "error"), [(SendingAfterTheEnd(), RuntimeError), (SendingText(), TypeError)])
+@pytest.mark.parametrize("model", [Plain(), Draining()])
+def test_a_model_waits_for_a_log_that_is_slow(model):
+    sink = run(model, narrow=True)
+    assert sink.sent == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert sink.most_waiting == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [
+        (SendingAfterTheEnd(), RuntimeError),
+        (SendingText(), TypeError),
+        (SendingMuch(), ValueError),
+        (SendingWhatIsNoJson(), TypeError),
+    ],
+)
 def test_misuse_is_an_error(model, error):
     with pytest.raises(error):
         infer(model)

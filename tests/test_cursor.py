@@ -1,5 +1,6 @@
 """The reader's state machine under any interleaving: what it hands out is the log after its start, in order, once."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -12,10 +13,14 @@ def entry(n):
     return Entry(n, "", b"{}")
 
 
+def numbers(entries):
+    return [each.n for each in entries]
+
+
 class Reading(RuleBasedStateMachine):
     """A log that grows, a channel that loses, repeats and reorders, and a reader of both."""
 
-    @initialize(after=st.integers(0, 5), bound=st.integers(1, 4), length=st.integers(0, 8))
+    @initialize(after=st.integers(0, 5), bound=st.integers(1, 9), length=st.integers(0, 8))
     def start(self, after, bound, length):
         self.top = max(after, length)
         self.after = after
@@ -45,30 +50,29 @@ class Reading(RuleBasedStateMachine):
     @rule(count=st.integers(1, 3))
     def begin_read(self, count):
         """The server answers from the log as it stands now; the answer arrives later."""
-        self.cursor.begin_read()
+        self.read_from = self.cursor.begin_read()
         self.count = count
-        self.read_up_to = min(self.top, self.cursor.last + count)
+        self.read_up_to = min(self.top, self.read_from + count)
 
     @precondition(lambda self: self.read_up_to is not None)
     @rule()
     def end_read(self):
-        found = [entry(n) for n in range(self.cursor.last + 1, self.read_up_to + 1)]
-        self.handed += self.cursor.end_read(found, to_the_end=len(found) < self.count)
+        found = [entry(n) for n in range(self.read_from + 1, self.read_up_to + 1)]
+        self.cursor.end_read(found, to_the_end=len(found) < self.count)
         self.read_up_to = None
 
     @precondition(lambda self: self.read_up_to is not None)
     @rule()
     def read_fails(self):
-        self.handed += self.cursor.end_read([], to_the_end=False)
+        self.cursor.end_read([], to_the_end=False)
         self.read_up_to = None
         assert self.cursor.behind
 
     @invariant()
     def handed_out_is_a_prefix_of_the_log_once_and_in_order(self):
         if hasattr(self, "cursor"):
-            numbers = [each.n for each in self.handed]
-            assert numbers == list(range(self.after + 1, self.after + 1 + len(numbers)))
-            assert self.cursor.last == self.after + len(numbers) <= self.top
+            assert numbers(self.handed) == list(range(self.after + 1, self.after + 1 + len(self.handed)))
+            assert self.cursor.last == self.after + len(self.handed) <= self.top
 
     def teardown(self):
         """Whatever was lost on the way: reading the log to its end leaves nothing out."""
@@ -76,10 +80,12 @@ class Reading(RuleBasedStateMachine):
             return
         if self.read_up_to is not None:
             self.end_read()
+        self.take()
         self.cursor.behind = True
         for _ in range(self.top + 1):
             self.begin_read(3)
             self.end_read()
+            self.take()
         assert not self.cursor.behind
         assert self.cursor.last == self.top
 
@@ -87,36 +93,71 @@ class Reading(RuleBasedStateMachine):
 TestReading = Reading.TestCase
 
 
-@given(st.lists(st.integers(1, 30), max_size=60), st.integers(1, 5))
-def test_memory_is_bounded(numbers, bound):
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12)), max_size=60), st.integers(1, 20))
+def test_memory_is_bounded(offered, bound):
     cursor = Cursor(0, bound)
-    for n in numbers:
-        cursor.offer(entry(n))
-        assert len(cursor._live) <= bound
+    for n, size in offered:
+        cursor.offer(Entry(n, "", b"x" * size))
+        assert sum(len(each.data) for each in cursor._live) == cursor._live_bytes <= bound
 
 
 def test_a_reader_that_missed_nothing_goes_live_without_reading_again():
-    cursor = Cursor(0, 10)
+    cursor = Cursor(0, 100)
     cursor.begin_read()
     cursor.offer(entry(2))
-    assert [each.n for each in cursor.end_read([entry(1), entry(2)], to_the_end=True)] == [1, 2]
+    cursor.end_read([entry(1), entry(2)], to_the_end=True)
+    assert numbers(cursor.take()) == [1, 2]
     cursor.offer(entry(3))
+    assert numbers(cursor.take()) == [3]
     assert not cursor.behind
-    assert [each.n for each in cursor.take()] == [3]
+    assert cursor.gaps == 0
 
 
 def test_a_subscription_that_comes_back_during_a_read_makes_for_another_read():
-    cursor = Cursor(0, 10)
+    cursor = Cursor(0, 100)
     cursor.begin_read()
     cursor.behind = True
     cursor.end_read([entry(1)], to_the_end=True)
     assert cursor.behind
 
 
-def test_a_gap_sends_the_reader_back_to_the_log():
-    cursor = Cursor(0, 10)
+@pytest.mark.parametrize("taken_first", [True, False])
+def test_a_gap_sends_the_reader_back_to_the_log_and_is_counted(taken_first):
+    cursor = Cursor(0, 100)
     cursor.begin_read()
     cursor.end_read([entry(1)], to_the_end=True)
+    if taken_first:
+        assert numbers(cursor.take()) == [1]
     cursor.offer(entry(3))
+    assert numbers(cursor.take()) == ([] if taken_first else [1])
+    assert cursor.behind
+    assert cursor.gaps == 1
+    cursor.begin_read()
+    cursor.offer(entry(4))
+    cursor.end_read([entry(2), entry(3)], to_the_end=True)
+    assert numbers(cursor.take()) == [2, 3, 4]
+    assert not cursor.behind
+
+
+def test_a_slow_reader_goes_back_to_the_log_and_that_is_no_gap():
+    cursor = Cursor(0, 3)
+    cursor.begin_read()
+    cursor.end_read([], to_the_end=True)
+    cursor.take()
+    for n in (1, 2, 3):
+        cursor.offer(entry(n))
+    assert cursor.behind
+    assert cursor.gaps == 0
+    cursor.begin_read()
+    cursor.end_read([entry(1), entry(2), entry(3)], to_the_end=True)
+    assert numbers(cursor.take()) == [1, 2, 3]
+
+
+def test_an_entry_larger_than_the_bound_comes_from_the_log():
+    cursor = Cursor(0, 3)
+    cursor.begin_read()
+    cursor.end_read([], to_the_end=True)
+    cursor.take()
+    cursor.offer(Entry(1, "", b"large"))
     assert cursor.behind
     assert cursor.take() == []

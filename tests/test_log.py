@@ -13,9 +13,12 @@ from everstream.web_log import WebLog
 from tests.stack import Stack, wait_for
 
 
+LEASE_S = 0.5
+
+
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    stack = Stack(tmp_path_factory.mktemp("log"), EVERSTREAM_MAX_QUEUED="3", EVERSTREAM_LEASE_S="0.5")
+    stack = Stack(tmp_path_factory.mktemp("log"), EVERSTREAM_MAX_QUEUED="3", EVERSTREAM_LEASE_S=str(LEASE_S))
     stack.start_valkey()
     yield stack.settings
     stack.stop()
@@ -60,6 +63,10 @@ def token(text):
     return log.encode_entry("", {"text": text}), '["state"]'
 
 
+def entries_of(web, generation):
+    return list(web.read_all(generation))
+
+
 DONE = (log.encode_entry("done", {"finish_reason": "stop"}), "")
 
 
@@ -76,13 +83,15 @@ def test_entries_are_read_as_they_were_appended(web, run):
         claim = await claim_one(one)
         assert (claim.generation, claim.inputs, claim.taken_over) == (generation, {"prompt": "a"}, False)
         assert await one.append([Batch(generation, 1, [token("x"), token("y"), DONE], "done")]) == set()
-        entries = web.read(generation, 0, 10)
-        assert [(entry.n, entry.event, entry.data) for entry in entries] == [
+        entries = [
             (1, "", b'{"text":"x"}'),
             (2, "", b'{"text":"y"}'),
             (3, "done", b'{"finish_reason":"stop"}'),
         ]
-        assert entries[0].resume == b'["state"]'
+        assert [(entry.n, entry.event, entry.data) for entry in entries_of(web, generation)] == entries
+        history = await one.history(generation)
+        assert [(entry.n, entry.event, entry.data) for entry in history] == entries
+        assert [entry.resume for entry in history] == [b'["state"]', b'["state"]', b""]
         known = web.lookup(generation)
         assert (known.state, known.top, known.model) == ("done", 3, "model")
         assert web._client.xlen(web._keys.jobs) == 0
@@ -104,7 +113,7 @@ def test_a_repeated_append_is_taken_once(web, run):
         end = Batch(generation, 3, [DONE], "done")
         assert await one.append([end]) == set()
         assert await one.append([end]) == set()
-        assert [entry.n for entry in web.read(generation, 0, 10)] == [1, 2, 3]
+        assert [entry.n for entry in entries_of(web, generation)] == [1, 2, 3]
 
     run(test)
 
@@ -119,7 +128,7 @@ def test_of_two_writers_one_is_refused(web, run):
         assert await zombie.append([Batch(generation, 2, [token("y")])]) == {generation}
         assert await zombie.append([Batch(generation, 2, [(fence, '"zombie"')])]) == {generation}
         assert await heir.append([Batch(generation, 3, [token("y"), DONE], "done")]) == set()
-        assert [entry.event for entry in web.read(generation, 0, 10)] == ["", "resumed", "", "done"]
+        assert [entry.event for entry in entries_of(web, generation)] == ["", "resumed", "", "done"]
 
     run(test)
 
@@ -167,8 +176,8 @@ def test_a_lease_that_is_refreshed_is_not_taken_over(web, run):
         claim = await claim_one(holder)
         well_past_the_lease = time.monotonic() + 1.2
         while time.monotonic() < well_past_the_lease:
-            assert await holder.refresh([claim]) == ["held"]
-            assert await other.take_over(1) == []
+            assert (await holder.refresh([claim])).verdicts == ["held"]
+            assert await other.take_over(1, LEASE_S) == []
 
     run(test)
 
@@ -179,10 +188,10 @@ def test_a_lease_that_is_not_refreshed_is_taken_over_and_stays_so(web, run):
         claim = await claim_one(zombie)
         taken = []
         while not taken:
-            taken = await heir.take_over(1)
+            taken = await heir.take_over(1, LEASE_S)
         assert (taken[0].generation, taken[0].taken_over) == (generation, True)
-        assert await zombie.refresh([claim]) == ["lost"]
-        assert await heir.refresh(taken) == ["held"]
+        assert (await zombie.refresh([claim])).verdicts == ["lost"]
+        assert (await heir.refresh(taken)).verdicts == ["held"]
 
     run(test)
 
@@ -194,13 +203,13 @@ def test_stopping(web, run):
         assert web.fail_queued("0" * 32, "code", "message") == ""
         assert web.stop(queued) == "cancelled"
         assert web.stop(queued) == "cancelled"
-        assert [entry.event for entry in web.read(queued, 0, 10)] == ["cancelled"]
+        assert [entry.event for entry in entries_of(web, queued)] == ["cancelled"]
         running = submit(web)
         claim = await claim_one(one)
         assert web.fail_queued(running, "code", "message") == "open"
-        assert await one.refresh([claim]) == ["held"]
+        assert (await one.refresh([claim])).verdicts == ["held"]
         assert web.stop(running) == "stopping"
-        assert await one.refresh([claim]) == ["stop"]
+        assert (await one.refresh([claim])).verdicts == ["stop"]
 
     run(test)
 

@@ -25,7 +25,7 @@ def test_any_text_survives_any_chunking(texts, size):
 def test_an_entry_survives_the_log_and_the_channel(text, event, resume):
     encoded = log.encode_entry(event, {"text": text})
     assert "\n" not in encoded
-    from_log = log.decode_entry(b"7-0", {b"entry": encoded.encode(), b"resume": resume.encode()})
+    from_log = log.decode_entry(7, encoded.encode(), resume.encode())
     ((_, (from_channel,)),) = log.decode_live(f'[["{GENERATION}",7,[{encoded}]]]'.encode())
     assert (from_log.n, from_log.event, from_log.data) == (7, event, from_channel.data)
     assert from_log.resume == resume.encode()

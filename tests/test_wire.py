@@ -42,9 +42,11 @@ def test_a_stream_to_the_letter(fast):
     with requests.get(stream_url(fast, texts=[" The", " end"]), timeout=30) as answer:
         body = answer.content.decode()
     generation = re.search(r'"generation":"([0-9a-f]{32})"', body)[1]
+    retry_ms = int(re.search("retry: ([0-9]+)\n", body)[1])
+    assert 50 <= retry_ms <= 75
     assert body == (
         ": everstream\n"
-        "retry: 50\n\n"
+        f"retry: {retry_ms}\n\n"
         "event: open\n"
         f"id: {generation}.0\n"
         f'data: {{"generation":"{generation}","model":"smollm2-135m-instruct"}}\n\n'
@@ -64,7 +66,7 @@ def test_a_stream_to_the_letter(fast):
 def test_headers_and_a_first_write_leave_before_the_model_has_said_anything(fast, gate):
     with connect(stream_url(fast, texts=["a"], hold_before=1, gate=gate.path)) as stream:
         stream.read(until=lambda seen: seen.events)
-        assert (stream.status, stream.decoder.comments, stream.decoder.retry_ms) == (200, ["everstream"], 50)
+        assert (stream.status, stream.decoder.comments) == (200, ["everstream"])
         assert [event.type for event in stream.events] == ["open"]
         gate.open()
         assert_whole(stream.read().events)

@@ -2,50 +2,52 @@
 -- ARGV: ns, retention_s, then for each generation: generation, first n, final state or '', count, and count times
 -- entry, resume. Returns the generations whose entries were refused: another engine has them now, or they ended.
 --
--- Entry n has the explicit id n-0, and the server refuses an id that is not above the top. A refused entry that
--- stands in the log to the letter is our own, from an append whose answer was lost, so a retry is safe.
+-- Entry n has the explicit id n-0 and must be the next one. An entry whose number is taken is refused, unless it stands
+-- in the log to the letter: then it is our own, from an append whose answer was lost, so a retry is safe. One that would
+-- leave a gap is refused too: the log has lost entries, and whoever takes the generation up again starts from what it has.
 local retention_s = ARGV[2]
 local refused, batches = {}, {}
 
-local function stands(log, id, entry, resume)
-  local found = redis.call('XRANGE', log, id, id)[1]
-  if not found then return false end
-  local fields = found[2]
-  return fields[2] == entry and (fields[4] or '') == resume
+local function stands(log, n, entry, resume)
+  local found = redis.call('XRANGE', log, n .. '-0', n .. '-0')[1]
+  return found and found[2][2] == entry and (found[2][4] or '') == resume
 end
 
-local function append(generation, n, entry, resume)
-  local log, id = log_key(generation), n .. '-0'
-  if redis.call('HGET', generation_key(generation), 'state') ~= 'open' then
-    return stands(log, id, entry, resume)
-  end
-  local reply
+local function append(log, n, entry, resume)
   if resume == '' then
-    reply = redis.pcall('XADD', log, id, 'entry', entry)
+    redis.call('XADD', log, n .. '-0', 'entry', entry)
   else
-    reply = redis.pcall('XADD', log, id, 'entry', entry, 'resume', resume)
+    redis.call('XADD', log, n .. '-0', 'entry', entry, 'resume', resume)
   end
-  if type(reply) ~= 'table' or not reply.err then return true end
-  if not string.find(reply.err, 'equal or smaller', 1, true) then error(reply.err) end
-  return stands(log, id, entry, resume)
+  return #entry + #resume + entry_bytes
 end
 
 local at = 3
 while at <= #ARGV do
-  local generation, first, final, count = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 3])
-  local entries = {}
-  for i = 1, count do
-    local entry, resume = ARGV[at + 2 + 2 * i], ARGV[at + 3 + 2 * i]
-    if not append(generation, first + i - 1, entry, resume) then break end
+  local generation, first, final, size = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 3])
+  local log = log_key(generation)
+  local open = redis.call('HGET', generation_key(generation), 'state') == 'open'
+  local top, bytes, entries = redis.call('XLEN', log), 0, {}
+  for i = 1, size do
+    local n, entry, resume = first + i - 1, ARGV[at + 2 + 2 * i], ARGV[at + 3 + 2 * i]
+    if n <= top then
+      if not stands(log, n, entry, resume) then break end
+    elseif open and n == top + 1 then
+      bytes, top = bytes + append(log, n, entry, resume), n
+    else
+      break
+    end
     entries[i] = entry
   end
+  if bytes > 0 then account(generation, bytes) end
   if #entries > 0 then batches[#batches + 1] = batch(generation, first, entries) end
-  if #entries < count then
+  if #entries < size then
     refused[#refused + 1] = generation
-  elseif final ~= '' then
+    count('entries_refused', size - #entries)
+  elseif final ~= '' and open then
     finish(generation, final, retention_s)
   end
-  at = at + 4 + 2 * count
+  at = at + 4 + 2 * size
 end
 publish(batches)
 return refused

@@ -2,9 +2,18 @@
 local ns = ARGV[1]
 local jobs, live = ns .. 'jobs', ns .. 'live'
 local group = 'engines'
+-- Roughly what Valkey itself needs for an entry and for a generation, beside their bytes.
+local entry_bytes, generation_bytes = 32, 1024
 
 local function generation_key(generation) return ns .. 'gen:' .. generation end
 local function log_key(generation) return ns .. 'log:' .. generation end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function count(name, by) redis.call('HINCRBY', ns .. 'counters', name, by) end
 
 local function ensure_group()
   redis.pcall('XGROUP', 'CREATE', jobs, group, '0', 'MKSTREAM')
@@ -19,16 +28,70 @@ local function publish(batches)
   if #batches > 0 then redis.call('PUBLISH', live, '[' .. table.concat(batches, ',') .. ']') end
 end
 
+-- What the generations take in memory: of each, and of all.
+local function account(generation, bytes)
+  redis.call('HINCRBY', ns .. 'sizes', generation, bytes)
+  redis.call('INCRBY', ns .. 'bytes', bytes)
+end
+
+local function forget(generation)
+  redis.call('ZREM', ns .. 'finished', generation)
+  redis.call('DECRBY', ns .. 'bytes', redis.call('HGET', ns .. 'sizes', generation) or 0)
+  redis.call('HDEL', ns .. 'sizes', generation)
+end
+
+-- Take finished generations off the account once their keys have expired, and, while all take more than max_bytes,
+-- the oldest finished ones before that. A few per call; every submit and every refresh calls.
+local function sweep(retention_s, max_bytes)
+  local finished = ns .. 'finished'
+  local expired = redis.call('ZRANGEBYSCORE', finished, '-inf', now_ms() - retention_s * 1000, 'LIMIT', 0, 100)
+  for _, generation in ipairs(expired) do forget(generation) end
+  for _ = 1, 100 do
+    local bytes = tonumber(redis.call('GET', ns .. 'bytes') or 0)
+    local oldest = redis.call('ZRANGE', finished, 0, 0)[1]
+    if bytes <= max_bytes or not oldest then return bytes end
+    local request_key = redis.call('HGET', generation_key(oldest), 'request_key')
+    if request_key and request_key ~= '' then redis.call('DEL', request_key) end
+    redis.call('DEL', generation_key(oldest), log_key(oldest))
+    forget(oldest)
+    count('generations_evicted', 1)
+  end
+  return tonumber(redis.call('GET', ns .. 'bytes') or 0)
+end
+
+local function drop_job(job_id)
+  redis.call('XACK', jobs, group, job_id)
+  redis.call('XDEL', jobs, job_id)
+end
+
 -- After its terminal entry a generation holds no job, and its keys expire.
 local function finish(generation, state, retention_s)
   local key = generation_key(generation)
   local known = redis.call('HMGET', key, 'job_id', 'request_key')
   redis.call('HSET', key, 'state', state)
+  account(generation, -redis.call('HSTRLEN', key, 'inputs'))
+  redis.call('HDEL', key, 'inputs')
   redis.call('EXPIRE', key, retention_s)
   redis.call('EXPIRE', log_key(generation), retention_s)
-  if known[2] and known[2] ~= '' then redis.call('EXPIRE', known[2], retention_s) end
-  if known[1] then
-    redis.call('XACK', jobs, group, known[1])
-    redis.call('XDEL', jobs, known[1])
-  end
+  if known[2] ~= '' then redis.call('EXPIRE', known[2], retention_s) end
+  drop_job(known[1])
+  redis.call('ZREM', ns .. 'read', generation)
+  redis.call('ZADD', ns .. 'finished', now_ms(), generation)
+  count('generations_' .. state, 1)
+end
+
+-- End a generation with a terminal entry, wherever its log stands.
+local function close(generation, state, entry, retention_s)
+  local n = redis.call('XLEN', log_key(generation)) + 1
+  redis.call('XADD', log_key(generation), n .. '-0', 'entry', entry)
+  account(generation, #entry + entry_bytes)
+  finish(generation, state, retention_s)
+  publish({batch(generation, n, {entry})})
+end
+
+-- Whether nobody has read a generation for so long; 0: don't ask.
+local function abandoned(generation, after_ms)
+  if after_ms == 0 then return false end
+  local read_at = tonumber(redis.call('ZSCORE', ns .. 'read', generation) or 0)
+  return now_ms() - read_at > after_ms
 end

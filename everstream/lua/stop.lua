@@ -8,11 +8,8 @@ local known = redis.call('HMGET', key, 'state', 'job_id')
 if not known[1] then return '' end
 if known[1] ~= 'open' then return known[1] end
 ensure_group()
-local claimed = redis.call('XPENDING', jobs, group, known[2], known[2], 1)[1]
-if not claimed then
-  redis.call('XADD', log_key(generation), '1-0', 'entry', entry)
-  finish(generation, final, retention_s)
-  publish({batch(generation, 1, {entry})})
+if not redis.call('XPENDING', jobs, group, known[2], known[2], 1)[1] then
+  close(generation, final, entry, retention_s)
   return final
 end
 if only_queued == '1' then return 'open' end

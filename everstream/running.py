@@ -1,0 +1,201 @@
+"""One generation under way in an engine: take it up where the log stands, run the model, end it once.
+
+In: a claim. Out: entries, through an `appender.Writer`. Made and tended by `engine`; it is the sink of the model's
+`StreamOutputHandler`.
+"""
+
+import asyncio
+import logging
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from everstream import contract, log
+from everstream.appender import Appender, Writer
+from everstream.engine_log import Batch, Claim, EngineLog, until_answered
+from everstream.errors import EverstreamError, ModelDied
+from everstream.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_DEATHS_IN_A_ROW = 3
+"""A generation under way at this many engine deaths, without an output between them, is taken for their cause."""
+MAX_DEATHS = 10
+"""The same, outputs or not: what kills an engine after every few tokens can't take the service down for long either."""
+
+
+class Means(msgspec.Struct, frozen=True):
+    """What all generations of one engine share. `trial` is held by one that may be what kills engines."""
+
+    settings: Settings
+    model: Any
+    log: EngineLog
+    appender: Appender
+    trial: asyncio.Lock
+
+
+class Running:
+    """`task` ends when the generation's end is in the log, or another engine has it. ModelDied passes through."""
+
+    def __init__(self, claim: Claim, means: Means) -> None:
+        self.claim = claim
+        self._means = means
+        self._end: tuple[str, dict[str, Any]] | None = None
+        self._on_trial = False
+        self._writer: Writer | None = None
+        self._handler: contract.StreamOutputHandler | None = None
+        self.has_room = asyncio.Event()
+        self.task = asyncio.create_task(self._run(), name=claim.generation)
+
+    @property
+    def ended(self) -> bool:
+        return self._writer is not None and self._writer.ended
+
+    @property
+    def bytes(self) -> int:
+        return self._writer.bytes if self._writer else 0
+
+    def break_off(self, state: str, data: dict[str, Any]) -> None:
+        """Stop the model's work and end the generation with this terminal entry. The first end counts."""
+        if self._end is None and not self.ended:
+            self._end = state, data
+            self.cancel()
+
+    def abandon(self, why: str) -> None:
+        """Another engine has it: say nothing more."""
+        if self._writer is not None:
+            self._writer.close()
+        logger.warning("generation %s is given up: %s", self.claim.generation[:8], why)
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Stop the model's work."""
+        if self._handler is not None:
+            self._handler.stopped = True
+        self.task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            history = await self._take_up() if self.claim.taken_over else []
+            if history is None:
+                return
+            self._writer = self._open_writer(history)
+            await self._infer(self._writer, history)
+        except asyncio.CancelledError:
+            if self._end is None:
+                raise
+            # The cancellation was ours and has done its work; this task still has an entry to write.
+            _uncancel()
+            await self._write_end(*self._end)
+        finally:
+            self._leave_trial()
+
+    async def _take_up(self) -> list[log.Entry] | None:
+        """Fence off the engine that had this generation. Returns what was delivered; None if nothing is left to do.
+
+        The fence is an entry of our own, `resumed`: once it is in the log, the next append of an engine that only
+        slept is refused, as its number is taken. It carries our name, so that two engines can't both think it theirs.
+        """
+        history = await self._history()
+        in_a_row, in_all = _deaths(history)
+        if in_a_row >= MAX_DEATHS_IN_A_ROW or in_all >= MAX_DEATHS:
+            message = f"the engine died {in_all} times while it worked on this generation"
+            await self._enter("failed", {"code": "engine_crashed", "message": message})
+            return None
+        if in_a_row > 1:
+            # It may be what kills engines, or only have run beside it. Such ones are taken up one by one, each when the
+            # one before has said something, so that a death tells who it was.
+            await self._means.trial.acquire()
+            self._on_trial = True
+        return await self._enter("resumed", {"attempt": in_all + 1})
+
+    async def _enter(self, event: str, data: dict[str, Any]) -> list[log.Entry] | None:
+        """Append an entry of our own wherever the log stands. Returns the log up to it; None if that has an end."""
+        generation = self.claim.generation
+        while True:
+            history = await self._history()
+            if history and history[-1].is_terminal:
+                return None
+            entry = log.encode_entry(event, data), log.encode_json(self._means.log.consumer)
+            state = event if event in log.TERMINAL else ""
+            batch = Batch(generation, len(history) + 1, [entry], state)
+            if not await until_answered(partial(self._means.log.append, [batch])):
+                logger.info("generation %s taken over: %s %s", generation[:8], event, data)
+                return await self._history()
+
+    async def _history(self) -> list[log.Entry]:
+        return await until_answered(lambda: self._means.log.history(self.claim.generation))
+
+    def _open_writer(self, history: list[log.Entry]) -> Writer:
+        writer = self._means.appender.writer(self.claim.generation, len(history) + 1, self._on_refused)
+        writer.bytes = sum(len(entry.data) + len(entry.resume) for entry in history)
+        self.has_room = writer.has_room
+        return writer
+
+    def _on_refused(self) -> None:
+        self.abandon("the log refused its entries: another engine has it")
+
+    async def _infer(self, writer: Writer, history: list[log.Entry]) -> None:
+        """Run the model to its end, however it ends, and wait until that is in the log."""
+        delivered = [entry for entry in history if entry.event == log.TOKEN]
+        self._handler = contract.StreamOutputHandler(
+            self,
+            delivered=[msgspec.json.decode(entry.data) for entry in delivered],
+            resume_states=[msgspec.json.decode(entry.resume) if entry.resume else None for entry in delivered],
+            max_output_bytes=self._means.settings.max_output_bytes,
+        )
+        try:
+            await contract.infer(self._means.model, self.claim.inputs, self._handler)
+        except ModelDied:
+            raise
+        except EverstreamError as error:
+            writer.end("failed", {"code": error.code, "message": error.message, "param": error.param})
+        except Exception as error:
+            logger.exception("generation %s: the model's infer raised", self.claim.generation[:8])
+            message = f"the model raised {type(error).__name__}: {error}"[:500]
+            writer.end("failed", {"code": "model_error", "message": message})
+        await writer.finished.wait()
+
+    async def _write_end(self, state: str, data: dict[str, Any]) -> None:
+        if self._writer is None:
+            await self._enter(state, data)
+        else:
+            self._writer.end(state, data)
+            await self._writer.finished.wait()
+
+    def put(self, entry: str, resume: str = "") -> None:
+        """The model's output, encoded."""
+        assert self._writer is not None
+        self._leave_trial()
+        self._writer.put(entry, resume)
+        limit = self._means.settings.max_generation_bytes
+        if self._writer.bytes > limit:
+            message = f"the outputs have more than {limit} bytes (EVERSTREAM_MAX_GENERATION_BYTES)"
+            self.break_off("failed", {"code": "output_too_large", "message": message})
+
+    def end(self, state: str, data: object) -> None:
+        """The model's own end."""
+        assert self._writer is not None
+        self._writer.end(state, data)
+
+    def _leave_trial(self) -> None:
+        if self._on_trial:
+            self._on_trial = False
+            self._means.trial.release()
+
+
+def _deaths(history: list[log.Entry]) -> tuple[int, int]:
+    """Engine deaths under a generation: since its last output, and in all. Each takeover follows one."""
+    since_output = 0
+    for entry in reversed(history):
+        if entry.event == log.TOKEN:
+            break
+        since_output += entry.event == "resumed"
+    return since_output + 1, sum(entry.event == "resumed" for entry in history) + 1
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
