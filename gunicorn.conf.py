@@ -4,6 +4,7 @@
 """
 
 import resource
+import sys
 
 from everstream.settings import SettingsError, load_settings
 
@@ -11,7 +12,10 @@ from everstream.settings import SettingsError, load_settings
 _OTHER_CONNECTIONS = 1000
 _OTHER_FILES = 200
 
-_settings = load_settings()
+try:
+    _settings = load_settings()
+except SettingsError as error:
+    sys.exit(f"everstream: {error}")
 
 
 def _allow_open_files(needed: int) -> None:
@@ -20,9 +24,9 @@ def _allow_open_files(needed: int) -> None:
     unlimited = resource.RLIM_INFINITY
     if soft != unlimited and soft < needed:
         if hard != unlimited and hard < needed:
-            raise SettingsError(
-                f"EVERSTREAM_MAX_STREAMS={_settings.max_streams} takes {needed} open files in a process and only "
-                f"{hard} are allowed: raise that (ulimit -n), or set it lower"
+            sys.exit(
+                f"everstream: EVERSTREAM_MAX_STREAMS={_settings.max_streams} takes {needed} open files in a process "
+                f"and only {hard} are allowed: raise that (ulimit -n), or set it lower"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 

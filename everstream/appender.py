@@ -17,8 +17,8 @@ from everstream.engine_log import UNAVAILABLE, Batch, EngineLog
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.2
-OUT_OF_MEMORY_PATIENCE_S = 30.0
-"""A Valkey that has no memory for so long is given an end for each generation that waits: no reader waits on."""
+OUT_OF_MEMORY_LEASES = 3
+"""A Valkey that has no memory for so many times `lease_s` is made to take an end of each generation that waits."""
 HIGH_WATER_BYTES = 1 << 20
 """Of one generation, waiting to be appended: from here on a model that can wait is made to."""
 
@@ -90,8 +90,9 @@ class Writer:
 
 
 class Appender:
-    def __init__(self, engine_log: EngineLog) -> None:
+    def __init__(self, engine_log: EngineLog, lease_s: float) -> None:
         self._log = engine_log
+        self._patience_s = OUT_OF_MEMORY_LEASES * lease_s
         self._dirty: dict[Writer, None] = {}
         self._work = asyncio.Event()
 
@@ -127,7 +128,7 @@ class Appender:
                     out_of_memory_since = None
                 elif out_of_memory_since is None:
                     out_of_memory_since = time.monotonic()
-                elif time.monotonic() - out_of_memory_since > OUT_OF_MEMORY_PATIENCE_S:
+                elif time.monotonic() - out_of_memory_since > self._patience_s:
                     return await self._give_up(batches)
                 await asyncio.sleep(RETRY_S)
 

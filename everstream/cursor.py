@@ -54,8 +54,7 @@ class Cursor:
 
     def take(self) -> list[Entry]:
         """All that follows on `last`: what was read, then what came live meanwhile. Not while a read is under way."""
-        read, self._read = self._read, []
-        taken = [entry for entry in read if entry.n > self.last]
+        taken, self._read = self._read, []
         if taken:
             self.last = taken[-1].n
         while self._live and self._live[0].n <= self.last:

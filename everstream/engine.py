@@ -51,7 +51,7 @@ class Engine:
         self._settings = settings
         self._model = model
         self._log = engine_log
-        self._appender = Appender(engine_log)
+        self._appender = Appender(engine_log, settings.lease_s)
         self._means = Means(settings, model, engine_log, self._appender, asyncio.Lock())
         self._name = name
         self._capacity = settings.max_running if contract.runs_concurrently(model) else 1

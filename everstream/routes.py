@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 from flask import Blueprint, Flask, Response, current_app, render_template, request, stream_with_context
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge, RequestTimeout
 
 from everstream import contract, inputs, log, metrics, sse
 from everstream.errors import (
@@ -204,7 +204,7 @@ def _shown(engine: log.EngineStatus) -> dict[str, Any]:
 def _body() -> bytes:
     try:
         body = request.get_data(cache=False)
-    except TimeoutError:
+    except ClientDisconnected:
         raise RequestTimeout("the body did not come in time") from None
     if request.content_length is None and len(body) >= MAX_BODY_BYTES:
         # Werkzeug refuses a longer Content-Length, but cuts a chunked body off in silence.

@@ -1,6 +1,7 @@
 """Everstream's real parts for tests: Valkey, engines and gunicorn as processes, on free ports, readiness polled."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from everstream.settings import PLAIN_NAMES, PREFIX, REPO_ROOT, load_settings
 
 MODELS = Path(__file__).parent / "models"
 START_TIMEOUT_S = 180
+LAUNCHER = [sys.executable, "-m", "everstream.launcher"]
 
 
 def free_port():
@@ -40,7 +42,7 @@ def wait_for(condition, timeout_s=30, what="the condition"):
 class Process:
     """A part under test; what it prints goes to a file."""
 
-    def __init__(self, name, command, environ, folder):
+    def __init__(self, name, command, environ, folder, *, restore_signals=True):
         self.name = name
         self.log_path = folder / f"{name}-{time.monotonic_ns()}.log"
         with self.log_path.open("wb") as log:
@@ -52,6 +54,7 @@ class Process:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                restore_signals=restore_signals,
             )
 
     @property
@@ -88,6 +91,8 @@ class Stack:
         self.valkey = None
         self.engines = []
         self.web = None
+        self.nginx = None
+        self.nginx_port = None
         self._all = []
         # A developer's own settings are not the tests'.
         kept = {
@@ -118,7 +123,8 @@ class Stack:
 
     def start_valkey(self):
         valkey_server.prepare(self.settings)
-        self.valkey = self._start("valkey", valkey_server.command(self.settings))
+        # Python ignores SIGXFSZ, and so does what it starts this way: on a disk that a test fills, a write fails.
+        self.valkey = self._start("valkey", valkey_server.command(self.settings), restore_signals=False)
         wait_for(lambda: valkey_server.answers(self.settings), what="Valkey")
 
     def start_engine(self, **environ):
@@ -132,8 +138,23 @@ class Stack:
         self.web = self._start("web", [python, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"])
         wait_for(self._web_answers, what="the web part")
 
-    def _start(self, name, command, **environ):
-        process = Process(name, command, self.environ | environ, self.folder)
+    def start_nginx(self):
+        """Before the web part, with the shipped configuration but for addresses and paths; again after its death."""
+        self.nginx_port = self.nginx_port or free_port()
+        config = self.folder / "nginx.conf"
+        shipped = (REPO_ROOT / "deploy" / "nginx.conf").read_text()
+        config.write_text(
+            f"daemon off; pid {self.folder}/nginx.pid; error_log stderr;\n"
+            + shipped.replace("server web:8000;", f"server 127.0.0.1:{self.port};").replace(
+                "listen 80;", f"listen 127.0.0.1:{self.nginx_port};"
+            )
+        )
+        self.nginx = self._start("nginx", [nginx_executable(), "-p", str(self.folder), "-c", str(config)])
+        self.url = f"http://127.0.0.1:{self.nginx_port}"
+        wait_for(lambda: self.nginx_port in listening(self.nginx), what="nginx")
+
+    def _start(self, name, command, *, restore_signals=True, **environ):
+        process = Process(name, command, self.environ | environ, self.folder, restore_signals=restore_signals)
         self._all.append(process)
         return process
 
@@ -203,6 +224,43 @@ class Stack:
     def report(self):
         """The end of what each part printed."""
         return "\n".join(f"--- {process.name}\n{process.output[-3000:]}" for process in self._all)
+
+
+class Launched(Stack):
+    """A stack that the launcher runs."""
+
+    launcher = None
+
+    def launch(self, timeout_s=60):
+        self.environ.setdefault("MODEL", "scripted")
+        self.launcher = self._start("launcher", LAUNCHER)
+        wait_for(lambda: "ready after" in self.launcher.output, timeout_s, "the launcher's word that all is ready")
+        return self
+
+    def part(self, words):
+        """The direct child of the launcher whose command line has these words."""
+        children = psutil.Process(self.launcher.pid).children()
+        return next((child for child in children if words in command_line(child)), None)
+
+    def family(self):
+        return psutil.Process(self.launcher.pid).children(recursive=True)
+
+
+def command_line(process):
+    """As one string; empty for a process that has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def nginx_executable():
+    """Its path, or None."""
+    return shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+
+
+def listening(process):
+    return [connection.laddr.port for connection in psutil.Process(process.pid).net_connections("tcp")]
 
 
 @contextmanager

@@ -4,35 +4,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 
 import psutil
 import pytest
 import requests
 
 from tests.sse_client import assert_whole, connect, text_of
-from tests.stack import MODELS, Process, Stack, wait_for
-
-COMMAND = [sys.executable, "-m", "everstream.launcher"]
-
-
-class Launched(Stack):
-    """A stack that the launcher runs."""
-
-    def launch(self):
-        self.environ["MODEL"] = "scripted"
-        self.launcher = Process("launcher", COMMAND, self.environ, self.folder)
-        self._all.append(self.launcher)
-        wait_for(lambda: "ready after" in self.launcher.output, 60, "the launcher's word that all is ready")
-        return self
-
-    def part(self, words):
-        """The direct child of the launcher whose command line has these words."""
-        children = psutil.Process(self.launcher.pid).children()
-        return next((child for child in children if words in " ".join(child.cmdline())), None)
-
-    def family(self):
-        return psutil.Process(self.launcher.pid).children(recursive=True)
+from tests.stack import LAUNCHER, MODELS, Launched, Stack, wait_for
 
 
 @pytest.fixture
@@ -107,7 +85,7 @@ def test_a_second_start_goes_on_with_what_was_queued(launched):
 
 def refused(environ):
     """What a launcher that does not start says."""
-    done = subprocess.run(COMMAND, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(LAUNCHER, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     return done.stderr
 

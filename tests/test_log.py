@@ -12,7 +12,6 @@ from everstream.errors import QueueFull
 from everstream.web_log import WebLog
 from tests.stack import Stack, wait_for
 
-
 LEASE_S = 0.5
 
 
@@ -192,6 +191,69 @@ def test_a_lease_that_is_not_refreshed_is_taken_over_and_stays_so(web, run):
         assert (taken[0].generation, taken[0].taken_over) == (generation, True)
         assert (await zombie.refresh([claim])).verdicts == ["lost"]
         assert (await heir.refresh(taken)).verdicts == ["held"]
+
+    run(test)
+
+
+def test_an_entry_that_would_leave_a_gap_is_refused(web, run):
+    """As after a Valkey that lost what it had acknowledged: the log has no holes."""
+
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        await one.append([Batch(generation, 1, [token("x")])])
+        assert await one.append([Batch(generation, 3, [token("z"), DONE], "done")]) == {generation}
+        assert web.lookup(generation).state == "open"
+        assert [entry.n for entry in entries_of(web, generation)] == [1]
+
+    run(test)
+
+
+def test_a_lost_lease_is_found_behind_any_number_of_kept_ones(web, run):
+    async def test(engine):
+        holder, dead, heir = engine("holder"), engine("dead"), engine("heir")
+        await holder.claim(1)
+        kept = []
+        for _ in range(40):
+            submit(web)
+            kept.append(await claim_one(holder))
+        submit(web)
+        lost = await claim_one(dead)
+        taken = []
+        while not taken:
+            await holder.refresh(kept)
+            taken = await heir.take_over(1, LEASE_S)
+        assert [claim.generation for claim in taken] == [lost.generation]
+
+    run(test)
+
+
+def test_what_ended_meanwhile_is_not_begun(web, run):
+    async def test(engine):
+        one, heir = engine("one"), engine("heir")
+        stopped, ended, going_on = submit(web), submit(web), submit(web)
+        await one.claim(3)
+        web.stop(stopped)
+        await one.append([Batch(ended, 1, [DONE], "done")])
+        taken = []
+        while not taken:
+            taken = await heir.take_over(3, LEASE_S)
+        assert [claim.generation for claim in taken] == [going_on]
+        assert [entry.event for entry in entries_of(web, stopped)] == ["cancelled"]
+        assert web._client.xlen(web._keys.jobs) == 1
+
+    run(test)
+
+
+def test_a_lease_can_be_let_go(web, run):
+    async def test(engine):
+        submit(web)
+        one, other = engine("one"), engine("other")
+        claim = await claim_one(one)
+        assert await other.take_over(1, 600) == []
+        assert (await other.refresh([claim], idle_s=600)).verdicts == ["lost"]
+        assert await other.take_over(1, 600) == []
+        await one.refresh([claim], idle_s=600)
+        assert len(await other.take_over(1, 600)) == 1
 
     run(test)
 

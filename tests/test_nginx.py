@@ -1,46 +1,25 @@
 """nginx with deploy/nginx.conf before real workers: it hides nothing, delays nothing, and kills no EventSource."""
 
-import shutil
 import signal
 
 import psutil
 import pytest
 import requests
 
-from everstream.settings import REPO_ROOT
 from tests.sse_client import assert_whole, connect, is_over, read_all, text_of
-from tests.stack import Process, free_port, running_stack, wait_for
+from tests.stack import nginx_executable, running_stack, wait_for
 
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory):
-    """A stack whose `url` is nginx's; the configuration differs from the shipped one in addresses and paths only."""
-    executable = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-    if executable is None:
+    """A stack whose `url` is nginx's."""
+    if nginx_executable() is None:
         pytest.skip("nginx is missing: apt-get install nginx-light")
-    folder = tmp_path_factory.mktemp("nginx")
     # With no heartbeat to write, nothing but the watcher on the socket can notice that a client left.
-    with running_stack(folder, EVERSTREAM_HEARTBEAT_S="600") as stack:
-        port = free_port()
-        shipped = (REPO_ROOT / "deploy" / "nginx.conf").read_text()
-        config = folder / "nginx.conf"
-        config.write_text(
-            f"daemon off; pid {folder}/nginx.pid; error_log stderr;\n"
-            + shipped.replace("server web:8000;", f"server 127.0.0.1:{stack.port};").replace(
-                "listen 80;", f"listen 127.0.0.1:{port};"
-            )
-        )
-        nginx = Process("nginx", [executable, "-p", str(folder), "-c", str(config)], stack.environ, folder)
-        stack.url = f"http://127.0.0.1:{port}"
-        try:
-            wait_for(lambda: port in listening(nginx), what="nginx")
-            yield stack
-        finally:
-            nginx.kill(signal.SIGTERM)
-
-
-def listening(process):
-    return [connection.laddr.port for connection in psutil.Process(process.pid).net_connections("tcp")]
+    with running_stack(tmp_path_factory.mktemp("nginx"), EVERSTREAM_HEARTBEAT_S="600") as stack:
+        stack.start_nginx()
+        yield stack
+        stack.nginx.kill(signal.SIGTERM)
 
 
 def test_events_pass_as_they_come(proxied, gate):

@@ -20,7 +20,10 @@ class InferlessPythonModel:
         begun = len(stream_output_handler.delivered)
         for n, text in enumerate(texts[begun:], begun + 1):
             await self._act(inputs, n)
+            if n - begun > inputs.get("kill_after", len(texts)):
+                os.kill(os.getpid(), signal.SIGKILL)
             stream_output_handler.send_streamed_output({"text": text})
+            await stream_output_handler.drain()
             await asyncio.sleep(inputs.get("pause_ms", 0) / 1000)
         await self._act(inputs, len(texts) + 1)
         if not inputs.get("forget_to_finalise"):

@@ -16,6 +16,7 @@ INPUT_SCHEMA = {
     "raise_before": _scalar("INT32"),
     "kill_before": _scalar("INT32"),
     "die_before": _scalar("INT32"),
+    "kill_after": _scalar("INT32", minimum=1),
     "forget_to_finalise": _scalar("BOOLEAN"),
 }
 
