@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from valkey.exceptions import OutOfMemoryError
 
 from everstream import log
-from everstream.engine_log import UNAVAILABLE, Batch, EngineLog
+from everstream.engine_log import Batch, EngineLog, until_answered
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 0.2
 OUT_OF_MEMORY_LEASES = 3
 """A Valkey that has no memory for so many times `lease_s` is made to take an end of each generation that waits."""
 HIGH_WATER_BYTES = 1 << 20
@@ -118,30 +117,25 @@ class Appender:
 
     async def _append(self, batches: Sequence[Batch]) -> set[str]:
         """Append until the log has answered: what is generated already waits while Valkey is away."""
-        out_of_memory_since = None
-        while True:
+        refused_since = None
+
+        async def append() -> set[str] | None:
+            nonlocal refused_since
             try:
                 return await self._log.append(batches)
-            except UNAVAILABLE as error:
-                logger.warning("the log takes no entries, trying again: %s", error)
-                if not isinstance(error, OutOfMemoryError):
-                    out_of_memory_since = None
-                elif out_of_memory_since is None:
-                    out_of_memory_since = time.monotonic()
-                elif time.monotonic() - out_of_memory_since > self._patience_s:
-                    return await self._give_up(batches)
-                await asyncio.sleep(RETRY_S)
+            except OutOfMemoryError:
+                refused_since = refused_since or time.monotonic()
+                if time.monotonic() - refused_since < self._patience_s:
+                    raise
+                return None
+
+        refused = await until_answered(append, "an append")
+        return await self._give_up(batches) if refused is None else refused
 
     async def _give_up(self, batches: Sequence[Batch]) -> set[str]:
         """End these generations, for want of memory: they count as refused, so that the model's work is broken off."""
         end = log.encode_entry("failed", {"code": "log_full", "message": "the log (Valkey) is out of memory"})
         ends = [Batch(batch.generation, batch.first, [(end, "")], "failed") for batch in batches]
         logger.error("Valkey is out of memory: %d generations are given up", len(batches))
-        while True:
-            try:
-                await self._log.append(ends, though_full=True)
-            except UNAVAILABLE as error:
-                logger.warning("the log takes no entries, trying again: %s", error)
-                await asyncio.sleep(RETRY_S)
-            else:
-                return {batch.generation for batch in batches}
+        await until_answered(lambda: self._log.append(ends, though_full=True), "the end of generations")
+        return {batch.generation for batch in batches}

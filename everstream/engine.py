@@ -12,6 +12,7 @@ import gc
 import logging
 import math
 import os
+import random
 import secrets
 import signal
 import socket
@@ -27,7 +28,7 @@ import uvloop
 
 from everstream import contract, log
 from everstream.appender import Appender
-from everstream.engine_log import RETRY_S, UNAVAILABLE, Claim, EngineLog, until_answered
+from everstream.engine_log import UNAVAILABLE, Claim, EngineLog, until_answered
 from everstream.errors import InvalidInput, ModelDied, ModelLoadError
 from everstream.running import Means, Running
 from everstream.settings import Settings, SettingsError, load_settings
@@ -85,11 +86,7 @@ class Engine:
     async def _forever(self, duty: Callable[[], Awaitable[None]]) -> None:
         """Repeat a duty; while Valkey is away or refuses, wait and try again."""
         while True:
-            try:
-                await duty()
-            except UNAVAILABLE as error:
-                logger.warning("Valkey does not answer (%s), trying again: %s", duty.__name__.strip("_"), error)
-                await asyncio.sleep(RETRY_S)
+            await until_answered(duty, f"the duty to {duty.__name__.strip('_').replace('_', ' ')}")
 
     async def _claim(self) -> None:
         await self._room.wait()
@@ -101,12 +98,16 @@ class Engine:
 
     async def _take_over(self) -> None:
         room = self._capacity - len(self._running)
-        if room <= 0 or time.monotonic() - self._disturbed_at < self._settings.lease_s:
+        if room <= 0 or self._is_disturbed(since=self._disturbed_at, for_s=self._settings.lease_s):
             return
         # A tick less than the lease, so that the next engine has it within the lease.
         idle_s = self._settings.lease_s - self._tick_s
-        for claim in await self._log.take_over(room, idle_s, abandon=self._may_abandon()):
-            self._start(claim)
+        claims = await self._log.take_over(room, idle_s, abandon=self._may_abandon())
+        alone = len(claims) == 1 and not self._running
+        # Not the oldest first each time: one that is innocent should not be on trial at each of many deaths.
+        random.shuffle(claims)
+        for claim in claims:
+            self._start(claim, alone=alone)
 
     async def _keep_leases(self) -> None:
         """Refresh ours, take over what others left, say that we live."""
@@ -133,12 +134,19 @@ class Engine:
         Then nobody's leases could be refreshed and nobody could be heard reading: others get time for it.
         """
         now = time.monotonic()
-        if now - self._ticked_at > self._settings.lease_s / 2:
+        if self._is_late:
             self._disturbed_at = self._watching_since = now
         self._ticked_at = now
 
+    @property
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._ticked_at > self._settings.lease_s / 2
+
+    def _is_disturbed(self, since: float, for_s: float) -> bool:
+        return self._is_late or time.monotonic() - since < for_s
+
     def _may_abandon(self) -> bool:
-        return time.monotonic() - self._watching_since > self._settings.abandon_after_s
+        return not self._is_disturbed(since=self._watching_since, for_s=self._settings.abandon_after_s)
 
     def _shed(self) -> None:
         """The log is full of running generations: end the largest, so that the others can go on."""
@@ -168,11 +176,11 @@ class Engine:
             logger.exception("the model's check failed")
         return log.Answer()
 
-    def _start(self, claim: Claim) -> None:
+    def _start(self, claim: Claim, *, alone: bool = False) -> None:
         # A job may come back to an engine that was too slow to refresh its lease and still runs it.
         if claim.generation in self._running:
             self._running[claim.generation].abandon("its lease ran out")
-        running = Running(claim, self._means)
+        running = Running(claim, self._means, alone=alone)
         self._running[claim.generation] = running
         self._heed_room()
         running.task.add_done_callback(lambda _: self._forget(running))
@@ -212,7 +220,7 @@ async def _load(settings: Settings, engine_log: EngineLog, name: str) -> Any:
     app_dir = Path(settings.app_dir).resolve()
     status = log.EngineStatus(name, "loading", settings.model_name, parent=os.getppid())
     # Valkey may come up after us.
-    earlier = await until_answered(lambda: engine_log.last_report(name))
+    earlier = await until_answered(lambda: engine_log.last_report(name), f"the engine, at {settings.safe_log_url},")
     if earlier is None or earlier.state != "failed" or earlier.parent != status.parent:
         await until_answered(lambda: engine_log.report(status))
     try:

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -20,7 +22,8 @@ T = TypeVar("T")
 UNAVAILABLE = (ValkeyConnectionError, ValkeyTimeoutError, ResponseError, OSError)
 """What a call raises while Valkey is down, paused, out of memory or unable to write its file: wait and try again."""
 COMMAND_TIMEOUT_S = 5.0
-RETRY_S = 0.5
+RETRY_S = 0.3
+COMPLAIN_EVERY_S = 5.0
 BLOCK_S = 2
 """How long one claim waits for a job. Must stay below the command timeout."""
 
@@ -58,13 +61,16 @@ class Refreshed(msgspec.Struct, frozen=True):
     full: bool
 
 
-async def until_answered(call: Callable[[], Awaitable[T]]) -> T:
-    """Call until Valkey takes it."""
+async def until_answered(call: Callable[[], Awaitable[T]], what: str = "") -> T:
+    """Call until Valkey takes it; say now and then that `what` waits for it."""
+    said_at = -math.inf
     while True:
         try:
             return await call()
         except UNAVAILABLE as error:
-            logger.warning("Valkey does not answer, trying again: %s", error)
+            if what and time.monotonic() - said_at > COMPLAIN_EVERY_S:
+                said_at = time.monotonic()
+                logger.warning("%s waits for Valkey: %s", what, error)
             await asyncio.sleep(RETRY_S)
 
 

@@ -5,6 +5,7 @@ In: a claim. Out: entries, through an `appender.Writer`. Made and tended by `eng
 """
 
 import asyncio
+import itertools
 import logging
 from functools import partial
 from typing import Any
@@ -20,9 +21,11 @@ from everstream.settings import Settings
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS_IN_A_ROW = 3
-"""A generation under way at this many engine deaths, without an output between them, is taken for their cause."""
+MAX_DEATHS_ON_TRIAL = 2
+"""A generation under way at so many engine deaths without an output between them, and at so many of these alone on
+trial, is taken for their cause."""
 MAX_DEATHS = 10
-"""The same, outputs or not: what kills an engine after every few tokens can't take the service down for long either."""
+"""The same, outputs or not: what kills after every few tokens can't take the service down for long either."""
 
 
 class Means(msgspec.Struct, frozen=True):
@@ -35,12 +38,33 @@ class Means(msgspec.Struct, frozen=True):
     trial: asyncio.Lock
 
 
+class Deaths(msgspec.Struct, frozen=True):
+    """Of engines, with this generation under way: in all, since its last output, and on trial since then."""
+
+    in_all: int
+    in_a_row: int
+    on_trial: int
+
+    @property
+    def are_too_many(self) -> bool:
+        in_a_row = self.in_a_row >= MAX_DEATHS_IN_A_ROW and self.on_trial >= MAX_DEATHS_ON_TRIAL
+        return in_a_row or self.in_all >= MAX_DEATHS
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """What an entry of an engine's own carries beside what readers see. `engine` tells two engines' entries apart."""
+
+    engine: str
+    on_trial: bool = False
+
+
 class Running:
     """`task` ends when the generation's end is in the log, or another engine has it. ModelDied passes through."""
 
-    def __init__(self, claim: Claim, means: Means) -> None:
+    def __init__(self, claim: Claim, means: Means, *, alone: bool) -> None:
         self.claim = claim
         self._means = means
+        self._alone = alone
         self._end: tuple[str, dict[str, Any]] | None = None
         self._on_trial = False
         self._writer: Writer | None = None
@@ -97,18 +121,18 @@ class Running:
         The fence is an entry of our own, `resumed`: once it is in the log, the next append of an engine that only
         slept is refused, as its number is taken. It carries our name, so that two engines can't both think it theirs.
         """
-        history = await self._history()
-        in_a_row, in_all = _deaths(history)
-        if in_a_row >= MAX_DEATHS_IN_A_ROW or in_all >= MAX_DEATHS:
-            message = f"the engine died {in_all} times while it worked on this generation"
+        deaths = count_deaths(await self._history())
+        if deaths.are_too_many:
+            message = f"the engine died {deaths.in_all} times while it worked on this generation"
             await self._enter("failed", {"code": "engine_crashed", "message": message})
             return None
-        if in_a_row > 1:
+        if self._alone or deaths.in_a_row > 1:
             # It may be what kills engines, or only have run beside it. Such ones are taken up one by one, each when the
-            # one before has said something, so that a death tells who it was.
+            # one before has said something or has run for a while, so that a death tells who it was.
             await self._means.trial.acquire()
             self._on_trial = True
-        return await self._enter("resumed", {"attempt": in_all + 1})
+            asyncio.get_running_loop().call_later(self._means.settings.lease_s, self._leave_trial)
+        return await self._enter("resumed", {"attempt": deaths.in_all + 1})
 
     async def _enter(self, event: str, data: dict[str, Any]) -> list[log.Entry] | None:
         """Append an entry of our own wherever the log stands. Returns the log up to it; None if that has an end."""
@@ -117,7 +141,8 @@ class Running:
             history = await self._history()
             if history and history[-1].is_terminal:
                 return None
-            entry = log.encode_entry(event, data), log.encode_json(self._means.log.consumer)
+            fence = Fence(self._means.log.consumer, self._on_trial)
+            entry = log.encode_entry(event, data), log.encode_json(fence)
             state = event if event in log.TERMINAL else ""
             batch = Batch(generation, len(history) + 1, [entry], state)
             if not await until_answered(partial(self._means.log.append, [batch])):
@@ -185,14 +210,15 @@ class Running:
             self._means.trial.release()
 
 
-def _deaths(history: list[log.Entry]) -> tuple[int, int]:
-    """Engine deaths under a generation: since its last output, and in all. Each takeover follows one."""
-    since_output = 0
-    for entry in reversed(history):
-        if entry.event == log.TOKEN:
-            break
-        since_output += entry.event == "resumed"
-    return since_output + 1, sum(entry.event == "resumed" for entry in history) + 1
+def count_deaths(history: list[log.Entry]) -> Deaths:
+    """Each takeover followed a death, and the one that asks now follows another."""
+    since_output = list(itertools.takewhile(lambda entry: entry.event != log.TOKEN, reversed(history)))
+    fences = [msgspec.json.decode(entry.resume, type=Fence) for entry in since_output if entry.event == "resumed"]
+    return Deaths(
+        in_all=sum(entry.event == "resumed" for entry in history) + 1,
+        in_a_row=len(fences) + 1,
+        on_trial=sum(fence.on_trial for fence in fences),
+    )
 
 
 def _uncancel() -> None:
