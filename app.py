@@ -66,6 +66,11 @@ class InferlessPythonModel:
     def finalize(self) -> None:
         self.llm.shutdown()
 
+    @property
+    def running_requests(self) -> int:
+        """vLLM's own count of what it has not finished."""
+        return int(self.llm.output_processor.get_num_unfinished_requests())
+
     def check(self, inputs: dict[str, Any]) -> None:
         """Raise InvalidInput if the prompt does not fit into the model's context."""
         self.prompt_tokens(inputs)

@@ -202,9 +202,13 @@ class Engine:
             self._room.clear()
 
     def _status(self) -> log.EngineStatus:
-        limit = getattr(self._model, "max_model_len", None)
         return log.EngineStatus(
-            self._name, "ready", self._settings.model_name, max_model_len=limit, running=len(self._running)
+            self._name,
+            "ready",
+            self._settings.model_name,
+            max_model_len=getattr(self._model, "max_model_len", None),
+            running=len(self._running),
+            model_requests=getattr(self._model, "running_requests", None),
         )
 
 

@@ -94,6 +94,8 @@ class Generation(msgspec.Struct, frozen=True):
 class EngineStatus(msgspec.Struct, frozen=True):
     """What an engine says of itself. `state`: loading, ready, failed (then `error` is for people).
 
+    `running` counts its generations, `model_requests` is the model's own count, if it has one.
+
     `parent` is the pid of what started the process: a launcher's restarts have the same one.
     """
 
@@ -103,6 +105,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     error: str = ""
     max_model_len: int | None = None
     running: int = 0
+    model_requests: int | None = None
     parent: int = 0
 
 

@@ -197,7 +197,7 @@ def show_metrics() -> Response:
 
 
 def _shown(engine: log.EngineStatus) -> dict[str, Any]:
-    fields = ("name", "state", "model", "error", "max_model_len", "running")
+    fields = ("name", "state", "model", "error", "max_model_len", "running", "model_requests")
     return {field: getattr(engine, field) for field in fields}
 
 

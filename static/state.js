@@ -33,7 +33,7 @@ export function applyEvent(state, event) {
     case 'done':
       return { ...next, phase: 'done', finishReason: event.data.finish_reason, usage: event.data.usage };
     case 'cancelled':
-      return { ...next, phase: 'cancelled' };
+      return { ...next, phase: 'cancelled', error: event.data.reason === 'abandoned' ? 'nobody was reading' : '' };
     case 'failed':
       return { ...next, phase: 'failed', error: event.data.message };
     default:
@@ -49,7 +49,7 @@ export function describe(state) {
     case 'streaming': return 'Streaming';
     case 'reconnecting': return 'Connection lost, reconnecting…';
     case 'stopping': return 'Stopping…';
-    case 'cancelled': return 'Stopped';
+    case 'cancelled': return state.error ? `Stopped: ${state.error}` : 'Stopped';
     case 'failed': return `Failed: ${state.error}`;
     case 'done': return `Done${ending(state)}`;
     default: return state.phase;

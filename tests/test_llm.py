@@ -87,9 +87,15 @@ def test_stop_frees_the_engine(llm):
     generation = llm.submit(prompt="Tell a very long story", max_tokens=2000, temperature=0)
     with connect(llm.events_url(generation)) as stream:
         stream.read(until=lambda seen: len(seen.events) > 5)
+        wait_for(lambda: model_requests(llm) == 1, what="vLLM's own word that it has the request")
         assert requests.delete(f"{llm.url}/generations/{generation}", timeout=30).status_code == 202
         assert stream.read().events[-1].type == "cancelled"
-    wait_for(lambda: llm.running() == 0, what="an idle engine")
+    wait_for(lambda: llm.running() == model_requests(llm) == 0, what="an idle engine")
+
+
+def model_requests(stack):
+    """vLLM's own count."""
+    return sum(engine["model_requests"] for engine in stack.readiness()["engines"] if engine["state"] == "ready")
 
 
 def test_a_prompt_over_the_models_context(llm):

@@ -245,7 +245,8 @@ STATES = [
     ([("message", "g.1", {"text": "a"}), "lost", "connecting"], "streaming", "a", "Streaming"),
     ([("message", "g.1", {"text": "a"}), ("resumed", "g.2", {"attempt": 2})], "streaming", "a", "Streaming"),
     (["stopping", ("message", "g.1", {"text": "a"}), "lost"], "stopping", "a", "Stopping…"),
-    (["stopping", ("cancelled", "g.1", {})], "cancelled", "", "Stopped"),
+    (["stopping", ("cancelled", "g.1", {"reason": "requested"})], "cancelled", "", "Stopped"),
+    ([("cancelled", "g.1", {"reason": "abandoned"})], "cancelled", "", "Stopped: nobody was reading"),
     ([("done", "g.1", {"finish_reason": "stop", "usage": None}), "lost"], "done", "", "Done"),
     (
         [("done", "g.1", {"finish_reason": "length", "usage": {"completion_tokens": 7}})],
