@@ -5,8 +5,10 @@ tokens so far, so after an engine's death it is rebuilt exactly by feeding it th
 covers a character split over tokens, and text held back because it may begin a stop string.
 """
 
+import asyncio
 import secrets
 import shlex
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -19,7 +21,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
-from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from everstream import demo_model
 from everstream.contract import StreamOutputHandler
@@ -33,6 +35,9 @@ SAMPLING_INPUTS = ("temperature", "top_p", "top_k", "seed")
 # answer's tokens alone, and after an engine's death the first of those are part of vLLM's prompt.
 SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 CPU_KV_CACHE = "1G"
+NOT_OURS = ("abort", "error")
+"""Finish reasons that nobody asked for here: a stop cancels the task that would see them."""
+DYING_S = 10.0
 
 
 class InferlessPythonModel:
@@ -50,18 +55,32 @@ class InferlessPythonModel:
         if answer.replay():
             return
         try:
-            outputs = self.llm.generate(
-                tokens_input(prompt + answer.token_ids), answer.sampling(), secrets.token_hex(16)
-            )
-            async for output in outputs:
-                completion = output.outputs[0]
-                if answer.take(list(completion.token_ids), completion.finish_reason):
-                    # Closing the generator makes vLLM abort what is left of the request.
-                    await outputs.aclose()
-                    return
-                await stream_output_handler.drain()
+            await self._generate(prompt, answer)
         except EngineDeadError as error:
             raise ModelDied(str(error)) from error
+        except EngineGenerateError as error:
+            await self._raise_if_dying(error)
+            raise
+
+    async def _generate(self, prompt: list[int], answer: "Answer") -> None:
+        outputs = self.llm.generate(tokens_input(prompt + answer.token_ids), answer.sampling(), secrets.token_hex(16))
+        async for output in outputs:
+            completion = output.outputs[0]
+            if completion.finish_reason in NOT_OURS:
+                raise EngineGenerateError(f"vLLM ended the request: {completion.finish_reason}")
+            if answer.take(list(completion.token_ids), completion.finish_reason):
+                # Closing the generator makes vLLM abort what is left of the request.
+                await outputs.aclose()
+                return
+            await answer.drain()
+
+    async def _raise_if_dying(self, error: EngineGenerateError) -> None:
+        """A request may fail because one of vLLM's processes is gone, which vLLM notices a little later."""
+        deadline = time.monotonic() + DYING_S
+        while time.monotonic() < deadline:
+            if self.llm.errored:
+                raise ModelDied(f"{error!r}, caused by {error.__cause__!r}") from error
+            await asyncio.sleep(0.1)
 
     def finalize(self) -> None:
         self.llm.shutdown()
@@ -121,6 +140,9 @@ class Answer:
         if len(self.token_ids) < self._max_tokens:
             return False
         return self.take([], "length")
+
+    async def drain(self) -> None:
+        await self._handler.drain()
 
     def sampling(self) -> SamplingParams:
         """What vLLM is to do from here on."""
