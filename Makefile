@@ -10,7 +10,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test bench lint setup setup-dev model clean help
+.PHONY: run test bench chaos lint setup setup-dev model clean help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,10 @@ test: setup-dev model lint  ## Set up if need be, and run all tests
 
 bench: setup-dev model  ## Measure what README.md says of speed and memory
 	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.drain
+
+chaos: setup-dev model  ## Kill everything under streams, and count what was lost (CHAOS_SEED, CHAOS_SHORT=1)
+	$(BIN)/python -m chaos
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -41,11 +41,13 @@ DYING_S = 10.0
 
 
 class InferlessPythonModel:
-    def initialize(self) -> None:
+    async def initialize(self) -> None:
         settings = load_settings()
         self.llm = AsyncLLM.from_engine_args(engine_args(settings))
         self.tokenizer = self.llm.get_tokenizer()
         self.max_model_len: int = self.llm.model_config.max_model_len
+        # Asked for by the first request otherwise, which would wait for ever for a process that died meanwhile.
+        await self.llm.get_supported_tasks()
         suggested = self.llm.model_config.get_diff_sampling_param()
         self.sampling_defaults = {name: suggested[name] for name in SAMPLING_DEFAULTS if name in suggested}
 
@@ -78,12 +80,16 @@ class InferlessPythonModel:
         """A request may fail because one of vLLM's processes is gone, which vLLM notices a little later."""
         deadline = time.monotonic() + DYING_S
         while time.monotonic() < deadline:
-            if self.llm.errored:
+            if self.has_died:
                 raise ModelDied(f"{error!r}, caused by {error.__cause__!r}") from error
             await asyncio.sleep(0.1)
 
     def finalize(self) -> None:
         self.llm.shutdown()
+
+    @property
+    def has_died(self) -> bool:
+        return bool(self.llm.errored)
 
     @property
     def running_requests(self) -> int:

@@ -3,7 +3,8 @@
 `app.py` has the class `InferlessPythonModel`: `initialize`, `infer(inputs, stream_output_handler)`, `finalize`.
 An async `infer` runs for many generations at once, a plain one in a thread, one at a time: models written for the
 contract share state between calls. Optional: `check(inputs)` raises InvalidInput for what `infer` could not take,
-`max_model_len` is the context length in tokens, `running_requests` what the model itself counts as under way.
+`max_model_len` is the context length in tokens, `running_requests` what the model itself counts as under way,
+`has_died` says that the model can serve no more.
 
 Called by `engine`; `load_schema` by `inputs` too, in the web process, so nothing here imports what is heavy.
 """

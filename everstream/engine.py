@@ -66,21 +66,19 @@ class Engine:
 
     async def run(self) -> None:
         """Serve until cancelled. One task per duty; a duty that breaks ends the process."""
-        try:
-            async with asyncio.TaskGroup() as duties:
-                duties.create_task(self._appender.run())
-                duties.create_task(self._forever(self._claim))
-                duties.create_task(self._forever(self._keep_leases))
-                duties.create_task(self._forever(self._heed_stops))
-                duties.create_task(self._forever(self._answer_asks))
-        finally:
-            for running in self._running.values():
-                running.cancel()
+        async with asyncio.TaskGroup() as duties:
+            duties.create_task(self._appender.run())
+            duties.create_task(self._forever(self._claim))
+            duties.create_task(self._forever(self._keep_leases))
+            duties.create_task(self._forever(self._heed_stops))
+            duties.create_task(self._forever(self._answer_asks))
 
     async def let_go(self) -> None:
         """Hand the leases back, so that another engine need not wait for their end. After `run`; a favour only."""
         claims = [running.claim for running in self._running.values()]
-        with suppress(TimeoutError, *UNAVAILABLE):
+        for running in self._running.values():
+            running.cancel()
+        with suppress(*UNAVAILABLE):
             await asyncio.wait_for(self._log.refresh(claims, idle_s=self._settings.lease_s), LET_GO_S)
 
     async def _forever(self, duty: Callable[[], Awaitable[None]]) -> None:
@@ -92,13 +90,14 @@ class Engine:
         await self._room.wait()
         # What was begun comes before what waits.
         await self._take_over()
-        if room := self._capacity - len(self._running):
+        room = self._capacity - len(self._running)
+        if room > 0:
             for claim in await self._log.claim(room, abandon=self._may_abandon()):
                 self._start(claim)
 
     async def _take_over(self) -> None:
         room = self._capacity - len(self._running)
-        if room <= 0 or self._is_disturbed(since=self._disturbed_at, for_s=self._settings.lease_s):
+        if room <= 0 or self._is_disturbed(since=self._disturbed_at, for_s=self._settings.lease_s / 2):
             return
         # A tick less than the lease, so that the next engine has it within the lease.
         idle_s = self._settings.lease_s - self._tick_s
@@ -111,6 +110,8 @@ class Engine:
 
     async def _keep_leases(self) -> None:
         """Refresh ours, take over what others left, say that we live."""
+        if getattr(self._model, "has_died", False):
+            _die(EXIT_MODEL_DIED, "the model died")
         running = list(self._running.values())
         refreshed = await self._log.refresh([each.claim for each in running], abandon=self._may_abandon())
         self._notice_disturbance()

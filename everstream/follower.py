@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 READING_GREENLETS = 16
 POSITIONS_EVERY_S = 0.5
 TOUCH_EVERY_S = 1.0
-"""How often it is said who is being read; the shortest time after which a generation is abandoned allows for it."""
+"""How often it is said who is being read; more often where abandon_after_s is short."""
 RETRY_S = 0.5
 RETURNS_PER_S = 500
 """The readers of a worker that drains are told to come back at about this rate."""
@@ -256,7 +256,7 @@ class Follower:
     def _touch(self) -> None:
         """Say who is being read, so that an engine knows what is abandoned; and add to the counters."""
         while True:
-            gevent.sleep(TOUCH_EVERY_S)
+            gevent.sleep(min(TOUCH_EVERY_S, self._settings.abandon_after_s / 4))
             _try(self._tell_seen, "the log does not hear who is read")
 
     def _tell_seen(self) -> None:

@@ -31,7 +31,8 @@ BACKOFF_MIN_S = 0.5
 BACKOFF_MAX_S = 30.0
 STEADY_S = 60.0
 """A part that ran this long has its backoff forgotten."""
-STOP_S = 8.0
+STOP_S = 12.0
+"""Longer than gunicorn's graceful_timeout."""
 LOADING_NOTE_EVERY_S = 5.0
 
 # vLLM's messages are for its developers, and its reports go to their server; each is back on as soon as it is set.

@@ -104,9 +104,6 @@ def page() -> Response:
 
 @blueprint.get("/stream")
 def stream() -> Response:
-    if request.method == "HEAD":
-        # Flask answers HEAD with the GET route; a look at the headers must not start a generation.
-        return _event_stream(iter(()))
     if (seen := _last_event_id()) is not None:
         return _admitted(lambda: _resume(*seen))
     return _admitted(_start_and_follow)
@@ -289,6 +286,9 @@ def _is_eventsource() -> bool:
 
 def _admitted(respond: Callable[[], Response]) -> Response:
     """A response that may be a stream: it has one of the worker's places until it is closed."""
+    if request.method == "HEAD":
+        # Flask answers HEAD with the GET route; a look at the headers must neither start nor follow a generation.
+        return _event_stream(iter(()))
     give_back = web().follower.admit()
     try:
         response = respond()

@@ -60,7 +60,7 @@ def full_disk(stack):
 
 def test_valkey_is_paused_for_longer_than_a_lease(own_stack, gate):
     """No stream is silent, nobody takes over from an engine that lives, nothing is taken for abandoned."""
-    stack = own_stack(EVERSTREAM_ABANDON_AFTER_S="2").start(engines=2)
+    stack = own_stack(EVERSTREAM_ABANDON_AFTER_S="2", EVERSTREAM_LEASE_S="3").start(engines=2)
     generations = [stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path) for _ in range(4)]
     wait_for(lambda: all(stack.show(generation)["text"] == "a" for generation in generations))
     with connect(stack.events_url(generations[0])) as stream:

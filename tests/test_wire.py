@@ -260,10 +260,13 @@ def test_a_client_that_closes_is_noticed_and_stops_nothing(own_stack, gate):
     wait_for(lambda: stack.show(generation)["text"] == "ab")
 
 
-def test_head_starts_nothing(fast):
-    answer = requests.head(stream_url(fast, texts=["a"]), timeout=30)
-    assert answer.headers["Content-Type"].startswith(sse.MIMETYPE)
-    assert answer.content == b""
+def test_head_neither_starts_nor_follows(fast, gate):
+    generation = fast.submit(texts=["a"], hold_before=1, gate=gate.path)
+    for url in (stream_url(fast, texts=["a"]), fast.events_url(generation)):
+        answer = requests.head(url, timeout=30)
+        assert answer.headers["Content-Type"].startswith(sse.MIMETYPE)
+        assert answer.content == b""
+    gate.open()
 
 
 def test_plain_models_run_one_at_a_time_and_tell_the_queue(plain, gate):

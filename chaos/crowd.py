@@ -1,0 +1,91 @@
+"""Keeps so many generations in flight until enough were started and the faults are over; then waits for all to end.
+
+In: the phase's prompts, a seeded random source, a client. Out: the list of readers. Called by `phases`.
+"""
+
+import asyncio
+import time
+
+from chaos.client import Client
+from chaos.reader import Plan, Reader
+
+POLL_S = 0.02
+
+
+class Crowd:
+    """`expected`: of each prompt what the undisturbed run gave, or nothing in that run itself."""
+
+    def __init__(self, client: Client, prompts, expected=()):
+        self.readers: list[Reader] = []
+        self._client = client
+        self._prompts = prompts
+        self._expected = expected
+        self._tasks: set[asyncio.Task] = set()
+        self._streams_open = 0
+
+    @property
+    def in_flight(self):
+        return self._streams_open
+
+    async def run_each_once(self, timeout_s):
+        """All prompts at once, undisturbed. Returns what each gave."""
+        plans = [Plan(number, number, inputs) for number, inputs in enumerate(self._prompts)]
+        readers = [self._start(plan) for plan in plans]
+        await self.drain(timeout_s)
+        return [reader.outcome for reader in readers]
+
+    async def keep_busy(self, rng, in_flight, at_least, at_most, faults):
+        """Start a stream whenever one ends. `faults`: the task that deals them."""
+        for number in range(at_most):
+            while self._streams_open >= in_flight:
+                await asyncio.sleep(POLL_S)
+            if number >= at_least and faults.done():
+                return
+            self._start(Plan.draw(number, self._prompts, rng))
+        await asyncio.wait([faults])
+
+    async def drain(self, timeout_s):
+        """Wait for the end of all; what has not ended then is stuck. Returns how long it took."""
+        begun = time.monotonic()
+        while self._tasks and time.monotonic() - begun < timeout_s:
+            await asyncio.sleep(POLL_S)
+        for task in set(self._tasks):
+            task.cancel()
+            await asyncio.wait([task])
+        return time.monotonic() - begun
+
+    def _start(self, plan):
+        reader = Reader(plan)
+        self._streams_open += 1
+        task = self._spawn(reader)
+        task.add_done_callback(self._count_end)
+        if plan.viewed_after is not None:
+            self._keep(asyncio.create_task(self._view(reader)))
+        return reader
+
+    def _count_end(self, _):
+        self._streams_open -= 1
+
+    async def _view(self, reader):
+        while reader.next_n < reader.plan.viewed_after and not reader.is_over:
+            await asyncio.sleep(POLL_S)
+        if not reader.closed:
+            self._spawn(reader.second())
+
+    def _spawn(self, reader):
+        self.readers.append(reader)
+        return self._keep(asyncio.create_task(self._run(reader)))
+
+    def _keep(self, task):
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _run(self, reader):
+        try:
+            await self._client.run(reader)
+        except asyncio.CancelledError:
+            reader.violate("stuck", f"has not ended; its last event was {reader.idle_s:.0f} s ago")
+            raise
+        if self._expected:
+            reader.compare(self._expected[reader.plan.prompt])

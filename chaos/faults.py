@@ -1,0 +1,322 @@
+"""What is done to the parts: one function per kind of fault, and a table of them.
+
+In: the arena, a `Fault` from the seeded schedule. Out: the fault, with how many streams it hit and when all was whole
+again. The functions strike and heal, and block, each in a thread of its own; `Dealer` is asyncio. A fault holds the
+parts it breaks until they work again, so that two faults of different parts overlap, and two of the same part do not.
+"""
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass
+
+import psutil
+import valkey
+
+from chaos.arena import ENGINES, HEALING_TIMEOUT_S, LEASE_S, Arena
+from tests.stack import command_line, wait_for
+
+BUSY_TIMEOUT_S = 10
+FAMILY_TIMEOUT_S = 30
+ENGINE_START_S = 25
+BREATHER_S = 4
+
+
+@dataclass
+class Fault:
+    """`streams`: how many it hit; None: it found nothing to break. Times from the start of the schedule."""
+
+    kind: str
+    at_s: float
+    engine: str
+    rng: random.Random
+    struck_at_s: float = 0.0
+    healed_at_s: float = 0.0
+    streams: int | None = None
+    error: str = ""
+
+    def __str__(self):
+        named = f"{self.kind} ({self.engine})" if "engine" in KINDS[self.kind].breaks else self.kind
+        said = f"{named}, {self.struck_at_s:.1f} to {self.healed_at_s:.1f} s: "
+        return said + f"hit {self.streams or 0} streams" + (f", BUT {self.error}" if self.error else "")
+
+    @property
+    def hit(self):
+        return bool(self.streams)
+
+
+def kill_worker(arena, fault):
+    workers = arena.gunicorn_workers()
+    victim = fault.rng.choice(workers)
+    streams = arena.connections(victim)
+    victim.kill()
+    wait_for(lambda: victim not in arena.gunicorn_workers() and len(arena.gunicorn_workers()) == len(workers))
+    return streams
+
+
+def signal_master(number):
+    def strike(arena, fault):
+        master, streams = arena.gunicorn(), arena.in_flight()
+        master.send_signal(number)
+        arena.wait_web(other_than=master.pid)
+        return streams
+
+    return strike
+
+
+def reload_master(arena, fault):
+    workers, streams = arena.gunicorn_workers(), arena.in_flight()
+    arena.gunicorn().send_signal(signal.SIGHUP)
+    fault.error = _bury(workers)
+    return streams
+
+
+def kill_engine(arena, fault):
+    return _break_engine(arena, fault, lambda engine: engine)
+
+
+def kill_child(words):
+    """Kill the process under the engine that has this name; the engine then ends by itself."""
+
+    def strike(arena, fault):
+        return _break_engine(arena, fault, lambda engine: _child(engine, words))
+
+    return strike
+
+
+def _child(engine, words):
+    return next(child for child in engine.children(recursive=True) if words in command_line(child))
+
+
+def _break_engine(arena, fault, victim_of):
+    streams, engine = _when_busy(arena, fault.engine), arena.engine(fault.engine)
+    family = [engine, *engine.children(recursive=True)]
+    victim_of(engine).kill()
+    fault.error = _bury(family)
+    if fault.engine == "b":
+        time.sleep(fault.rng.uniform(0, 2))
+        arena.start_b()
+    arena.wait_engine(fault.engine, other_than=engine.pid)
+    return streams
+
+
+def _bury(family):
+    """Wait for the end of all; what outlives the others is said, and ended, so that the run can go on."""
+    left = psutil.wait_procs(family, timeout=FAMILY_TIMEOUT_S)[1]
+    said = "".join(f"{command_line(each)[:80]} (pid {each.pid}) outlived it; " for each in left)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return said
+
+
+def _when_busy(arena, name):
+    """How many generations an engine has, once it has any; 0 if it stays idle."""
+    with suppress(AssertionError):
+        return wait_for(lambda: arena.leases_of(name), BUSY_TIMEOUT_S)
+    return 0
+
+
+def freeze_engine(arena, fault):
+    """For longer than the lease: it wakes up as a zombie whose work others have."""
+    streams, engine = _when_busy(arena, fault.engine), arena.engine(fault.engine)
+    _freeze(engine, fault.rng.uniform(1.2, 2.5) * LEASE_S)
+    return streams
+
+
+def _freeze(process, seconds):
+    process.suspend()
+    try:
+        time.sleep(seconds)
+    finally:
+        process.resume()
+
+
+def kill_valkey(arena, fault):
+    streams = arena.in_flight()
+    arena.valkey.kill()
+    _revive_valkey(arena, fault)
+    return streams
+
+
+def _revive_valkey(arena, fault):
+    time.sleep(fault.rng.uniform(0, 2))
+    arena.start_valkey()
+
+
+def freeze_valkey(least_s, most_s):
+    def strike(arena, fault):
+        streams = arena.in_flight()
+        _freeze(psutil.Process(arena.valkey.pid), fault.rng.uniform(least_s, most_s))
+        return streams
+
+    return strike
+
+
+def fill_memory(arena, fault):
+    with arena.valkey_client() as client, _configured(client, "maxmemory", 1):
+        streams, refused = arena.in_flight(), _refuses(client)
+        time.sleep(fault.rng.uniform(2, 5))
+    return streams if refused else None
+
+
+def fill_disk(arena, fault):
+    """Under `appendfsync always` Valkey ends itself when its file takes no more."""
+    streams = arena.in_flight()
+    with _file_at_its_limit(arena):
+        wait_for(lambda: arena.valkey.popen.poll() is not None, what="the end of Valkey on a full disk")
+    _revive_valkey(arena, fault)
+    return streams
+
+
+def fill_disk_everysec(arena, fault):
+    """Under `appendfsync everysec` it lives on and refuses to write."""
+    with arena.valkey_client() as client, _configured(client, "appendfsync", "everysec"):
+        streams = arena.in_flight()
+        with _file_at_its_limit(arena):
+            wait_for(lambda: _refuses(client), what="a write that is refused on a full disk")
+            time.sleep(fault.rng.uniform(2, 5))
+        wait_for(lambda: not _refuses(client), what="a write after the disk has room again")
+    return streams
+
+
+@contextmanager
+def _configured(client, name, value):
+    before = client.config_get(name)[name]
+    client.config_set(name, value)
+    try:
+        yield
+    finally:
+        client.config_set(name, before)
+
+
+def _refuses(client):
+    try:
+        client.set("chaos", "x")
+    except valkey.exceptions.ResponseError:
+        return True
+    return False
+
+
+@contextmanager
+def _file_at_its_limit(arena):
+    """Valkey's append-only file can't grow any more."""
+    process = psutil.Process(arena.valkey.pid)
+    files = (arena.settings.state_path / "appendonlydir").glob("*.incr.aof")
+    limit_bytes = max(file.stat().st_size for file in files)
+    soft, hard = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.rlimit(psutil.RLIMIT_FSIZE, (soft, hard))
+
+
+def kill_nginx(arena, fault):
+    """With its workers, which would go on serving as orphans."""
+    streams = arena.in_flight()
+    arena.nginx.stop()
+    time.sleep(fault.rng.uniform(0, 1))
+    arena.start_nginx()
+    return streams
+
+
+def kill_launcher(arena, fault):
+    family, streams, engine = arena.family(), arena.in_flight(), arena.engine("a")
+    arena.launcher.kill()
+    fault.error = _bury(family)
+    time.sleep(fault.rng.uniform(0, 2))
+    arena.launch(HEALING_TIMEOUT_S)
+    arena.wait_engine("a", other_than=engine.pid)
+    return streams
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`breaks`: the parts that it holds until they work again."""
+
+    strike: Callable[[Arena, Fault], int | None]
+    breaks: tuple[str, ...]
+    is_kill: bool = False
+
+    @property
+    def is_slow(self):
+        """To heal: an engine has to start again."""
+        return self.is_kill and "engine" in self.breaks
+
+
+KINDS = {
+    "kill -9 gunicorn worker": Kind(kill_worker, ("web",), is_kill=True),
+    "kill -9 gunicorn master": Kind(signal_master(signal.SIGKILL), ("web",), is_kill=True),
+    "SIGTERM gunicorn master": Kind(signal_master(signal.SIGTERM), ("web",)),
+    "SIGHUP gunicorn master": Kind(reload_master, ("web",)),
+    "kill -9 engine": Kind(kill_engine, ("engine",), is_kill=True),
+    "kill -9 EngineCore": Kind(kill_child("VLLM::EngineCore"), ("engine",), is_kill=True),
+    "kill -9 vLLM worker": Kind(kill_child("VLLM::Worker"), ("engine",), is_kill=True),
+    "SIGSTOP engine over its lease": Kind(freeze_engine, ("engine",)),
+    "kill -9 Valkey": Kind(kill_valkey, ("valkey",), is_kill=True),
+    "SIGSTOP Valkey": Kind(freeze_valkey(2, 6), ("valkey",)),
+    "SIGSTOP Valkey for 20 s": Kind(freeze_valkey(20, 20), ("valkey",)),
+    "Valkey out of memory": Kind(fill_memory, ("valkey",)),
+    "full disk, fsync always": Kind(fill_disk, ("valkey",)),
+    "full disk, fsync everysec": Kind(fill_disk_everysec, ("valkey",)),
+    "kill -9 nginx": Kind(kill_nginx, ("nginx",), is_kill=True),
+    "kill -9 launcher": Kind(kill_launcher, ("web", "engine"), is_kill=True),
+}
+
+
+def schedule(counts, duration_s, rng):
+    """Faults in the order of their times. Those of engines, which take long to heal, are spread on their own."""
+    faults = []
+    for slow in (True, False):
+        kinds = [kind for kind, count in counts.items() if slow == KINDS[kind].is_slow for _ in range(count)]
+        rng.shuffle(kinds)
+        first = rng.randrange(len(ENGINES))
+        # So that an engine is back when the other faults are over.
+        span_s = max(duration_s - ENGINE_START_S, 1) if slow else duration_s
+        for n, kind in enumerate(kinds):
+            engine = "a" if kind == "kill -9 launcher" else ENGINES[(first + n) % len(ENGINES)]
+            at_s = (n + rng.random()) * span_s / len(kinds)
+            faults.append(Fault(kind, at_s, engine, random.Random(rng.random())))
+    return sorted(faults, key=lambda fault: fault.at_s)
+
+
+class Dealer:
+    """Deals the faults of a schedule, each when its time has come and its parts are whole."""
+
+    def __init__(self, arena, say):
+        self._arena = arena
+        self._say = say
+        self._begun_at = time.monotonic()
+        self._parts = {}
+
+    async def deal(self, faults):
+        await asyncio.gather(*(self._deal_one(fault) for fault in faults))
+
+    async def _deal_one(self, fault):
+        await asyncio.sleep(fault.at_s)
+        kind = KINDS[fault.kind]
+        # In one order for all, so that no two wait for each other.
+        parts = sorted(f"engine {fault.engine}" if part == "engine" else part for part in kind.breaks)
+        async with AsyncExitStack() as held:
+            locks = [self._parts.setdefault(part, asyncio.Lock()) for part in parts]
+            was_held = any(lock.locked() for lock in locks)
+            for lock in locks:
+                await held.enter_async_context(lock)
+            if was_held:
+                # Chance would rarely strike in the very moment in which a part is whole again.
+                await asyncio.sleep(fault.rng.uniform(0, BREATHER_S))
+            fault.struck_at_s = self._elapsed_s()
+            try:
+                fault.streams = await asyncio.to_thread(kind.strike, self._arena, fault)
+            except Exception as error:
+                fault.error = f"{type(error).__name__}: {error}"
+            fault.healed_at_s = self._elapsed_s()
+            self._say(fault)
+
+    def _elapsed_s(self):
+        return time.monotonic() - self._begun_at

@@ -1,0 +1,202 @@
+"""The phases of a run, and how one goes: a stack, an undisturbed run of all prompts, then streams and faults together.
+
+In: a `Phase` and the seed. Out: a `Result` with every reader and every fault. Called by `__main__`.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from chaos import faults, prompts, tiny_model
+from chaos.arena import Arena
+from chaos.client import Client
+from chaos.crowd import Crowd
+from everstream import demo_model
+
+UNDISTURBED_TIMEOUT_S = 120
+DRAIN_TIMEOUT_S = 90
+"""From the healing of the last fault: what has not ended then is stuck."""
+LAG_PROBE_S = 0.1
+
+
+@dataclass(frozen=True)
+class Phase:
+    """`streams` is the least that are started, `duration_s` the time over which the faults are spread."""
+
+    name: str
+    model: Callable
+    engine_args: str
+    prompts: list[dict]
+    in_flight: int
+    streams: int
+    duration_s: float
+    faults: dict[str, int]
+
+
+@dataclass
+class Result:
+    phase: Phase
+    duration_s: float = 0.0
+    start_s: float = 0.0
+    undisturbed_s: float = 0.0
+    drain_s: float = 0.0
+    lag_s: float = 0.0
+    readers: list = field(default_factory=list)
+    faults: list = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What went wrong that is no single reader's."""
+
+
+TINY = Phase(
+    "tiny",
+    tiny_model.build,
+    "--dtype float32 --max-model-len 4096 --kv-cache-memory-bytes 512M",
+    prompts.TINY,
+    in_flight=60,
+    streams=450,
+    duration_s=190,
+    faults={
+        "kill -9 gunicorn worker": 15,
+        "kill -9 gunicorn master": 3,
+        "SIGTERM gunicorn master": 2,
+        "SIGHUP gunicorn master": 2,
+        "kill -9 engine": 3,
+        "kill -9 EngineCore": 2,
+        "kill -9 vLLM worker": 2,
+        "SIGSTOP engine over its lease": 2,
+        "kill -9 Valkey": 7,
+        "SIGSTOP Valkey": 2,
+        "SIGSTOP Valkey for 20 s": 1,
+        "Valkey out of memory": 2,
+        "full disk, fsync always": 2,
+        "full disk, fsync everysec": 1,
+        "kill -9 nginx": 5,
+        "kill -9 launcher": 1,
+    },
+)
+SMOLLM2 = Phase(
+    "smollm2",
+    demo_model.build,
+    "--dtype float32 --max-model-len 2048 --kv-cache-memory-bytes 2G",
+    prompts.SMOLLM2,
+    in_flight=12,
+    streams=60,
+    duration_s=110,
+    faults={
+        "kill -9 gunicorn worker": 9,
+        "kill -9 gunicorn master": 2,
+        "SIGTERM gunicorn master": 1,
+        "SIGHUP gunicorn master": 1,
+        "kill -9 engine": 2,
+        "kill -9 EngineCore": 1,
+        "kill -9 vLLM worker": 1,
+        "SIGSTOP engine over its lease": 1,
+        "kill -9 Valkey": 4,
+        "SIGSTOP Valkey": 1,
+        "Valkey out of memory": 1,
+        "full disk, fsync always": 1,
+        "kill -9 nginx": 3,
+    },
+)
+SHORT = Phase(
+    "short",
+    TINY.model,
+    TINY.engine_args,
+    prompts.TINY,
+    in_flight=50,
+    streams=150,
+    duration_s=26,
+    faults={
+        "kill -9 gunicorn worker": 2,
+        "kill -9 gunicorn master": 1,
+        "SIGTERM gunicorn master": 1,
+        "SIGHUP gunicorn master": 1,
+        "kill -9 engine": 1,
+        "SIGSTOP engine over its lease": 1,
+        "kill -9 Valkey": 2,
+        "SIGSTOP Valkey": 1,
+        "Valkey out of memory": 1,
+        "full disk, fsync always": 1,
+        "full disk, fsync everysec": 1,
+        "kill -9 nginx": 1,
+    },
+)
+
+
+def run(phase, seed, folder, say):
+    """One phase, start to end. The stack's logs stay in the folder."""
+    result = Result(phase)
+    begun = time.monotonic()
+    arena = Arena(folder, ENGINE_ARGS=phase.engine_args)
+    arena.environ["MODEL"] = str(phase.model(arena.settings))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _break_off(arena))
+    try:
+        arena.start_all()
+        result.start_s = time.monotonic() - begun
+        say(f"{phase.name}: all parts are ready after {result.start_s:.0f} s")
+        asyncio.run(_disturb(arena, phase, random.Random(f"{seed} {phase.name}"), result, say))
+        _check_idle(arena, result)
+    except AssertionError as error:
+        result.problems.append(str(error))
+    finally:
+        arena.stop()
+    result.duration_s = time.monotonic() - begun
+    return result
+
+
+def _break_off(arena):
+    """Told to stop: at once, since faults wait in threads for parts that will not heal any more."""
+    arena.stop()
+    os._exit(130)
+
+
+async def _disturb(arena, phase, rng, result, say):
+    probe = asyncio.create_task(_watch_lag(result))
+    client = Client(arena.url)
+    try:
+        expected = await _run_undisturbed(client, phase, result)
+        say(f"{phase.name}: {len(expected)} undisturbed answers after {result.undisturbed_s:.0f} s")
+        result.faults = faults.schedule(phase.faults, phase.duration_s, rng)
+        crowd = Crowd(client, phase.prompts, expected)
+        result.readers = crowd.readers
+        arena.in_flight = lambda: crowd.in_flight
+        dealing = asyncio.create_task(faults.Dealer(arena, say).deal(result.faults))
+        await crowd.keep_busy(rng, phase.in_flight, phase.streams, 10 * phase.streams, dealing)
+        await dealing
+        say(f"{phase.name}: the faults are over, {crowd.in_flight} generations are open")
+        result.drain_s = await crowd.drain(DRAIN_TIMEOUT_S)
+    finally:
+        probe.cancel()
+        await client.close()
+
+
+async def _run_undisturbed(client, phase, result):
+    crowd = Crowd(client, phase.prompts)
+    begun = time.monotonic()
+    expected = await crowd.run_each_once(UNDISTURBED_TIMEOUT_S)
+    result.undisturbed_s = time.monotonic() - begun
+    violations = [violation for reader in crowd.readers for violation in reader.violations]
+    if violations:
+        raise AssertionError(f"the undisturbed run was not clean: {violations[:10]}")
+    return expected
+
+
+async def _watch_lag(result):
+    """How late this process itself is: its readers' pauses and silences can't be known better than that."""
+    while True:
+        due = time.monotonic() + LAG_PROBE_S
+        await asyncio.sleep(LAG_PROBE_S)
+        result.lag_s = max(result.lag_s, time.monotonic() - due)
+
+
+def _check_idle(arena, result):
+    """When all have ended, no stream, job or running generation is left."""
+    try:
+        arena.assert_idle()
+    except AssertionError as error:
+        result.problems.append(f"after all streams had ended: {error}")

@@ -1,0 +1,125 @@
+"""What a run's results say, as a Markdown table, as JSON, and as a list of what must not have happened.
+
+In: the seed and each phase's `Result`. Out: text and data; no I/O.
+"""
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+
+from chaos.faults import KINDS
+
+VIOLATIONS = ("lost", "duplicated", "stuck", "text", "wrongly ended", "other")
+
+
+@dataclass(frozen=True)
+class Row:
+    """`total`: how the phases' values become one; None: there is no such number."""
+
+    name: str
+    of: callable
+    total: callable = sum
+
+
+def rows(results):
+    """The table's rows, as (name, value of each phase, total)."""
+    kinds = [kind for kind in KINDS if any(fault.kind == kind for result in results for fault in result.faults)]
+    table = [
+        Row("duration, s", lambda result: round(result.duration_s)),
+        Row("streams", lambda result: len(_streams(result))),
+        Row("second viewers", lambda result: len(result.readers) - len(_streams(result))),
+        *(Row(kind, _struck(kind)) for kind in kinds),
+        Row("**kills that hit streams**", lambda result: len(kills(result))),
+        Row("faults that found nothing to hit", lambda result: sum(not fault.hit for fault in result.faults)),
+        Row("connections cut by their clients", lambda result: sum(reader.cuts for reader in result.readers)),
+        Row("reconnects", lambda result: sum(max(reader.connections - 1, 0) for reader in result.readers)),
+        Row("`resumed` events seen", lambda result: sum(reader.seen["resumed"] for reader in result.readers)),
+        Row("longest pause between two events, s", lambda result: _longest(result, "longest_pause_s"), max),
+        Row("longest pause of a stream, median, s", _typical_pause, None),
+        Row("longest silence of an open connection, s", lambda result: _longest(result, "longest_silence_s"), max),
+        Row("longest lag of the readers' own process, s", lambda result: round(result.lag_s, 1), max),
+        Row("all ended after the last fault was healed, s", lambda result: round(result.drain_s, 1), max),
+        *(Row(f"**{kind}**", _violating(kind)) for kind in VIOLATIONS),
+        Row("**problems of the whole stack**", lambda result: len(problems(result))),
+    ]
+    for row in table:
+        values = [row.of(result) for result in results]
+        yield row.name, values, row.total(values) if row.total else ""
+
+
+def markdown(seed, results):
+    table = [(f"seed {seed}", [result.phase.name for result in results], "total"), *rows(results)]
+    lines = ["| " + " | ".join(map(str, (name, *values, total))) + " |" for name, values, total in table]
+    lines.insert(1, "|---" + "|---:" * (len(results) + 1) + "|")
+    failures = [f"- {line}" for result in results for line in told(result)]
+    return "\n".join([*lines, *(["", "What must not happen:", "", *failures] if failures else [])]) + "\n"
+
+
+def told(result):
+    """A line for each violation."""
+    for problem in problems(result):
+        yield f"{result.phase.name}: {problem}"
+    for reader in result.readers:
+        for kind, what in reader.violations:
+            who = "viewer of stream" if reader.is_viewer else "stream"
+            yield (
+                f"{result.phase.name}: {who} {reader.plan.number} (prompt {reader.plan.prompt}, generation "
+                f"{reader.generation or 'unknown'}, request {reader.request_id}): {kind}: {what}"
+            )
+
+
+def problems(result):
+    return result.problems + [str(fault) for fault in result.faults if fault.error]
+
+
+def is_clean(results):
+    return not any(line for result in results for line in told(result))
+
+
+def as_json(seed, results):
+    return {"seed": seed, "clean": is_clean(results), "phases": [_phase_json(result) for result in results]}
+
+
+def _phase_json(result):
+    return {
+        "name": result.phase.name,
+        "duration_s": result.duration_s,
+        "table": {name.strip("*"): value for name, (value,), _ in rows([result])},
+        "faults": [
+            {
+                "kind": fault.kind,
+                "engine": fault.engine,
+                "struck_at_s": round(fault.struck_at_s, 2),
+                "healed_at_s": round(fault.healed_at_s, 2),
+                "streams": fault.streams,
+                "error": fault.error,
+            }
+            for fault in result.faults
+        ],
+        "seen": sum((reader.seen for reader in result.readers), Counter()),
+        "violations": list(told(result)),
+    }
+
+
+def kills(result):
+    return [fault for fault in result.faults if KINDS[fault.kind].is_kill and fault.hit]
+
+
+def _streams(result):
+    return [reader for reader in result.readers if not reader.is_viewer]
+
+
+def _struck(kind):
+    return lambda result: sum(fault.kind == kind and fault.hit for fault in result.faults)
+
+
+def _violating(kind):
+    return lambda result: sum(any(each == kind for each, _ in reader.violations) for reader in result.readers)
+
+
+def _longest(result, field):
+    return round(max((getattr(reader, field) for reader in result.readers), default=0.0), 1)
+
+
+def _typical_pause(result):
+    return round(statistics.median([reader.longest_pause_s for reader in _streams(result)] or [0.0]), 1)
