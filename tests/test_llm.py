@@ -145,3 +145,11 @@ def test_the_page_with_the_real_model(llm, page, artifacts):
     expect(page.get_by_role("status")).to_contain_text("Done", timeout=60_000)
     assert "sky" in page.get_by_label("Answer").inner_text()
     page.screenshot(path=artifacts / "page-answer.png")
+
+
+def test_an_idle_engine_whose_core_dies_ends_itself(llm):
+    """So that it takes no generation that it can't run. The last test here, as nobody starts another."""
+    engine = llm.engines[-1]
+    next(child for child in engine.children() if "VLLM::EngineCore" in " ".join(child.cmdline())).kill()
+    wait_for(lambda: engine.popen.poll() is not None, what="the end of the engine process")
+    assert engine.popen.returncode == 4
