@@ -59,18 +59,18 @@ class Crowd:
         self._streams_open += 1
         task = self._spawn(reader)
         task.add_done_callback(self._count_end)
-        if plan.viewed_after is not None:
-            self._keep(asyncio.create_task(self._view(reader)))
+        for after in plan.viewed_after:
+            self._keep(asyncio.create_task(self._view(reader, after)))
         return reader
 
     def _count_end(self, _):
         self._streams_open -= 1
 
-    async def _view(self, reader):
-        while reader.next_n < reader.plan.viewed_after and not reader.is_over:
+    async def _view(self, reader, after):
+        while reader.next_n < after and not reader.is_over:
             await asyncio.sleep(POLL_S)
         if not reader.closed:
-            self._spawn(reader.second())
+            self._spawn(reader.viewer(from_start=bool(after % 2)))
 
     def _spawn(self, reader):
         self.readers.append(reader)

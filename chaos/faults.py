@@ -22,7 +22,6 @@ from tests.stack import command_line, wait_for
 BUSY_TIMEOUT_S = 10
 FAMILY_TIMEOUT_S = 30
 ENGINE_START_S = 25
-BREATHER_S = 4
 
 
 @dataclass
@@ -304,12 +303,8 @@ class Dealer:
         parts = sorted(f"engine {fault.engine}" if part == "engine" else part for part in kind.breaks)
         async with AsyncExitStack() as held:
             locks = [self._parts.setdefault(part, asyncio.Lock()) for part in parts]
-            was_held = any(lock.locked() for lock in locks)
             for lock in locks:
                 await held.enter_async_context(lock)
-            if was_held:
-                # Chance would rarely strike in the very moment in which a part is whole again.
-                await asyncio.sleep(fault.rng.uniform(0, BREATHER_S))
             fault.struck_at_s = self._elapsed_s()
             try:
                 fault.streams = await asyncio.to_thread(kind.strike, self._arena, fault)

@@ -20,7 +20,7 @@ from everstream import demo_model
 UNDISTURBED_TIMEOUT_S = 120
 DRAIN_TIMEOUT_S = 90
 """From the healing of the last fault: what has not ended then is stuck."""
-LAG_PROBE_S = 0.1
+PROBE_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Result:
     undisturbed_s: float = 0.0
     drain_s: float = 0.0
     lag_s: float = 0.0
+    most_at_once: int = 0
     readers: list = field(default_factory=list)
     faults: list = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -56,7 +57,7 @@ TINY = Phase(
     tiny_model.build,
     "--dtype float32 --max-model-len 4096 --kv-cache-memory-bytes 512M",
     prompts.TINY,
-    in_flight=60,
+    in_flight=100,
     streams=450,
     duration_s=190,
     faults={
@@ -156,7 +157,7 @@ def _break_off(arena):
 
 
 async def _disturb(arena, phase, rng, result, say):
-    probe = asyncio.create_task(_watch_lag(result))
+    probe = asyncio.create_task(_watch(result))
     client = Client(arena.url)
     try:
         expected = await _run_undisturbed(client, phase, result)
@@ -186,12 +187,13 @@ async def _run_undisturbed(client, phase, result):
     return expected
 
 
-async def _watch_lag(result):
-    """How late this process itself is: its readers' pauses and silences can't be known better than that."""
+async def _watch(result):
+    """How many read at once, and how late this process is: pauses and silences can't be known better than that."""
     while True:
-        due = time.monotonic() + LAG_PROBE_S
-        await asyncio.sleep(LAG_PROBE_S)
+        due = time.monotonic() + PROBE_S
+        await asyncio.sleep(PROBE_S)
         result.lag_s = max(result.lag_s, time.monotonic() - due)
+        result.most_at_once = max(result.most_at_once, sum(not reader.is_over for reader in result.readers))
 
 
 def _check_idle(arena, result):

@@ -5,7 +5,6 @@ In: the bytes of one connection after the other. Out: text, end, pauses and `vio
 """
 
 import json
-import random
 import time
 import uuid
 from collections import Counter
@@ -22,21 +21,21 @@ MAX_VIOLATIONS = 10
 @dataclass(frozen=True)
 class Plan:
     """One stream: what is asked for and how, after how many bytes of each connection its client drops it, and after
-    which event a second viewer comes."""
+    which events further viewers come."""
 
     number: int
     prompt: int
     inputs: dict
     by_address: bool = False
     cuts: tuple[int, ...] = ()
-    viewed_after: int | None = None
+    viewed_after: tuple[int, ...] = ()
 
     @classmethod
     def draw(cls, number, prompts, rng):
         prompt = rng.randrange(len(prompts))
         by_address = rng.random() < 0.4
         cuts = tuple(rng.randrange(1, 6000) for _ in range(rng.randrange(1, 4))) if rng.random() < 0.2 else ()
-        viewed_after = rng.randrange(1, 60) if rng.random() < 0.1 else None
+        viewed_after = tuple(rng.randrange(1, 60) for _ in range(rng.choice((0, 0, 1, 2, 3))))
         return cls(number, prompt, prompts[prompt], by_address, cuts, viewed_after)
 
 
@@ -90,10 +89,10 @@ class Reader:
         self.closed = True
         self.violate("other", f"was answered {status} {body[:300]}")
 
-    def second(self):
-        """A second viewer, from the start or from a place that the first one has passed."""
+    def viewer(self, *, from_start):
+        """A further viewer, from the start or from a place that this one has passed."""
         viewer = Reader(self.plan, is_viewer=True, generation=self.generation)
-        after = random.Random(self.plan.number).choice((-1, self.next_n // 2))
+        after = -1 if from_start else self.next_n // 2
         if after >= 0:
             viewer.last_id, viewer.next_n = f"{self.generation}.{after}", after + 1
             viewer.texts = self.texts[: after + 1]

@@ -27,7 +27,8 @@ def rows(results):
     table = [
         Row("duration, s", lambda result: round(result.duration_s)),
         Row("streams", lambda result: len(_streams(result))),
-        Row("second viewers", lambda result: len(result.readers) - len(_streams(result))),
+        Row("further viewers of these", lambda result: len(result.readers) - len(_streams(result))),
+        Row("most readers at once", lambda result: result.most_at_once, max),
         *(Row(kind, _struck(kind)) for kind in kinds),
         Row("**kills that hit streams**", lambda result: len(kills(result))),
         Row("faults that found nothing to hit", lambda result: sum(not fault.hit for fault in result.faults)),
