@@ -1,6 +1,6 @@
 """`make chaos`: real processes, streams and faults from one seed, and a table of what came of it.
 
-`CHAOS_SEED` repeats a schedule, `CHAOS_SHORT=1` is one phase of a minute and a half. The table, what each part printed,
+`CHAOS_SEED` repeats a schedule, `CHAOS_SHORT=1` is one phase of just over a minute. The table, what each part printed,
 and the data behind it are left in `test-artifacts/`. Exit status 1 if anything was lost, repeated, stuck or wrong.
 """
 
