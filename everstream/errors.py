@@ -37,6 +37,9 @@ class UnknownGeneration(EverstreamError):
     status = 404
     code = "generation_expired"
 
+    def __init__(self) -> None:
+        super().__init__("this generation is unknown or has expired; start it again")
+
 
 class EntriesLost(EverstreamError):
     """The client saw entries that the log has no longer: Valkey lost acknowledged writes. What it has can be read."""

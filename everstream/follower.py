@@ -172,7 +172,7 @@ class Follower:
         cursor = reader.cursor
         page = self._log.read(reader.generation, cursor.begin_read(), READ_BYTES)
         if page is None:
-            reader.error = UnknownGeneration("this generation is unknown or has expired")
+            reader.error = UnknownGeneration()
         elif page.top < cursor.last:
             reader.error = EntriesLost(
                 f"the log has {page.top} entries of this generation, of which {cursor.last} were sent"

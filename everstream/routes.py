@@ -51,7 +51,6 @@ OVERLOAD_RETRY_MS = 5000
 PIECE_BYTES = 16 << 10
 SEND_BUFFER_BYTES = 64 << 10
 """The kernel takes twice that: what it holds for a client that does not read."""
-EXPIRED_MESSAGE = "this generation is unknown or has expired; start it again"
 TEMPLATE_TOKENS = 512
 """Room left for a chat template when a prompt's bytes are taken as the upper bound of its tokens."""
 
@@ -132,7 +131,7 @@ def start() -> tuple[dict[str, str], int, dict[str, str]]:
 @blueprint.get("/generations/<generation>/events")
 def events(generation: str) -> Response:
     if not _GENERATION.fullmatch(generation):
-        raise UnknownGeneration("this is not the id of a generation")
+        raise UnknownGeneration
     seen = _last_event_id() or (generation, -1)
     if seen[0] != generation:
         raise InvalidInput("Last-Event-ID is of another generation than the address", param="Last-Event-ID")
@@ -163,7 +162,7 @@ def stop(generation: str) -> tuple[dict[str, str], int]:
     _known(generation)
     state = web().log.stop(generation)
     if not state:
-        raise UnknownGeneration(f"generation {generation} is unknown or has expired")
+        raise UnknownGeneration
     return {"id": generation, "state": state}, 202 if state == "stopping" else 200
 
 
@@ -240,7 +239,7 @@ def _check_length(given: dict[str, Any], engines: list[log.EngineStatus]) -> Non
 def _known(generation: str) -> log.Generation:
     known = web().log.lookup(generation) if _GENERATION.fullmatch(generation) else None
     if known is None:
-        raise UnknownGeneration(EXPIRED_MESSAGE)
+        raise UnknownGeneration
     return known
 
 
@@ -267,7 +266,7 @@ def _resume(generation: str, after: int | None) -> Response:
         return Response(status=204)
     known = web().log.lookup(generation)
     if known is None:
-        return _event_stream(iter([sse.GREETING, sse.lost_event(generation, UnknownGeneration(EXPIRED_MESSAGE))]))
+        return _event_stream(iter([sse.GREETING, sse.lost_event(generation, UnknownGeneration())]))
     if after > known.top:
         message = f"Last-Event-ID names entry {after}, but the log has only {known.top} of this generation"
         lost = EntriesLost(message, param="Last-Event-ID")

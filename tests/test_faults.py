@@ -55,6 +55,17 @@ def full_disk(stack):
         process.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
 
 
+@contextmanager
+def out_of_memory(stack):
+    """Valkey can store nothing more."""
+    client = valkey.Valkey.from_url(stack.settings.log_url)
+    before = client.config_get("maxmemory")["maxmemory"]
+    client.config_set("maxmemory", 1)
+    yield
+    client.config_set("maxmemory", before)
+    client.close()
+
+
 # Valkey.
 
 
@@ -81,36 +92,28 @@ def test_valkey_is_paused_for_longer_than_a_lease(own_stack, gate):
 def test_valkey_is_out_of_memory_for_a_while(own_stack, gate):
     stack = own_stack(EVERSTREAM_LEASE_S="10").start()
     generation = stack.submit(texts=["a", "b", "c"], hold_before=2, gate=gate.path)
-    client = valkey.Valkey.from_url(stack.settings.log_url)
-    before = client.config_get("maxmemory")["maxmemory"]
     with connect(stack.events_url(generation)) as stream:
         stream.read(until=lambda seen: len(seen.events) == 2)
-        client.config_set("maxmemory", 1)
-        gate.open()
-        heartbeats(stream, 2)
-        answer = requests.post(f"{stack.url}/generations", json={"texts": ["c"]}, timeout=30)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "log_unavailable")
-        client.config_set("maxmemory", before)
+        with out_of_memory(stack):
+            gate.open()
+            heartbeats(stream, 2)
+            answer = requests.post(f"{stack.url}/generations", json={"texts": ["c"]}, timeout=30)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "log_unavailable")
         assert_whole(stream.read().events)
     assert text_of(stream.events) == "abc"
-    client.close()
 
 
 def test_valkey_is_out_of_memory_for_good(own_stack, gate):
     """Then each generation that has something to say is given an end, so that nobody waits for ever."""
     stack = own_stack(EVERSTREAM_LEASE_S="0.5").start()
     generation = stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
-    client = valkey.Valkey.from_url(stack.settings.log_url)
-    before = client.config_get("maxmemory")["maxmemory"]
     with connect(stack.events_url(generation)) as stream:
         stream.read(until=lambda seen: len(seen.events) == 2)
-        client.config_set("maxmemory", 1)
-        gate.open()
-        stream.read()
+        with out_of_memory(stack):
+            gate.open()
+            stream.read()
         assert stream.events[-1].json["code"] == "log_full"
         assert_whole(stream.events)
-    client.config_set("maxmemory", before)
-    client.close()
     assert text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c"
 
 
