@@ -30,7 +30,7 @@ class Writer:
     ) -> None:
         self.generation = generation
         self.closed = False
-        self.bytes = 0
+        self.size_bytes = 0
         """Of all entries so far, the ones that wait included."""
         self.finished = asyncio.Event()
         """Set when the terminal entry is in the log, or this writer was closed."""
@@ -38,7 +38,7 @@ class Writer:
         self.has_room.set()
         self._on_refused = on_refused
         self._next_n = next_n
-        self._gathered: list[tuple[str, str]] = []
+        self._gathered: list[tuple[bytes, bytes]] = []
         self._gathered_bytes = 0
         self._final = ""
         self._mark = mark
@@ -47,7 +47,7 @@ class Writer:
     def ended(self) -> bool:
         return self._final != ""
 
-    def put(self, entry: str, resume: str = "") -> None:
+    def put(self, entry: bytes, resume: bytes = b"") -> None:
         """One encoded entry of model output; `resume` is what the model needs to go on. After the end: nothing."""
         if not self.ended:
             self._gather(entry, resume)
@@ -56,7 +56,7 @@ class Writer:
         """The terminal entry: it shares the append of what was put without a wait before it. The first end counts."""
         if not self.ended:
             self._final = state
-            self._gather(log.encode_entry(state, data), "")
+            self._gather(log.encode_entry(state, data), b"")
 
     def close(self) -> None:
         """Append nothing more: the generation is another engine's."""
@@ -64,10 +64,10 @@ class Writer:
         self.finished.set()
         self.has_room.set()
 
-    def _gather(self, entry: str, resume: str) -> None:
+    def _gather(self, entry: bytes, resume: bytes) -> None:
         self._gathered.append((entry, resume))
         self._gathered_bytes += len(entry) + len(resume)
-        self.bytes += len(entry) + len(resume)
+        self.size_bytes += len(entry) + len(resume)
         if self._gathered_bytes > HIGH_WATER_BYTES:
             self.has_room.clear()
         self._mark(self)
@@ -135,7 +135,7 @@ class Appender:
     async def _give_up(self, batches: Sequence[Batch]) -> set[str]:
         """End these generations, for want of memory: they count as refused, so that the model's work is broken off."""
         end = log.encode_entry("failed", {"code": "log_full", "message": "the log (Valkey) is out of memory"})
-        ends = [Batch(batch.generation, batch.first, [(end, "")], "failed") for batch in batches]
+        ends = [Batch(batch.generation, batch.first, [(end, b"")], "failed") for batch in batches]
         logger.error("Valkey is out of memory: %d generations are given up", len(batches))
         await until_answered(lambda: self._log.append(ends, though_full=True), "the end of generations")
         return {batch.generation for batch in batches}

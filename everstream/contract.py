@@ -39,7 +39,7 @@ class Sink(Protocol):
 
     has_room: asyncio.Event
 
-    def put(self, entry: str, resume: str = "") -> None: ...
+    def put(self, entry: bytes, resume: bytes = b"") -> None: ...
 
     def end(self, state: str, data: object) -> None: ...
 
@@ -91,7 +91,7 @@ class StreamOutputHandler:
         entry = log.encode_entry(log.TOKEN, output)
         if len(entry) > self._max_output_bytes:
             raise ValueError(f"an output has {len(entry)} bytes of JSON; at most {self._max_output_bytes} are allowed")
-        self._call(self._sink.put, entry, "" if resume is None else log.encode_json(resume))
+        self._call(self._sink.put, entry, b"" if resume is None else log.encode_json(resume))
 
     async def drain(self) -> None:
         """Wait while much of what was sent is still on its way into the log, as asyncio's StreamWriter does."""

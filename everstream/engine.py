@@ -151,7 +151,7 @@ class Engine:
 
     def _shed(self) -> None:
         """The log is full of running generations: end the largest, so that the others can go on."""
-        if largest := max(self._running.values(), key=lambda each: each.bytes, default=None):
+        if largest := max(self._running.values(), key=lambda each: each.size_bytes, default=None):
             message = "the log is full, and this is the engine's largest generation"
             largest.break_off("failed", {"code": "log_full", "message": message})
 

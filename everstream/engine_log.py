@@ -47,7 +47,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     generation: str
     first: int
-    entries: Sequence[tuple[str, str]]
+    entries: Sequence[tuple[bytes, bytes]]
     final: str = ""
 
 
@@ -162,7 +162,7 @@ class EngineLog:
         `though_full`: Valkey is to take it although it is at its `maxmemory`.
         """
         append = self._append_though_full if though_full else self._append
-        arguments: list[str | int] = [self._keys.ns, self._settings.retention_s]
+        arguments: list[str | bytes | int] = [self._keys.ns, self._settings.retention_s]
         for batch in batches:
             arguments += [batch.generation, batch.first, batch.final, len(batch.entries)]
             for entry, resume in batch.entries:

@@ -171,12 +171,12 @@ _pair_decoder = msgspec.json.Decoder(_Pair)
 _live_decoder = msgspec.json.Decoder(list[tuple[str, int, list[_Pair]]])
 
 
-def encode_json(value: Any) -> str:
+def encode_json(value: Any) -> bytes:
     """Compact JSON, without line breaks."""
-    return msgspec.json.encode(value).decode()
+    return msgspec.json.encode(value)
 
 
-def encode_entry(event: str, data: Any) -> str:
+def encode_entry(event: str, data: Any) -> bytes:
     """`["", {"text": " The"}]`: as it stands in the log and travels live."""
     return encode_json((event, data))
 

@@ -77,8 +77,8 @@ class Running:
         return self._writer is not None and self._writer.ended
 
     @property
-    def bytes(self) -> int:
-        return self._writer.bytes if self._writer else 0
+    def size_bytes(self) -> int:
+        return self._writer.size_bytes if self._writer else 0
 
     def break_off(self, state: str, data: dict[str, Any]) -> None:
         """Stop the model's work and end the generation with this terminal entry. The first end counts."""
@@ -154,7 +154,7 @@ class Running:
 
     def _open_writer(self, history: list[log.Entry]) -> Writer:
         writer = self._means.appender.writer(self.claim.generation, len(history) + 1, self._on_refused)
-        writer.bytes = sum(len(entry.data) + len(entry.resume) for entry in history)
+        writer.size_bytes = sum(len(entry.data) + len(entry.resume) for entry in history)
         self.has_room = writer.has_room
         return writer
 
@@ -189,13 +189,13 @@ class Running:
             self._writer.end(state, data)
             await self._writer.finished.wait()
 
-    def put(self, entry: str, resume: str = "") -> None:
+    def put(self, entry: bytes, resume: bytes = b"") -> None:
         """The model's output, encoded."""
         assert self._writer is not None
         self._leave_trial()
         self._writer.put(entry, resume)
         limit = self._means.settings.max_generation_bytes
-        if self._writer.bytes > limit:
+        if self._writer.size_bytes > limit:
             message = f"the outputs have more than {limit} bytes (EVERSTREAM_MAX_GENERATION_BYTES)"
             self.break_off("failed", {"code": "output_too_large", "message": message})
 

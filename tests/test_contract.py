@@ -146,6 +146,13 @@ class SendingMuch:
         stream_output_handler.send_streamed_output({"text": "x" * 100})
 
 
+class SendingManyBytes:
+    """Few characters, of four bytes each."""
+
+    def infer(self, inputs, stream_output_handler):
+        stream_output_handler.send_streamed_output({"text": "🙂" * 30})
+
+
 class SendingWhatIsNoJson:
     def infer(self, inputs, stream_output_handler):
         stream_output_handler.send_streamed_output({"text": object()})
@@ -189,6 +196,7 @@ def test_a_model_waits_for_a_log_that_is_slow(model):
         (SendingAfterTheEnd(), RuntimeError),
         (SendingText(), TypeError),
         (SendingMuch(), ValueError),
+        (SendingManyBytes(), ValueError),
         (SendingWhatIsNoJson(), TypeError),
     ],
 )

@@ -13,7 +13,7 @@ GENERATION = "0123456789abcdef" * 2
 
 @given(st.lists(st.text(), min_size=1), st.integers(1, 50))
 def test_any_text_survives_any_chunking(texts, size):
-    entries = [log.Entry(n, "", log.encode_json({"text": text}).encode()) for n, text in enumerate(texts, 1)]
+    entries = [log.Entry(n, "", log.encode_json({"text": text})) for n, text in enumerate(texts, 1)]
     wire = b"".join(sse.entry_event(GENERATION, entry) for entry in entries)
     decoder = Decoder()
     events = [event for at in range(0, len(wire), size) for event in decoder.feed(wire[at : at + size])]
@@ -24,9 +24,9 @@ def test_any_text_survives_any_chunking(texts, size):
 @given(st.text(), st.text(), st.text())
 def test_an_entry_survives_the_log_and_the_channel(text, event, resume):
     encoded = log.encode_entry(event, {"text": text})
-    assert "\n" not in encoded
-    from_log = log.decode_entry(7, encoded.encode(), resume.encode())
-    ((_, (from_channel,)),) = log.decode_live(f'[["{GENERATION}",7,[{encoded}]]]'.encode())
+    assert b"\n" not in encoded
+    from_log = log.decode_entry(7, encoded, resume.encode())
+    ((_, (from_channel,)),) = log.decode_live(f'[["{GENERATION}",7,[{encoded.decode()}]]]'.encode())
     assert (from_log.n, from_log.event, from_log.data) == (7, event, from_channel.data)
     assert from_log.resume == resume.encode()
 
