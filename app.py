@@ -15,13 +15,16 @@ from typing import Any, NoReturn
 
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine import EngineCoreRequest, FinishReason
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 
 from everstream import demo_model
 from everstream.contract import StreamOutputHandler
@@ -30,7 +33,7 @@ from everstream.settings import Settings, SettingsError, load_settings
 from input_schema import parse_messages
 
 DEFAULT_MAX_TOKENS = 1024
-SAMPLING_INPUTS = ("temperature", "top_p", "top_k", "seed")
+SAMPLING_INPUTS = ("temperature", "top_p", "top_k", "seed", "ignore_eos")
 # What a model's generation_config.json may suggest. Presence and frequency penalties are left out: they count the
 # answer's tokens alone, and after an engine's death the first of those are part of vLLM's prompt.
 SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -48,6 +51,8 @@ class InferlessPythonModel:
         self.max_model_len: int = self.llm.model_config.max_model_len
         # Asked for by the first request otherwise, which would wait for ever for a process that died meanwhile.
         await self.llm.get_supported_tasks()
+        self.answers: dict[str, Answer] = {}
+        self.llm.output_processor.add_request = self._add_request  # type: ignore[method-assign]
         suggested = self.llm.model_config.get_diff_sampling_param()
         self.sampling_defaults = {name: suggested[name] for name in SAMPLING_DEFAULTS if name in suggested}
 
@@ -65,16 +70,33 @@ class InferlessPythonModel:
             raise
 
     async def _generate(self, prompt: list[int], answer: "Answer") -> None:
-        outputs = self.llm.generate(tokens_input(prompt + answer.token_ids), answer.sampling(), secrets.token_hex(16))
-        async for output in outputs:
-            completion = output.outputs[0]
-            if completion.finish_reason in NOT_OURS:
-                raise EngineGenerateError(f"vLLM ended the request: {completion.finish_reason}")
-            if answer.take(list(completion.token_ids), completion.finish_reason):
-                # Closing the generator makes vLLM abort what is left of the request.
-                await outputs.aclose()
-                return
-            await answer.drain()
+        """As `AsyncLLM.generate` does, but the tokens go to `answer` as vLLM hears them, and what comes here is the end.
+
+        To wake a task for each token costs more than all that is done with it.
+        """
+        request_id = secrets.token_hex(16)
+        self.answers[request_id] = answer
+        try:
+            outputs = await self.llm.add_request(request_id, tokens_input(prompt + answer.token_ids), answer.sampling())
+            last = await outputs.get()
+            finish_reason = last.outputs[0].finish_reason
+            if finish_reason in NOT_OURS:
+                raise EngineGenerateError(f"vLLM ended the request: {finish_reason}")
+        except EngineDeadError:
+            raise
+        except BaseException as error:
+            await self.llm.abort(request_id)
+            if isinstance(error, (VLLMClientError, asyncio.CancelledError)) or error is answer.refusal:
+                raise
+            raise EngineGenerateError(str(error)) from error
+        finally:
+            self.answers.pop(request_id, None)
+
+    def _add_request(self, request: EngineCoreRequest, *more: Any) -> None:
+        """In place of vLLM's own: called for each new request, before vLLM's engine hears of it."""
+        processor = self.llm.output_processor
+        OutputProcessor.add_request(processor, request, *more)
+        self.answers.pop(request.external_req_id).attach(processor.request_states[request.request_id])
 
     async def _raise_if_dying(self, error: EngineGenerateError) -> None:
         """A request may fail because one of vLLM's processes is gone, which vLLM notices a little later."""
@@ -102,12 +124,15 @@ class InferlessPythonModel:
 
     def prompt_tokens(self, inputs: dict[str, Any]) -> list[int]:
         """The chat template applied and tokenized. Raises InvalidInput where no room is left for an answer."""
-        tokens: list[int] = self.tokenizer.apply_chat_template(
-            as_messages(inputs), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        if inputs.get("raw"):
+            tokens: list[int] = self.tokenizer.encode(inputs["prompt"])
+        else:
+            tokens = self.tokenizer.apply_chat_template(
+                as_messages(inputs), add_generation_prompt=True, tokenize=True, return_dict=False
+            )
         if len(tokens) >= self.max_model_len:
             raise InvalidInput(
-                f"the prompt has {len(tokens)} tokens with its chat template; "
+                f"the prompt has {len(tokens)} tokens{'' if inputs.get('raw') else ' with its chat template'}; "
                 f"the model's context is {self.max_model_len}, and at least one must be left for the answer",
                 param="messages" if "messages" in inputs else "prompt",
                 code="context_length_exceeded",
@@ -122,11 +147,15 @@ class Answer:
         self, model: InferlessPythonModel, prompt: list[int], inputs: dict[str, Any], handler: StreamOutputHandler
     ) -> None:
         self.token_ids: list[int] = []
+        """What was delivered before this engine had it."""
+        self.refusal: Exception | None = None
+        """Why the handler took no more."""
         self._sampling_defaults = model.sampling_defaults
         self._prompt_tokens = len(prompt)
         self._inputs = inputs
         self._handler = handler
         self._unsent: list[int] = []
+        self._send_at = 1
         self._max_tokens = min(inputs.get("max_tokens", DEFAULT_MAX_TOKENS), model.max_model_len - len(prompt))
         text_params = SamplingParams(stop=inputs.get("stop"))
         # The detokenizer reads these fields of vLLM's EngineCoreRequest, and no other, from 0.26 to 0.33.
@@ -145,10 +174,30 @@ class Answer:
             raise RuntimeError("the log's tokens do not give the log's text: was the model or vLLM changed?")
         if len(self.token_ids) < self._max_tokens:
             return False
-        return self.take([], "length")
+        self._take([], "length")
+        return True
 
-    async def drain(self) -> None:
-        await self._handler.drain()
+    def attach(self, request: RequestState) -> None:
+        """Stand where vLLM makes an output of tokens; only the last one is made, for who waits for the end.
+
+        vLLM gives the detokenizer each token first, and ends the request where that finds a stop string.
+        """
+        request.detokenizer = self._detokenizer
+        make_output = request.make_request_output
+
+        def take(tokens: list[int], pooled: None, finish_reason: FinishReason | None, *more: Any, **others: Any) -> Any:
+            reason = None if finish_reason is None else str(finish_reason)
+            if reason not in NOT_OURS and self.refusal is None:
+                try:
+                    self._take(tokens, reason)
+                except Exception as error:
+                    # One answer's trouble; raised here it would be everyone's.
+                    self.refusal = error
+                    request.queue.put(error)
+                self._send_at = request.stream_interval
+            return None if reason is None else make_output(tokens, pooled, finish_reason, *more, **others)
+
+        request.make_request_output = take  # type: ignore[method-assign]
 
     def sampling(self) -> SamplingParams:
         """What vLLM is to do from here on."""
@@ -160,21 +209,18 @@ class Answer:
             output_kind=RequestOutputKind.DELTA,
         )
 
-    def take(self, token_ids: list[int], finish_reason: str | None) -> bool:
-        """New tokens: send the text that is whole. True if the answer has ended."""
-        stop_string = self._detokenizer.update(token_ids, finish_reason == "stop")
-        finish_reason = "stop" if stop_string else finish_reason
-        self.token_ids += token_ids
-        self._unsent += token_ids
+    def _take(self, tokens: list[int], finish_reason: str | None) -> None:
+        """New tokens, which the detokenizer has: send the text that is whole."""
+        self._unsent += tokens
+        if finish_reason is None and (len(self._unsent) < self._send_at or not self._handler.has_room):
+            return
         text = self._detokenizer.get_next_output_text(finish_reason is not None, True)
         # Tokens without text yet (half a character, perhaps a stop string) wait for the entry that shows them.
         if text:
             self._handler.send_streamed_output({"text": text}, resume=self._unsent)
             self._unsent = []
-        if finish_reason is None:
-            return False
-        self._handler.finalise_streamed_output(finish_reason, self._usage())
-        return True
+        if finish_reason is not None:
+            self._handler.finalise_streamed_output(finish_reason, self._usage())
 
     def _usage(self) -> dict[str, int]:
         completion = self._detokenizer.num_output_tokens()

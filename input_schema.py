@@ -1,5 +1,6 @@
 """What the chat model of `app.py` takes, in the words of the Inferless contract.
 
+`raw` gives the model the prompt as it stands, without the chat template; `ignore_eos` has it go on to `max_tokens`.
 `minimum`, `maximum`, `min_length`, `max_length`, `max_items` and `format` are additions of ours to the contract's
 `datatype`, `required`, `shape` and `example`. The web process checks requests against this before anything starts.
 """
@@ -26,6 +27,7 @@ INPUT_SCHEMA: dict[str, dict[str, Any]] = {
         "example": ['[{"role": "user", "content": "Why is the sky blue?"}]'],
         "format": "json",
     },
+    "raw": {"datatype": "BOOL", "required": False, "shape": [1], "example": [False]},
     "system": {"datatype": "STRING", "required": False, "shape": [1], "example": ["You are terse."]},
     "max_tokens": {
         "datatype": "INT32",
@@ -67,6 +69,7 @@ INPUT_SCHEMA: dict[str, dict[str, Any]] = {
         "minimum": 0,
         "maximum": 2**63 - 1,
     },
+    "ignore_eos": {"datatype": "BOOL", "required": False, "shape": [1], "example": [False]},
     "stop": {
         "datatype": "STRING",
         "required": False,
@@ -87,12 +90,16 @@ def check_inputs(inputs: dict[str, Any]) -> None:
     if "prompt" in inputs and "messages" in inputs:
         raise InvalidInput("give either prompt or messages, not both", param="messages")
     if "messages" in inputs:
+        if inputs.get("raw"):
+            raise InvalidInput("raw goes with prompt; messages always have the chat template", param="raw")
         if "system" in inputs:
             raise InvalidInput("system goes with prompt; put a system message into messages", param="system")
         parse_messages(inputs["messages"])
+    elif "system" in inputs and inputs.get("raw"):
+        raise InvalidInput("system has no place in a raw prompt", param="system")
     elif "prompt" not in inputs:
         raise InvalidInput("prompt is missing: give prompt (one user turn) or messages (JSON)", param="prompt")
-    elif not inputs["prompt"].strip():
+    elif not (inputs["prompt"] if inputs.get("raw") else inputs["prompt"].strip()):
         raise InvalidInput("prompt is empty", param="prompt")
 
 

@@ -8,6 +8,8 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from everstream import demo_model
@@ -20,20 +22,26 @@ WEIGHTS_SEED = 20
 
 
 def build(settings: Settings) -> Path:
-    """Build the folder unless it is there. It appears by one rename, so a killed build leaves nothing half done."""
-    target = settings.cache_path / f"tiny-random-llama-v{VERSION}"
+    """Build the folder unless it is there."""
+    demo = demo_model.build(settings)
+    return build_once(settings.cache_path / f"tiny-random-llama-v{VERSION}", partial(_make, demo))
+
+
+def build_once(target: Path, make: Callable[[Path], None]) -> Path:
+    """Have `make` fill a folder unless it is there. It appears by one rename, so a killed build leaves no half of it."""
     if target.is_dir():
         return target
-    demo = demo_model.build(settings)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with tempfile.TemporaryDirectory(prefix=f"{target.name}.building-", dir=target.parent) as work:
             if not target.is_dir():
-                _make(demo, Path(work) / "model").rename(target)
+                make(Path(work) / "model")
+                (Path(work) / "model").rename(target)
     return target
 
 
-def _make(demo: Path, folder: Path) -> Path:
+def _make(demo: Path, folder: Path) -> None:
     # Imported here, as they take seconds and the folder is there already at every start but the first.
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
@@ -56,4 +64,3 @@ def _make(demo: Path, folder: Path) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     for name in TOKENIZER_FILES:
         shutil.copy(demo / name, folder)
-    return folder

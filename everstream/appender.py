@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 OUT_OF_MEMORY_LEASES = 3
 """A Valkey that has no memory for so many times `lease_s` is made to take an end of each generation that waits."""
+ENTRY_BYTES = 32
+"""Roughly what Valkey needs for an entry beside its bytes."""
 HIGH_WATER_BYTES = 1 << 20
 """Of one generation, waiting to be appended: from here on a model that can wait is made to."""
 
@@ -32,12 +34,13 @@ class Writer:
         self.closed = False
         self.size_bytes = 0
         """Of all entries so far, the ones that wait included."""
+        self.count = next_n - 1
+        """Of all entries so far."""
         self.finished = asyncio.Event()
         """Set when the terminal entry is in the log, or this writer was closed."""
         self.has_room = asyncio.Event()
         self.has_room.set()
         self._on_refused = on_refused
-        self._next_n = next_n
         self._gathered: list[tuple[bytes, bytes]] = []
         self._gathered_bytes = 0
         self._final = ""
@@ -46,6 +49,11 @@ class Writer:
     @property
     def ended(self) -> bool:
         return self._final != ""
+
+    @property
+    def log_bytes(self) -> int:
+        """About what the entries take in the log."""
+        return self.size_bytes + self.count * ENTRY_BYTES
 
     def put(self, entry: bytes, resume: bytes = b"") -> None:
         """One encoded entry of model output; `resume` is what the model needs to go on. After the end: nothing."""
@@ -65,9 +73,11 @@ class Writer:
         self.has_room.set()
 
     def _gather(self, entry: bytes, resume: bytes) -> None:
+        size = len(entry) + len(resume)
         self._gathered.append((entry, resume))
-        self._gathered_bytes += len(entry) + len(resume)
-        self.size_bytes += len(entry) + len(resume)
+        self._gathered_bytes += size
+        self.size_bytes += size
+        self.count += 1
         if self._gathered_bytes > HIGH_WATER_BYTES:
             self.has_room.clear()
         self._mark(self)
@@ -75,8 +85,7 @@ class Writer:
     def take(self) -> Batch:
         """What gathered, to be appended next."""
         entries, self._gathered, self._gathered_bytes = self._gathered, [], 0
-        first, self._next_n = self._next_n, self._next_n + len(entries)
-        return Batch(self.generation, first, entries, self._final)
+        return Batch(self.generation, self.count - len(entries) + 1, entries, self._final, self.log_bytes)
 
     def settle(self, *, refused: bool) -> None:
         """What `take` returned was answered."""

@@ -12,6 +12,7 @@ Called by `engine`; `load_schema` by `inputs` too, in the web process, so nothin
 import asyncio
 import importlib.util
 import inspect
+import math
 import sys
 import threading
 import traceback
@@ -44,8 +45,15 @@ class Sink(Protocol):
     def end(self, state: str, data: object) -> None: ...
 
 
+_TEXT_BEFORE, _TEXT_AFTER = log.encode_entry(log.TOKEN, {"text": "\n"}).split(b"\\n")
+
+
 class StreamOutputHandler:
-    """What a model streams through. Its methods may be called from any thread."""
+    """What a model streams through. Its methods may be called from any thread.
+
+    With `flush_ms` above 0, outputs that come within that time of one another are one entry, where they can be joined: the
+    output is `{"text": str}` and its `resume` a list. The first one never waits.
+    """
 
     def __init__(
         self,
@@ -53,15 +61,19 @@ class StreamOutputHandler:
         delivered: list[dict[str, Any]],
         resume_states: list[Any],
         max_output_bytes: int,
+        flush_ms: int = 0,
     ) -> None:
         self.resume_states = resume_states
-        """Beside each of `delivered`: what the model gave as `resume`, or None."""
+        """Beside each of `delivered`: what the model gave as `resume`, or None; lists are joined where outputs were."""
         self.finalised = False
         self.stopped = False
         self._delivered = delivered
         self._to_skip = len(delivered)
         self._sink = sink
         self._max_output_bytes = max_output_bytes
+        self._flush_s = flush_ms / 1000
+        self._flushed_at = -math.inf
+        self._held = _Held()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
@@ -78,6 +90,7 @@ class StreamOutputHandler:
     def send_streamed_output(self, output: dict[str, Any], resume: Any = None) -> None:
         """One output for the readers; `resume` (JSON) is for the model alone, should it have to go on from here.
 
+        A list as `resume` says that the output may be joined with its neighbours, and the lists with it.
         Called from a thread it waits while the log is slow to take what was sent; in an async `infer` `drain` does.
         """
         if not isinstance(output, dict):
@@ -91,7 +104,37 @@ class StreamOutputHandler:
         entry = log.encode_entry(log.TOKEN, output)
         if len(entry) > self._max_output_bytes:
             raise ValueError(f"an output has {len(entry)} bytes of JSON; at most {self._max_output_bytes} are allowed")
-        self._call(self._sink.put, entry, b"" if resume is None else log.encode_json(resume))
+        state = b"" if resume is None else log.encode_json(resume)
+        if self._flush_s:
+            may_join = (
+                isinstance(resume, list) and resume and output.keys() == {"text"} and isinstance(output["text"], str)
+            )
+            self._call(self._put_paced, entry, state, bool(may_join))
+        else:
+            self._call(self._sink.put, entry, state)
+
+    def _put_paced(self, entry: bytes, resume: bytes, may_join: bool) -> None:
+        """Hold it if one was flushed just now; what can't be joined comes after what is held."""
+        held, due_at = self._held, self._flushed_at + self._flush_s
+        if held.entries and (not may_join or held.size_bytes + len(entry) > self._max_output_bytes):
+            self._flush()
+        if may_join and (held.entries or self._loop.time() < due_at):
+            if not held.entries:
+                held.timer = self._loop.call_at(due_at, self._flush)
+            held.add(entry, resume)
+        else:
+            self._flushed_at = self._loop.time()
+            self._sink.put(entry, resume)
+
+    def _flush(self) -> None:
+        if self._held.entries and not self.stopped:
+            self._flushed_at = self._loop.time()
+            self._sink.put(*self._held.take())
+
+    @property
+    def has_room(self) -> bool:
+        """False while much of what was sent is still on its way into the log."""
+        return self._sink.has_room.is_set()
 
     async def drain(self) -> None:
         """Wait while much of what was sent is still on its way into the log, as asyncio's StreamWriter does."""
@@ -102,7 +145,11 @@ class StreamOutputHandler:
         if self.finalised:
             return
         self.finalised = True
-        self._call(self._sink.end, "done", {"finish_reason": finish_reason, "usage": usage})
+        self._call(self._finish, "done", {"finish_reason": finish_reason, "usage": usage})
+
+    def _finish(self, state: str, data: object) -> None:
+        self._flush()
+        self._sink.end(state, data)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         if self.stopped:
@@ -115,6 +162,31 @@ class StreamOutputHandler:
     async def _call_and_drain(self, function: Callable[..., None], *arguments: Any) -> None:
         function(*arguments)
         await self.drain()
+
+
+class _Held:
+    """Outputs that wait to be one entry, as JSON, which is joined without being read again."""
+
+    __slots__ = ("entries", "resumes", "size_bytes", "timer")
+
+    def __init__(self) -> None:
+        self.entries: list[bytes] = []
+        self.resumes: list[bytes] = []
+        self.size_bytes = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+    def add(self, entry: bytes, resume: bytes) -> None:
+        self.entries.append(entry[len(_TEXT_BEFORE) : -len(_TEXT_AFTER)])
+        self.resumes.append(resume[1:-1])
+        self.size_bytes += len(entry)
+
+    def take(self) -> tuple[bytes, bytes]:
+        if self.timer is not None:
+            self.timer.cancel()
+        entry = _TEXT_BEFORE + b"".join(self.entries) + _TEXT_AFTER
+        resume = b"[" + b",".join(self.resumes) + b"]"
+        self.entries, self.resumes, self.size_bytes = [], [], 0
+        return entry, resume
 
 
 def load_model(app_dir: Path) -> Any:

@@ -40,6 +40,13 @@ class Cursor:
             self._live.append(entry)
             self._live_bytes += len(entry.data)
 
+    def skip(self, first: int, last: int) -> bool:
+        """Whether these live entries are just what follows, with nothing before them: then they count as handed out."""
+        if first != self.last + 1 or self.behind or self.reading or self._live or self._read:
+            return False
+        self.last = last
+        return True
+
     def begin_read(self) -> int:
         """The log is about to be read above the number returned. What is missed from here on sets `behind` again."""
         self.reading = True

@@ -75,7 +75,7 @@ class Engine:
 
     async def let_go(self) -> None:
         """Hand the leases back, so that another engine need not wait for their end. After `run`; a favour only."""
-        claims = [running.claim for running in self._running.values()]
+        claims = [(running.claim, running.log_bytes) for running in self._running.values()]
         for running in self._running.values():
             running.cancel()
         with suppress(*UNAVAILABLE):
@@ -113,7 +113,8 @@ class Engine:
         if getattr(self._model, "has_died", False):
             _die(EXIT_MODEL_DIED, "the model died")
         running = list(self._running.values())
-        refreshed = await self._log.refresh([each.claim for each in running], abandon=self._may_abandon())
+        claims = [(each.claim, each.log_bytes) for each in running]
+        refreshed = await self._log.refresh(claims, abandon=self._may_abandon())
         self._notice_disturbance()
         for each, verdict in zip(running, refreshed.verdicts, strict=True):
             # A job that ended while this asked is not pending any more.
@@ -151,7 +152,7 @@ class Engine:
 
     def _shed(self) -> None:
         """The log is full of running generations: end the largest, so that the others can go on."""
-        if largest := max(self._running.values(), key=lambda each: each.size_bytes, default=None):
+        if largest := max(self._running.values(), key=lambda each: each.log_bytes, default=None):
             message = "the log is full, and this is the engine's largest generation"
             largest.break_off("failed", {"code": "log_full", "message": message})
 

@@ -38,17 +38,21 @@ class Claim(msgspec.Struct, frozen=True):
 
     job_id: str
     generation: str
-    inputs: dict[str, Any]
+    job: log.Job
     taken_over: bool
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """Consecutive entries of one generation, each (entry, resume) in JSON; `final` is its state if the last ends it."""
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """Consecutive entries of one generation, each (entry, resume) in JSON; `final` is its state if the last ends it.
+
+    `log_bytes` is about what all its entries take in the log.
+    """
 
     generation: str
     first: int
     entries: Sequence[tuple[bytes, bytes]]
     final: str = ""
+    log_bytes: int = 0
 
 
 class Refreshed(msgspec.Struct, frozen=True):
@@ -59,6 +63,22 @@ class Refreshed(msgspec.Struct, frozen=True):
 
     verdicts: list[str]
     full: bool
+
+
+def _pack(batches: Sequence[Batch]) -> bytes:
+    """One argument, as the client takes microseconds for each. Text, as Valkey's MessagePack has no type for bytes."""
+    return msgspec.msgpack.encode(
+        [
+            (
+                batch.generation,
+                batch.first,
+                batch.final,
+                batch.log_bytes,
+                [part.decode() for e in batch.entries for part in e],
+            )
+            for batch in batches
+        ]
+    )
 
 
 async def until_answered(call: Callable[[], Awaitable[T]], what: str = "") -> T:
@@ -132,20 +152,23 @@ class EngineLog:
         arguments: list[Any] = [self._keys.ns, self._settings.retention_s, self._abandon_after_ms(abandon), *ends]
         reply = await self._begin(keys=[self._keys.jobs], args=[*arguments, *(part for job in jobs for part in job)])
         return [
-            Claim(job_id.decode(), generation.decode(), msgspec.json.decode(inputs), taken_over)
-            for (job_id, generation), inputs in zip(jobs, cast(list[bytes], reply), strict=True)
-            if inputs
+            Claim(job_id.decode(), generation.decode(), msgspec.json.decode(job, type=log.Job), taken_over)
+            for (job_id, generation), job in zip(jobs, cast(list[bytes], reply), strict=True)
+            if job
         ]
 
     def _abandon_after_ms(self, abandon: bool) -> int:
         return int(self._settings.abandon_after_s * 1000) if abandon else 0
 
-    async def refresh(self, claims: Sequence[Claim], *, idle_s: float = 0, abandon: bool = False) -> Refreshed:
-        """Keep the leases of these jobs; an `idle_s` as long as the lease lets them go. Sweeps the log, too."""
-        pairs = [part for claim in claims for part in (claim.job_id, claim.generation)]
+    async def refresh(
+        self, claims: Sequence[tuple[Claim, int]], *, idle_s: float = 0, abandon: bool = False
+    ) -> Refreshed:
+        """Keep the leases of these jobs, each with what its entries take in the log, in bytes; an `idle_s` as long as the
+        lease lets them go. Sweeps the log, too."""
+        jobs = [part for claim, log_bytes in claims for part in (claim.job_id, claim.generation, log_bytes)]
         bounds = [self._abandon_after_ms(abandon), self._settings.retention_s, self._settings.max_log_bytes]
         arguments: list[Any] = [self._keys.ns, self.consumer, int(idle_s * 1000), *bounds]
-        full, *verdicts = cast(list[Any], await self._refresh(keys=[self._keys.jobs], args=[*arguments, *pairs]))
+        full, *verdicts = cast(list[Any], await self._refresh(keys=[self._keys.jobs], args=[*arguments, *jobs]))
         return Refreshed([verdict.decode() for verdict in verdicts], bool(full))
 
     async def history(self, generation: str) -> list[log.Entry]:
@@ -162,12 +185,7 @@ class EngineLog:
         `though_full`: Valkey is to take it although it is at its `maxmemory`.
         """
         append = self._append_though_full if though_full else self._append
-        arguments: list[str | bytes | int] = [self._keys.ns, self._settings.retention_s]
-        for batch in batches:
-            arguments += [batch.generation, batch.first, batch.final, len(batch.entries)]
-            for entry, resume in batch.entries:
-                arguments += [entry, resume]
-        reply = await append(keys=[self._keys.jobs], args=arguments)
+        reply = await append(keys=[self._keys.jobs], args=[self._keys.ns, self._settings.retention_s, _pack(batches)])
         return {generation.decode() for generation in cast(list[bytes], reply)}
 
     async def report(self, status: log.EngineStatus) -> None:

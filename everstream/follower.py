@@ -4,8 +4,11 @@ One follower per web process: one subscription, one decode, many readers. A read
 read after its place, then goes live; a gap in the numbers sends it back to the log. Pub/sub may lose messages: a lost
 last one shows no gap, so a reader looks into the log at each heartbeat too.
 
-A stream's own greenlet never waits for Valkey: a few greenlets read for all, so that a Valkey that is slow or away
-delays no heartbeat, and readers that all come back at once do not all ask at once.
+What is heard goes straight to the sockets of readers that wait for just that (`outlet`): a token wakes no greenlet.
+Everything else goes through the reader's cursor and the stream's own greenlet.
+
+A stream's own greenlet never waits for Valkey: a few greenlets read for all, many readers at a time, so that a Valkey that
+is slow or away delays no heartbeat, and readers that all come back at once do not all ask at once.
 """
 
 import logging
@@ -23,12 +26,17 @@ from gevent.queue import Queue
 from everstream import log
 from everstream.cursor import Cursor
 from everstream.errors import EntriesLost, EverstreamError, TooManyStreams, UnknownGeneration
+from everstream.outlet import Outlet, chunk
 from everstream.settings import Settings
+from everstream.sse import Encoder
 from everstream.web_log import READ_BYTES, UNAVAILABLE, WebLog
 
 logger = logging.getLogger(__name__)
 
-READING_GREENLETS = 16
+READING_GREENLETS = 4
+READS_AT_ONCE = 64
+MAX_CHUNK_BYTES = 16 << 10
+"""What is more at a time goes through the stream's greenlet, which sends it in pieces."""
 POSITIONS_EVERY_S = 0.5
 TOUCH_EVERY_S = 1.0
 """How often it is said who is being read; more often where abandon_after_s is short."""
@@ -44,13 +52,29 @@ class Queued(NamedTuple):
 
 
 class Reader:
-    """One open stream. `error` ends it."""
+    """One open stream. `error` ends it; `outlet` takes what is heard while the stream's greenlet `waits`."""
 
-    __slots__ = ("cursor", "error", "generation", "left", "position", "told", "wake")
+    __slots__ = (
+        "cursor",
+        "encoder",
+        "error",
+        "generation",
+        "left",
+        "outlet",
+        "position",
+        "spoke_at",
+        "told",
+        "waits",
+        "wake",
+    )
 
-    def __init__(self, generation: str, after: int, bound_bytes: int) -> None:
-        self.generation = generation
+    def __init__(self, encoder: Encoder, after: int, bound_bytes: int, outlet: Outlet | None) -> None:
+        self.generation = encoder.generation
+        self.encoder = encoder
         self.cursor = Cursor(after, bound_bytes)
+        self.outlet = outlet
+        self.waits = False
+        self.spoke_at = 0.0
         self.wake = Event()
         self.left = False
         self.error: EverstreamError | None = None
@@ -61,6 +85,25 @@ class Reader:
         """End the stream: the client has gone, or the worker is told to stop."""
         self.left = True
         self.wake.set()
+
+
+class Live:
+    """What one message of the channel says of one generation; each format of it is made once, however many read it."""
+
+    __slots__ = ("_chunks", "entries", "first", "goes_straight", "last")
+
+    def __init__(self, entries: list[log.Entry]) -> None:
+        self.entries = entries
+        self.first, self.last = entries[0].n, entries[-1].n
+        self.goes_straight = not entries[-1].is_terminal and sum(len(e.data) for e in entries) < MAX_CHUNK_BYTES
+        """After a terminal entry there is more to do than to send it."""
+        self._chunks: dict[str, bytes] = {}
+
+    def chunk(self, encoder: Encoder) -> bytes:
+        made = self._chunks.get(encoder.format)
+        if made is None:
+            made = self._chunks[encoder.format] = chunk(b"".join([encoder.entry(entry) for entry in self.entries]))
+        return made
 
 
 class Follower:
@@ -116,26 +159,38 @@ class Follower:
         """Somebody looked at it, without following."""
         self._seen.add(generation)
 
-    def reader(self, generation: str, after: int) -> Reader:
-        return Reader(generation, after, self._settings.reader_queue_bytes)
+    def reader(self, encoder: Encoder, after: int, outlet: Outlet | None) -> Reader:
+        return Reader(encoder, after, self._settings.reader_queue_bytes, outlet)
 
     def follow(self, reader: Reader) -> Iterator[list[log.Entry] | Queued | None]:
         """Yield entries above the reader's start, until the terminal one; None is a heartbeat, at least every
         heartbeat_s. Ends early when the reader leaves. Raises UnknownGeneration, EntriesLost."""
-        heartbeat_s = self._settings.heartbeat_s
         with self._registered(reader):
-            silent_from = time.monotonic()
+            reader.spoke_at = time.monotonic()
             while not reader.left and not self.draining:
                 reader.wake.clear()
                 said = self._next(reader)
                 if said is None:
-                    if reader.wake.wait(max(0, silent_from + heartbeat_s - time.monotonic())):
+                    if not self._wait(reader):
                         continue
+                    # Of a message that was lost, nothing shows but the silence.
                     reader.cursor.behind = True
                 yield said
-                silent_from = time.monotonic()
+                reader.spoke_at = time.monotonic()
                 if isinstance(said, list) and said[-1].is_terminal:
                     return
+
+    def _wait(self, reader: Reader) -> bool:
+        """Wait for something to do; meanwhile what is heard may go straight to the socket. True: a heartbeat is due."""
+        due_in_s = reader.spoke_at + self._settings.heartbeat_s - time.monotonic()
+        if due_in_s <= 0:
+            return True
+        reader.waits = reader.outlet is not None
+        reader.wake.wait(due_in_s)
+        reader.waits = False
+        if reader.outlet is not None and reader.outlet.has_unsent:
+            reader.outlet.send_rest()
+        return False
 
     def _next(self, reader: Reader) -> list[log.Entry] | Queued | None:
         """What can be said now; None: nothing yet. Has the log read where the reader is behind."""
@@ -157,28 +212,36 @@ class Follower:
 
     def _read_for_ever(self) -> None:
         while True:
-            reader = self._to_read.get()
+            readers = [self._to_read.get()]
+            while len(readers) < READS_AT_ONCE and not self._to_read.empty():
+                readers.append(self._to_read.get())
             try:
-                self._read(reader)
+                self._read(readers)
             except UNAVAILABLE:
                 gevent.sleep(RETRY_S)
-                reader.cursor.end_read([], to_the_end=False)
+                for reader in readers:
+                    reader.cursor.end_read([], to_the_end=False)
             except Exception:
-                logger.exception("generation %s can't be read", reader.generation[:8])
-                reader.error = EverstreamError("the log can't be read; the server's log has the details")
-            reader.wake.set()
+                logger.exception(
+                    "generations can't be read: %s", ", ".join(reader.generation[:8] for reader in readers)
+                )
+                for reader in readers:
+                    reader.error = EverstreamError("the log can't be read; the server's log has the details")
+            for reader in readers:
+                reader.wake.set()
 
-    def _read(self, reader: Reader) -> None:
-        cursor = reader.cursor
-        page = self._log.read(reader.generation, cursor.begin_read(), READ_BYTES)
-        if page is None:
-            reader.error = UnknownGeneration()
-        elif page.top < cursor.last:
-            reader.error = EntriesLost(
-                f"the log has {page.top} entries of this generation, of which {cursor.last} were sent"
-            )
-        entries = page.entries if page else []
-        cursor.end_read(entries, to_the_end=page is None or not entries or entries[-1].n == page.top)
+    def _read(self, readers: list[Reader]) -> None:
+        places = [(reader.generation, reader.cursor.begin_read()) for reader in readers]
+        for reader, page in zip(readers, self._log.read(places, READ_BYTES), strict=True):
+            if page is None:
+                reader.error = UnknownGeneration()
+            elif page.top < reader.cursor.last:
+                reader.error = EntriesLost(
+                    f"the log has {page.top} entries of this generation, of which {reader.cursor.last} were sent"
+                )
+            entries = page.entries if page else []
+            last = entries[-1].n if entries else reader.cursor.last
+            reader.cursor.end_read(entries, to_the_end=page is None or last >= page.top)
 
     @contextmanager
     def _registered(self, reader: Reader) -> Iterator[None]:
@@ -201,11 +264,14 @@ class Follower:
         """Hand what is appended to the readers, for as long as the process lives."""
         while True:
             try:
-                for batch in self._log.subscribe():
-                    if not batch:
+                for heard in self._log.subscribe():
+                    if not heard:
                         self._all_behind()
-                    for generation, entries in batch:
-                        self._dispatch(generation, entries)
+                    for generation, first, pairs in heard:
+                        if readers := self._readers.get(generation):
+                            self._dispatch(readers, Live(log.decode_pairs(first, pairs)))
+                    # A read that finds data waiting does not yield: while much is said, nobody else would run.
+                    gevent.sleep(0)
             except UNAVAILABLE as error:
                 logger.warning("the subscription was cut, trying again: %s", error)
             except Exception:
@@ -214,11 +280,27 @@ class Follower:
             # Not all processes at once, after a restart of Valkey.
             gevent.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
 
-    def _dispatch(self, generation: str, entries: list[log.Entry]) -> None:
-        for reader in self._readers.get(generation, ()):
-            for entry in entries:
+    def _dispatch(self, readers: set[Reader], live: Live) -> None:
+        for reader in readers:
+            if reader.waits and live.goes_straight and reader.outlet is not None:
+                chunk = live.chunk(reader.encoder)
+                if reader.cursor.skip(live.first, live.last):
+                    self._send(reader, reader.outlet, chunk)
+                    continue
+            for entry in live.entries:
                 reader.cursor.offer(entry)
             reader.wake.set()
+
+    def _send(self, reader: Reader, outlet: Outlet, chunk: bytes) -> None:
+        self._queued.discard(reader)
+        reader.spoke_at = time.monotonic()
+        try:
+            if outlet.send(chunk):
+                return
+        except OSError:
+            reader.left = True
+        reader.waits = False
+        reader.wake.set()
 
     def _all_behind(self) -> None:
         """What was said before the subscription stood was not heard."""

@@ -5,7 +5,8 @@
 Keys, all with one hash tag so that a cluster keeps them in one slot:
 
     {ns}:jobs        stream with the consumer group `engines`: the queue. A claimed job is a pending entry: the lease.
-    {ns}:gen:<id>    hash: state (open, or how it ended), model, job_id, request_key, stop; inputs while it is open
+    {ns}:gen:<id>    hash: state (open, or how it ended), model, job_id, request_key, stop; entries_bytes; `Job`
+                     while it is open
     {ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see, `resume` what the model
                      needs to go on after an engine's death.
     {ns}:read        sorted set: when each open generation was last read, by the server's clock, in ms
@@ -58,17 +59,13 @@ GAUGES = {
 """What is measured for operations, now."""
 
 
-class Entry(msgspec.Struct):
-    """Entry n of a generation, counted from 1. `data` and `resume` are JSON.
-
-    `frame` is the entry as `sse` encodes it, kept because one entry goes to many readers.
-    """
+class Entry(msgspec.Struct, gc=False):
+    """Entry n of a generation, counted from 1. `data` and `resume` are JSON."""
 
     n: int
     event: str
     data: bytes
     resume: bytes = b""
-    frame: bytes = b""
 
     @property
     def is_terminal(self) -> bool:
@@ -82,13 +79,24 @@ class Page(msgspec.Struct, frozen=True):
     top: int
 
 
+class Job(msgspec.Struct, frozen=True):
+    """What an engine is to do. `flush_ms`: outputs that come within so many milliseconds are one entry."""
+
+    inputs: dict[str, Any]
+    flush_ms: int = 0
+
+
 class Generation(msgspec.Struct, frozen=True):
-    """A generation as the log knows it. `state`: open, done, cancelled, failed. `top` is its last entry's n."""
+    """A generation as the log knows it. `state`: open, done, cancelled, failed. `top` is its last entry's n.
+
+    `created` is when it was queued, in Unix seconds.
+    """
 
     id: str
     state: str
     model: str
     top: int
+    created: int = 0
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
@@ -168,7 +176,8 @@ def keepalive(url: str) -> dict[str, Any]:
 
 _Pair = tuple[str, msgspec.Raw]
 _pair_decoder = msgspec.json.Decoder(_Pair)
-_live_decoder = msgspec.json.Decoder(list[tuple[str, int, list[_Pair]]])
+_pairs_decoder = msgspec.json.Decoder(list[_Pair])
+_live_decoder = msgspec.json.Decoder(list[tuple[str, int, msgspec.Raw]])
 
 
 def encode_json(value: Any) -> bytes:
@@ -187,9 +196,14 @@ def decode_entry(n: int, entry: bytes, resume: bytes = b"") -> Entry:
     return Entry(n, event, bytes(data), resume)
 
 
-def decode_live(message: bytes) -> list[tuple[str, list[Entry]]]:
-    """From one message of the live channel: what was appended, by generation."""
-    return [
-        (generation, [Entry(first + i, event, bytes(data)) for i, (event, data) in enumerate(pairs)])
-        for generation, first, pairs in _live_decoder.decode(message)
-    ]
+def decode_live(message: bytes) -> list[tuple[str, int, msgspec.Raw]]:
+    """From one message of the live channel: what was appended, as generation, first n, and what `decode_pairs` takes.
+
+    In two steps, as a process has readers for some of the generations only.
+    """
+    return _live_decoder.decode(message)
+
+
+def decode_pairs(first: int, pairs: msgspec.Raw) -> list[Entry]:
+    """The entries of one generation in a live message."""
+    return [Entry(first + i, event, bytes(data)) for i, (event, data) in enumerate(_pairs_decoder.decode(pairs))]

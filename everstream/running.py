@@ -77,8 +77,9 @@ class Running:
         return self._writer is not None and self._writer.ended
 
     @property
-    def size_bytes(self) -> int:
-        return self._writer.size_bytes if self._writer else 0
+    def log_bytes(self) -> int:
+        """About what its entries take in the log; 0: not known yet."""
+        return self._writer.log_bytes if self._writer else 0
 
     def break_off(self, state: str, data: dict[str, Any]) -> None:
         """Stop the model's work and end the generation with this terminal entry. The first end counts."""
@@ -169,9 +170,10 @@ class Running:
             delivered=[msgspec.json.decode(entry.data) for entry in delivered],
             resume_states=[msgspec.json.decode(entry.resume) if entry.resume else None for entry in delivered],
             max_output_bytes=self._means.settings.max_output_bytes,
+            flush_ms=self.claim.job.flush_ms,
         )
         try:
-            await contract.infer(self._means.model, self.claim.inputs, self._handler)
+            await contract.infer(self._means.model, self.claim.job.inputs, self._handler)
         except ModelDied:
             raise
         except EverstreamError as error:

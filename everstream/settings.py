@@ -24,6 +24,7 @@ PLAIN_NAMES = {
     "workers": "WEB_CONCURRENCY",
 }
 DEMO_MODEL = "smollm2-135m-instruct"
+MAX_FLUSH_MS = 1000
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -60,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     abandon_after_s: Annotated[float, Meta(ge=1, le=604_800)] = 60.0
     send_timeout_s: Annotated[float, Meta(ge=0.5, le=3600)] = 30.0
     retry_ms: Annotated[int, Meta(ge=10, le=600_000)] = 1000
+    flush_ms: Annotated[int, Meta(ge=0, le=MAX_FLUSH_MS)] = 0
     reader_queue_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 256 << 10
     fsync: Annotated[str, Meta(pattern="^(always|everysec)$")] = "always"
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"

@@ -1,11 +1,11 @@
-"""The encoder of Server-Sent Events (WHATWG HTML, section 9.2). Pure: entries in, bytes out.
+"""The encoder of Server-Sent Events (WHATWG HTML, section 9.2). Pure: entries in, bytes out. `openai` has another format.
 
 All data is JSON, which has no line breaks, so each event has one `data` line and text survives to the letter. Event
 ids are `<generation>.<n>`; only `[0-9a-z.]` gets into an `id` line.
 """
 
 import re
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -34,24 +34,47 @@ def event(name: str, data: bytes, event_id: str = "") -> bytes:
     return b"\n".join([*lines, b"data: " + data, b"", b""])
 
 
-def entry_event(generation: str, entry: Entry) -> bytes:
-    if not entry.frame:
-        entry.frame = event(entry.event, entry.data, f"{generation}.{entry.n}")
-    return entry.frame
+class Encoder(Protocol):
+    """One generation in one format. What two encoders of the same `generation` and `format` make of an entry is equal."""
+
+    generation: str
+    format: str
+
+    def start(self) -> bytes:
+        """Before the first entry."""
+
+    def entry(self, entry: Entry) -> bytes: ...
+
+    def queued(self, position: int) -> bytes:
+        """Position 1 is claimed next; 0: an engine has it. Has no id: it is not in the log."""
+
+    def lost(self, error: EverstreamError) -> bytes:
+        """The end where the log can't give one."""
 
 
-def open_event(generation: str, model: str) -> bytes:
-    return event("open", _json({"generation": generation, "model": model}), f"{generation}.0")
+class Events:
+    """Everstream's own format, for EventSource."""
 
+    format = "events"
 
-def queued_event(position: int) -> bytes:
-    """Position 1 is claimed next; 0: an engine has it. Has no id: it is not in the log."""
-    return event("queued", _json({"position": position}))
+    def __init__(self, generation: str, model: str = "") -> None:
+        self.generation = generation
+        self._id = generation.encode()
+        self._model = model
 
+    def start(self) -> bytes:
+        return event("open", _json({"generation": self.generation, "model": self._model}), f"{self.generation}.0")
 
-def lost_event(generation: str, error: EverstreamError) -> bytes:
-    """The end where the log can't give one."""
-    return event("failed", _json({"code": error.code, "message": error.message}), f"{generation}.{GONE}")
+    def entry(self, entry: Entry) -> bytes:
+        if entry.event:
+            return event(entry.event, entry.data, f"{self.generation}.{entry.n}")
+        return b"id: %b.%d\ndata: %b\n\n" % (self._id, entry.n, entry.data)
+
+    def queued(self, position: int) -> bytes:
+        return event("queued", _json({"position": position}))
+
+    def lost(self, error: EverstreamError) -> bytes:
+        return event("failed", _json({"code": error.code, "message": error.message}), f"{self.generation}.{GONE}")
 
 
 def parse_event_id(text: str, param: str) -> tuple[str, int | None]:

@@ -1,6 +1,6 @@
 """The web side's client of the log: submit, read, stop, ask. Synchronous; under gevent each call yields."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -47,45 +47,46 @@ class WebLog:
         self._read = self._client.register_script(log.script("read"))
         self._touch = self._client.register_script(log.script("touch"))
 
-    def submit(self, generation: str, inputs: dict[str, Any], model: str, request_id: str = "") -> str:
-        """Queue a generation. Returns its id: an earlier one's if the request id is known. Raises TryLater."""
+    def submit(self, generation: str, job: log.Job, model: str, request_id: str = "") -> log.Generation:
+        """Queue a generation. Returns it, or the earlier one if the request id is known. Raises TryLater."""
         request_key = self._keys.request(request_id) if request_id else ""
         arguments: list[Any] = [
             generation,
-            msgspec.json.encode(inputs),
+            msgspec.json.encode(job),
             model,
             request_key,
             self._settings.max_queued,
             self._settings.retention_s,
             self._settings.max_log_bytes,
         ]
-        started, said = cast(list[bytes], self._submit(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]))
+        said, *started = cast(list[bytes], self._submit(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]))
         if said == b"queue_full":
             raise QueueFull(f"{self._settings.max_queued} requests are waiting already; try again later")
         if said == b"log_full":
             raise LogFull("the log has no room for another generation until one that runs has ended; try again later")
-        return started.decode()
+        return _generation(started[0].decode(), b"open", started[1], started[2], 0)
 
     def lookup(self, generation: str) -> log.Generation | None:
         """What is known of a generation, or None."""
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.hmget(self._keys.generation(generation), ["state", "model"])
+            pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id"])
             pipe.xlen(self._keys.log(generation))
-            (state, model), top = pipe.execute()
-        return None if state is None else log.Generation(generation, state.decode(), model.decode(), top)
+            (state, model, job_id), top = pipe.execute()
+        return None if state is None else _generation(generation, state, model, job_id, top)
 
-    def read(self, generation: str, after: int, max_bytes: int) -> log.Page | None:
-        """Entries above `after`: as many as fit, at least one if there is one. None: unknown or expired."""
-        reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, generation, after, max_bytes])
-        if not reply:
-            return None
-        top, *found = cast(list[Any], reply)
-        return log.Page([log.decode_entry(*pair) for pair in zip(found[::2], found[1::2], strict=True)], top)
+    def read(self, places: Sequence[tuple[str, int]], max_bytes: int) -> list[log.Page | None]:
+        """For each generation and n, the entries above it: as many as fit for all, at least one if there is one.
+
+        None: unknown or expired.
+        """
+        arguments = [part for place in places for part in place]
+        reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, max_bytes, *arguments])
+        return [_page(*found) if found else None for found in cast(list[list[Any]], reply)]
 
     def read_all(self, generation: str) -> Iterator[log.Entry]:
         """The entries so far, page by page."""
         after = 0
-        while (page := self.read(generation, after, READ_BYTES)) and page.entries:
+        while (page := self.read([(generation, after)], READ_BYTES)[0]) and page.entries:
             yield from page.entries
             after = page.entries[-1].n
 
@@ -156,8 +157,11 @@ class WebLog:
         self._client.connection_pool.disconnect()
         self._subscriber.close()
 
-    def subscribe(self) -> Iterator[list[tuple[str, list[log.Entry]]]]:
-        """Yield an empty list once subscribed, then each appended batch. Raises UNREACHABLE when cut."""
+    def subscribe(self) -> Iterator[list[tuple[str, int, msgspec.Raw]]]:
+        """Yield an empty list once subscribed, then what each message says, as `log.decode_live` has it.
+
+        Raises UNAVAILABLE when cut.
+        """
         subscription = self._subscriber.pubsub()
         try:
             subscription.subscribe(self._keys.live)
@@ -165,3 +169,13 @@ class WebLog:
                 yield log.decode_live(message["data"]) if message["type"] == "message" else []
         finally:
             subscription.close()
+
+
+def _generation(generation: str, state: bytes, model: bytes, job_id: bytes, top: int) -> log.Generation:
+    # Valkey makes a job's id of its clock's milliseconds.
+    created = int(job_id.partition(b"-")[0]) // 1000
+    return log.Generation(generation, state.decode(), model.decode(), top, created)
+
+
+def _page(top: int, *found: Any) -> log.Page:
+    return log.Page([log.decode_entry(*pair) for pair in zip(found[::2], found[1::2], strict=True)], top)

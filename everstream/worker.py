@@ -15,7 +15,7 @@ import gevent
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
-from everstream.routes import Web
+from everstream.web import EXTENSION, Web
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -25,12 +25,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
+        # Behind TLS or uWSGI's protocol a connection carries more than the chunks of a body.
+        self._web.writes_straight = not self.cfg.is_ssl and self.cfg.protocol == "http"
         # Here, after the fork and gevent's patching: greenlets do not survive a fork.
         self._web.follower.start()
 
     @property
     def _web(self) -> Web:
-        web: Web = self.wsgi.extensions["everstream"]
+        web: Web = self.wsgi.extensions[EXTENSION]
         return web
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:

@@ -1,6 +1,7 @@
 -- Group commit: append what gathered for many generations, then publish it, in one step.
--- ARGV: ns, retention_s, then for each generation: generation, first n, final state or '', count, and count times
--- entry, resume. Returns the generations whose entries were refused: another engine has them now, or they ended.
+-- ARGV: ns, retention_s, MessagePack of an array with, for each generation: generation, first n, final state or '', bytes
+-- of all its entries, and an array of entry, resume, entry, resume, ...
+-- Returns the generations whose entries were refused: another engine has them now, or they ended.
 --
 -- Entry n has the explicit id n-0 and must be the next one. An entry whose number is taken is refused, unless it stands
 -- in the log to the letter: then it is our own, from an append whose answer was lost, so a retry is safe. One that would
@@ -19,35 +20,34 @@ local function append(log, n, entry, resume)
   else
     redis.call('XADD', log, n .. '-0', 'entry', entry, 'resume', resume)
   end
-  return #entry + #resume + entry_bytes
 end
 
-local at = 3
-while at <= #ARGV do
-  local generation, first, final, size = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], tonumber(ARGV[at + 3])
+for _, given in ipairs(cmsgpack.unpack(ARGV[3])) do
+  local generation, first, final, bytes, parts = given[1], given[2], given[3], given[4], given[5]
+  local size = #parts / 2
   local log = log_key(generation)
   local open = redis.call('HGET', generation_key(generation), 'state') == 'open'
-  local top, bytes, entries = redis.call('XLEN', log), 0, {}
+  local top, entries = redis.call('XLEN', log), {}
   for i = 1, size do
-    local n, entry, resume = first + i - 1, ARGV[at + 2 + 2 * i], ARGV[at + 3 + 2 * i]
+    local n, entry, resume = first + i - 1, parts[2 * i - 1], parts[2 * i]
     if n <= top then
       if not stands(log, n, entry, resume) then break end
     elseif open and n == top + 1 then
-      bytes, top = bytes + append(log, n, entry, resume), n
+      append(log, n, entry, resume)
+      top = n
     else
       break
     end
     entries[i] = entry
   end
-  if bytes > 0 then account(generation, bytes) end
   if #entries > 0 then batches[#batches + 1] = batch(generation, first, entries) end
   if #entries < size then
     refused[#refused + 1] = generation
     count('entries_refused', size - #entries)
   elseif final ~= '' and open then
+    account_entries(generation, bytes)
     finish(generation, final, retention_s)
   end
-  at = at + 4 + 2 * size
 end
 publish(batches)
 return refused

@@ -1,10 +1,10 @@
 -- Look at jobs that were just claimed: what was stopped, abandoned or ended meanwhile is not begun.
 -- ARGV: ns, retention_s, abandon_after_ms (0: don't ask), the terminal entries for stopped and for abandoned ones, then
--- for each job: job id, generation. Returns for each job its inputs, or '' where there is nothing to do.
+-- for each job: job id, generation. Returns for each its job, or '' where there is nothing to do.
 local retention_s, abandon_after_ms, stopped, left = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
 local function begin(job_id, generation)
-  local known = redis.call('HMGET', generation_key(generation), 'state', 'inputs', 'stop')
+  local known = redis.call('HMGET', generation_key(generation), 'state', 'job', 'stop')
   if known[1] ~= 'open' then
     drop_job(job_id)
     return ''
@@ -20,6 +20,6 @@ local function begin(job_id, generation)
   return known[2]
 end
 
-local inputs = {}
-for at = 6, #ARGV, 2 do inputs[#inputs + 1] = begin(ARGV[at], ARGV[at + 1]) end
-return inputs
+local begun = {}
+for at = 6, #ARGV, 2 do begun[#begun + 1] = begin(ARGV[at], ARGV[at + 1]) end
+return begun

@@ -34,6 +34,18 @@ local function account(generation, bytes)
   redis.call('INCRBY', ns .. 'bytes', bytes)
 end
 
+-- The engine counts what its generations' entries take, and says so at each refresh and at the end: not at each append,
+-- which is done for every token. 0: it does not know yet.
+local function account_entries(generation, bytes)
+  bytes = tonumber(bytes)
+  if bytes == 0 then return end
+  local key = generation_key(generation)
+  local more = bytes - (redis.call('HGET', key, 'entries_bytes') or 0)
+  if more == 0 then return end
+  redis.call('HSET', key, 'entries_bytes', bytes)
+  account(generation, more)
+end
+
 local function forget(generation)
   redis.call('ZREM', ns .. 'finished', generation)
   redis.call('DECRBY', ns .. 'bytes', redis.call('HGET', ns .. 'sizes', generation) or 0)
@@ -69,8 +81,8 @@ local function finish(generation, state, retention_s)
   local key = generation_key(generation)
   local known = redis.call('HMGET', key, 'job_id', 'request_key')
   redis.call('HSET', key, 'state', state)
-  account(generation, -redis.call('HSTRLEN', key, 'inputs'))
-  redis.call('HDEL', key, 'inputs')
+  account(generation, -redis.call('HSTRLEN', key, 'job'))
+  redis.call('HDEL', key, 'job')
   redis.call('EXPIRE', key, retention_s)
   redis.call('EXPIRE', log_key(generation), retention_s)
   if known[2] ~= '' then redis.call('EXPIRE', known[2], retention_s) end

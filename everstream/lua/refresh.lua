@@ -1,20 +1,21 @@
 -- Refresh the leases of an engine's jobs: XCLAIM sets a pending entry's idle time, but here only for its owner, so that
 -- a zombie cannot steal back what went to another. An engine that ends sets it to the whole lease, and so lets go.
 -- ARGV: ns, consumer, idle_ms, abandon_after_ms (0: don't ask), retention_s, max_log_bytes, then for each job: job id,
--- generation. Returns 1 if the log is over its bound, else 0, then for each job: 'held', 'lost', 'stop' or 'abandoned'.
+-- generation, bytes of its entries. Returns 1 if the log is over its bound, else 0, then for each job: 'held', 'lost', 'stop' or 'abandoned'.
 local consumer, idle_ms, abandon_after_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local retention_s, max_log_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 
-local function verdict(job_id, generation)
+local function verdict(job_id, generation, bytes)
   local pending = redis.call('XPENDING', jobs, group, job_id, job_id, 1)[1]
   if not pending or pending[2] ~= consumer then return 'lost' end
   redis.call('XCLAIM', jobs, group, consumer, 0, job_id, 'IDLE', idle_ms, 'JUSTID')
+  account_entries(generation, bytes)
   if redis.call('HGET', generation_key(generation), 'stop') then return 'stop' end
   if abandoned(generation, abandon_after_ms) then return 'abandoned' end
   return 'held'
 end
 
 local verdicts = {0}
-for at = 7, #ARGV, 2 do verdicts[#verdicts + 1] = verdict(ARGV[at], ARGV[at + 1]) end
+for at = 7, #ARGV, 3 do verdicts[#verdicts + 1] = verdict(ARGV[at], ARGV[at + 1], ARGV[at + 2]) end
 if sweep(retention_s, max_log_bytes) > max_log_bytes then verdicts[1] = 1 end
 return verdicts

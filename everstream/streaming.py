@@ -1,0 +1,128 @@
+"""From a generation to a streamed response: start, resume, a second viewer. Called by the routes of both APIs.
+
+In: a generation, the last entry seen, and an encoder. Out: a Flask response whose body is written as the generation goes.
+"""
+
+import random
+import socket
+from collections.abc import Callable, Iterator
+
+from flask import Response, request, stream_with_context
+
+from everstream import log, sse
+from everstream.errors import EntriesLost, UnknownGeneration
+from everstream.follower import Queued
+from everstream.outlet import Outlet
+from everstream.sse import Encoder
+from everstream.watcher import watching
+from everstream.web import web
+
+PIECE_BYTES = 16 << 10
+SEND_BUFFER_BYTES = 64 << 10
+"""The kernel takes twice that: what it holds for a client that does not read."""
+
+MakeEncoder = Callable[[log.Generation], Encoder]
+
+
+def is_eventsource() -> bool:
+    return request.method == "GET" and sse.MIMETYPE in request.headers.get("Accept", "")
+
+
+def last_event_id() -> tuple[str, int | None] | None:
+    """What the client saw last: EventSource sends the header; a new EventSource object can only use the query."""
+    # The header is the newer one where both are given: a page puts the id into the address once, when it reconnects.
+    header = request.headers.get("Last-Event-ID", "")
+    if header:
+        return sse.parse_event_id(header, "Last-Event-ID")
+    query = request.args.get("last_event_id", "")
+    return sse.parse_event_id(query, "last_event_id") if query else None
+
+
+def admitted(respond: Callable[[], Response]) -> Response:
+    """A response that may be a stream: it has one of the worker's places until it is closed."""
+    if request.method == "HEAD":
+        # Flask answers HEAD with the GET route; a look at the headers must neither start nor follow a generation.
+        return event_stream(iter(()))
+    give_back = web().follower.admit()
+    try:
+        response = respond()
+    except BaseException:
+        give_back()
+        raise
+    response.call_on_close(give_back)
+    return response
+
+
+def resume(generation: str, after: int | None, encoder: MakeEncoder) -> Response:
+    """Follow on from entry `after`; None: the generation's expiry was seen."""
+    if after is None:
+        return Response(status=204)
+    known = web().log.lookup(generation)
+    if known is None:
+        return _lost(log.Generation(generation, "", "", 0), UnknownGeneration(), encoder)
+    if after > known.top:
+        message = f"Last-Event-ID names entry {after}, but the log has only {known.top} of this generation"
+        lost = EntriesLost(message, param="Last-Event-ID")
+        if is_eventsource():
+            return _lost(known, lost, encoder)
+        raise lost
+    if known.state != "open" and after == known.top:
+        # By the standard, 204 stops EventSource for good.
+        return Response(status=204)
+    return follow(known, after, encoder)
+
+
+def _lost(generation: log.Generation, error: UnknownGeneration | EntriesLost, encoder: MakeEncoder) -> Response:
+    return event_stream(iter([sse.GREETING, encoder(generation).lost(error)]))
+
+
+def follow(known: log.Generation, after: int, make_encoder: MakeEncoder) -> Response:
+    """Stream a generation's entries above `after`; -1 has the encoder's start before them."""
+    settings, follower, encoder = web().settings, web().follower, make_encoder(known)
+    follower.counted["streams"] += 1
+    follower.counted["resumes"] += after > 0
+    # Spread a little: the clients of a process that was killed must not all come back in the same instant.
+    head = sse.GREETING + sse.retry(random.randint(settings.retry_ms, settings.retry_ms * 3 // 2))  # noqa: S311
+    if after < 0:
+        head += encoder.start()
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    is_chunked = web().writes_straight and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+    reader = follower.reader(encoder, max(after, 0), Outlet(connection) if connection and is_chunked else None)
+
+    def frames() -> Iterator[bytes]:
+        with watching(connection, reader.leave):
+            yield head
+            try:
+                for said in follower.follow(reader):
+                    if said is None:
+                        yield sse.HEARTBEAT
+                    elif isinstance(said, Queued):
+                        yield encoder.queued(said.position)
+                    else:
+                        yield from _pieces([encoder.entry(entry) for entry in said])
+            except (UnknownGeneration, EntriesLost) as error:
+                yield encoder.lost(error)
+            if follower.draining:
+                yield sse.retry(follower.return_after_ms())
+
+    return event_stream(frames())
+
+
+def _pieces(events: list[bytes]) -> Iterator[bytes]:
+    """What is sent at a time. Small, as a client that is slow has the send timeout for each, and not for all."""
+    piece = b""
+    for event in events:
+        piece += event
+        while len(piece) > PIECE_BYTES:
+            yield piece[:PIECE_BYTES]
+            piece = piece[PIECE_BYTES:]
+    if piece:
+        yield piece
+
+
+def event_stream(frames: Iterator[bytes]) -> Response:
+    response = Response(stream_with_context(frames), mimetype=sse.MIMETYPE)
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
