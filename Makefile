@@ -10,7 +10,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test bench chaos lint setup setup-dev model clean help
+.PHONY: run test bench hot chaos lint setup setup-dev model clean help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -21,9 +21,13 @@ run: setup  ## Set up if need be, and start everything on http://127.0.0.1:8000 
 test: setup-dev model lint  ## Set up if need be, and run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: setup-dev model  ## Measure what README.md says of speed and memory
+bench: setup-dev model  ## Measure what README.md and docs/performance.md say of speed and memory (half an hour)
+	$(BIN)/python -m bench.front_ends
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.drain
+
+hot: setup-dev  ## Time the functions that run for every token, beside the last time on this machine
+	$(BIN)/python -m pytest bench/hot_paths.py --benchmark-enable --benchmark-autosave --benchmark-compare
 
 chaos: setup-dev model  ## Kill everything under streams, and count what was lost (CHAOS_SEED, CHAOS_SHORT=1)
 	$(BIN)/python -m chaos

@@ -70,7 +70,7 @@ class InferlessPythonModel:
             raise
 
     async def _generate(self, prompt: list[int], answer: "Answer") -> None:
-        """As `AsyncLLM.generate` does, but the tokens go to `answer` as vLLM hears them, and what comes here is the end.
+        """As `AsyncLLM.generate` does, but the tokens go to `answer` as vLLM hears them; what comes here is the end.
 
         To wake a task for each token costs more than all that is done with it.
         """
@@ -185,17 +185,25 @@ class Answer:
         request.detokenizer = self._detokenizer
         make_output = request.make_request_output
 
-        def take(tokens: list[int], pooled: None, finish_reason: FinishReason | None, *more: Any, **others: Any) -> Any:
+        def take(
+            new_token_ids: list[int],
+            pooling_output: None,
+            finish_reason: FinishReason | None,
+            *more: Any,
+            **others: Any,
+        ) -> Any:
             reason = None if finish_reason is None else str(finish_reason)
             if reason not in NOT_OURS and self.refusal is None:
                 try:
-                    self._take(tokens, reason)
+                    self._take(new_token_ids, reason)
                 except Exception as error:
                     # One answer's trouble; raised here it would be everyone's.
                     self.refusal = error
                     request.queue.put(error)
                 self._send_at = request.stream_interval
-            return None if reason is None else make_output(tokens, pooled, finish_reason, *more, **others)
+            if reason is None:
+                return None
+            return make_output(new_token_ids, pooling_output, finish_reason, *more, **others)
 
         request.make_request_output = take  # type: ignore[method-assign]
 

@@ -28,7 +28,7 @@ def build(settings: Settings) -> Path:
 
 
 def build_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """Have `make` fill a folder unless it is there. It appears by one rename, so a killed build leaves no half of it."""
+    """Have `make` fill a folder unless it is there. It appears by one rename: a killed build leaves no half of it."""
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

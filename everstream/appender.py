@@ -57,7 +57,7 @@ class Writer:
 
     def put(self, entry: bytes, resume: bytes = b"") -> None:
         """One encoded entry of model output; `resume` is what the model needs to go on. After the end: nothing."""
-        if not self.ended:
+        if not self._final:
             self._gather(entry, resume)
 
     def end(self, state: str, data: object) -> None:
@@ -73,6 +73,8 @@ class Writer:
         self.has_room.set()
 
     def _gather(self, entry: bytes, resume: bytes) -> None:
+        if not self._gathered:
+            self._mark(self)
         size = len(entry) + len(resume)
         self._gathered.append((entry, resume))
         self._gathered_bytes += size
@@ -80,7 +82,6 @@ class Writer:
         self.count += 1
         if self._gathered_bytes > HIGH_WATER_BYTES:
             self.has_room.clear()
-        self._mark(self)
 
     def take(self) -> Batch:
         """What gathered, to be appended next."""

@@ -51,8 +51,8 @@ _TEXT_BEFORE, _TEXT_AFTER = log.encode_entry(log.TOKEN, {"text": "\n"}).split(b"
 class StreamOutputHandler:
     """What a model streams through. Its methods may be called from any thread.
 
-    With `flush_ms` above 0, outputs that come within that time of one another are one entry, where they can be joined: the
-    output is `{"text": str}` and its `resume` a list. The first one never waits.
+    With `flush_ms` above 0, outputs that come within that time of one another are one entry, where they can be joined:
+    the output is `{"text": str}` and its `resume` a list. The first one never waits.
     """
 
     def __init__(

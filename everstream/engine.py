@@ -32,7 +32,7 @@ from everstream.engine_log import UNAVAILABLE, Claim, EngineLog, until_answered
 from everstream.errors import InvalidInput, ModelDied, ModelLoadError
 from everstream.running import Means, Running
 from everstream.settings import Settings, SettingsError, load_settings
-from everstream.vllm_plugin import ENGINE_PID_VARIABLE
+from everstream.vllm_plugin import ENGINE_PID_VARIABLE, SLEEP_VARIABLE
 
 # vLLM's processes import this module before vLLM, as the main module of their parent. Python's default of 700 makes the
 # collector walk a heap of imported modules over and over: a fifth of the time until the model is ready.
@@ -263,6 +263,7 @@ async def main(settings: Settings) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     os.environ[ENGINE_PID_VARIABLE] = str(os.getpid())
+    os.environ[SLEEP_VARIABLE] = "1"
     try:
         uvloop.run(main(load_settings()))
     except SettingsError as error:

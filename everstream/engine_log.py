@@ -7,10 +7,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
+import libvalkey
 import msgspec
 from valkey import asyncio as valkey
 from valkey.exceptions import ConnectionError as ValkeyConnectionError
-from valkey.exceptions import ResponseError
+from valkey.exceptions import NoScriptError, ResponseError
 from valkey.exceptions import TimeoutError as ValkeyTimeoutError
 
 from everstream import log
@@ -106,6 +107,8 @@ class EngineLog:
                 settings.log_url, socket_timeout=COMMAND_TIMEOUT_S, max_connections=16, timeout=COMMAND_TIMEOUT_S
             )
         )
+        self._append_connection = valkey.ConnectionPool.from_url(settings.log_url).make_connection()
+        self._append_turn = asyncio.Lock()
         self._subscriber = valkey.Valkey.from_url(
             settings.log_url, socket_timeout=None, **log.keepalive(settings.log_url)
         )
@@ -163,8 +166,8 @@ class EngineLog:
     async def refresh(
         self, claims: Sequence[tuple[Claim, int]], *, idle_s: float = 0, abandon: bool = False
     ) -> Refreshed:
-        """Keep the leases of these jobs, each with what its entries take in the log, in bytes; an `idle_s` as long as the
-        lease lets them go. Sweeps the log, too."""
+        """Keep the leases of these jobs, each with what its entries take in the log, in bytes; an `idle_s` as long as
+        the lease lets them go. Sweeps the log, too."""
         jobs = [part for claim, log_bytes in claims for part in (claim.job_id, claim.generation, log_bytes)]
         bounds = [self._abandon_after_ms(abandon), self._settings.retention_s, self._settings.max_log_bytes]
         arguments: list[Any] = [self._keys.ns, self.consumer, int(idle_s * 1000), *bounds]
@@ -184,9 +187,30 @@ class EngineLog:
 
         `though_full`: Valkey is to take it although it is at its `maxmemory`.
         """
-        append = self._append_though_full if though_full else self._append
-        reply = await append(keys=[self._keys.jobs], args=[self._keys.ns, self._settings.retention_s, _pack(batches)])
+        script = self._append_though_full if though_full else self._append
+        arguments: list[Any] = [self._keys.jobs, self._keys.ns, self._settings.retention_s, _pack(batches)]
+        try:
+            reply = await self._send_append("EVALSHA", script.sha, 1, *arguments)
+        except NoScriptError:
+            reply = await self._send_append("EVAL", script.script, 1, *arguments)
         return {generation.decode() for generation in cast(list[bytes], reply)}
+
+    async def _send_append(self, *command: Any) -> Any:
+        """One after the other, over a connection of their own, without the client around it: its pool, its retries and
+        its task for each write cost more than all the entries of a commit."""
+        connection = self._append_connection
+        async with self._append_turn:
+            try:
+                async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                    await connection.connect()
+                    await connection.send_packed_command([libvalkey.pack_command(command)], check_health=False)
+                    return await connection.read_response()
+            except ResponseError:
+                raise
+            except BaseException:
+                # The answer may still come, and would be taken for the next one's.
+                await connection.disconnect(nowait=True)
+                raise
 
     async def report(self, status: log.EngineStatus) -> None:
         """Say how the engine is; forgotten by itself when it is no longer said."""
@@ -214,6 +238,7 @@ class EngineLog:
 
     async def close(self) -> None:
         await self._client.aclose(close_connection_pool=True)
+        await self._append_connection.disconnect(nowait=True)
         await self._subscriber.aclose(close_connection_pool=True)
 
     async def stops(self) -> AsyncIterator[str]:

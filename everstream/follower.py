@@ -7,8 +7,8 @@ last one shows no gap, so a reader looks into the log at each heartbeat too.
 What is heard goes straight to the sockets of readers that wait for just that (`outlet`): a token wakes no greenlet.
 Everything else goes through the reader's cursor and the stream's own greenlet.
 
-A stream's own greenlet never waits for Valkey: a few greenlets read for all, many readers at a time, so that a Valkey that
-is slow or away delays no heartbeat, and readers that all come back at once do not all ask at once.
+A stream's own greenlet never waits for Valkey: a few greenlets read for all, many readers at a time, so that a Valkey
+that is slow or away delays no heartbeat, and readers that all come back at once do not all ask at once.
 """
 
 import logging
@@ -90,20 +90,34 @@ class Reader:
 class Live:
     """What one message of the channel says of one generation; each format of it is made once, however many read it."""
 
-    __slots__ = ("_chunks", "entries", "first", "goes_straight", "last")
+    __slots__ = ("_chunks", "_entries", "_tokens", "first", "last")
 
-    def __init__(self, entries: list[log.Entry]) -> None:
-        self.entries = entries
-        self.first, self.last = entries[0].n, entries[-1].n
-        self.goes_straight = not entries[-1].is_terminal and sum(len(e.data) for e in entries) < MAX_CHUNK_BYTES
-        """After a terminal entry there is more to do than to send it."""
+    def __init__(self, first: int, entries: list[bytes]) -> None:
+        self.first, self.last = first, first + len(entries) - 1
+        self._entries = entries
         self._chunks: dict[str, bytes] = {}
+        self._tokens = [log.token_data(entry) for entry in entries]
+
+    @property
+    def entries(self) -> list[log.Entry]:
+        return [log.decode_entry(n, entry) for n, entry in enumerate(self._entries, self.first)]
 
     def chunk(self, encoder: Encoder) -> bytes:
+        """For the sockets of all readers with such an encoder. Empty: this has to go through the streams' greenlets."""
         made = self._chunks.get(encoder.format)
         if made is None:
-            made = self._chunks[encoder.format] = chunk(b"".join([encoder.entry(entry) for entry in self.entries]))
+            made = self._chunks[encoder.format] = self._make_chunk(encoder)
         return made
+
+    def _make_chunk(self, encoder: Encoder) -> bytes:
+        events = []
+        for n, data in enumerate(self._tokens, self.first):
+            if data is None:
+                # Mostly an end, after which there is more to do than to send it.
+                return b""
+            events.append(encoder.token(n, data))
+        body = b"".join(events)
+        return chunk(body) if len(body) <= MAX_CHUNK_BYTES else b""
 
 
 class Follower:
@@ -267,9 +281,9 @@ class Follower:
                 for heard in self._log.subscribe():
                     if not heard:
                         self._all_behind()
-                    for generation, first, pairs in heard:
+                    for generation, first, entries in heard:
                         if readers := self._readers.get(generation):
-                            self._dispatch(readers, Live(log.decode_pairs(first, pairs)))
+                            self._dispatch(readers, Live(first, log.split_entries(entries)))
                     # A read that finds data waiting does not yield: while much is said, nobody else would run.
                     gevent.sleep(0)
             except UNAVAILABLE as error:
@@ -282,20 +296,18 @@ class Follower:
 
     def _dispatch(self, readers: set[Reader], live: Live) -> None:
         for reader in readers:
-            if reader.waits and live.goes_straight and reader.outlet is not None:
-                chunk = live.chunk(reader.encoder)
-                if reader.cursor.skip(live.first, live.last):
-                    self._send(reader, reader.outlet, chunk)
-                    continue
-            for entry in live.entries:
-                reader.cursor.offer(entry)
-            reader.wake.set()
+            if reader.waits and (chunk := live.chunk(reader.encoder)) and reader.cursor.skip(live.first, live.last):
+                self._send(reader, chunk)
+            else:
+                for entry in live.entries:
+                    reader.cursor.offer(entry)
+                reader.wake.set()
 
-    def _send(self, reader: Reader, outlet: Outlet, chunk: bytes) -> None:
-        self._queued.discard(reader)
+    def _send(self, reader: Reader, chunk: bytes) -> None:
+        assert reader.outlet is not None
         reader.spoke_at = time.monotonic()
         try:
-            if outlet.send(chunk):
+            if reader.outlet.send(chunk):
                 return
         except OSError:
             reader.left = True

@@ -176,13 +176,13 @@ def keepalive(url: str) -> dict[str, Any]:
 
 _Pair = tuple[str, msgspec.Raw]
 _pair_decoder = msgspec.json.Decoder(_Pair)
-_pairs_decoder = msgspec.json.Decoder(list[_Pair])
+_entries_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_TOKEN_BEFORE, _TOKEN_AFTER = b'["",', b"]"
 _live_decoder = msgspec.json.Decoder(list[tuple[str, int, msgspec.Raw]])
 
 
-def encode_json(value: Any) -> bytes:
-    """Compact JSON, without line breaks."""
-    return msgspec.json.encode(value)
+encode_json = msgspec.json.Encoder().encode
+"""Compact JSON, without line breaks."""
 
 
 def encode_entry(event: str, data: Any) -> bytes:
@@ -197,13 +197,18 @@ def decode_entry(n: int, entry: bytes, resume: bytes = b"") -> Entry:
 
 
 def decode_live(message: bytes) -> list[tuple[str, int, msgspec.Raw]]:
-    """From one message of the live channel: what was appended, as generation, first n, and what `decode_pairs` takes.
+    """From one message of the live channel: what was appended, as generation, first n, and what `split_entries` takes.
 
     In two steps, as a process has readers for some of the generations only.
     """
     return _live_decoder.decode(message)
 
 
-def decode_pairs(first: int, pairs: msgspec.Raw) -> list[Entry]:
-    """The entries of one generation in a live message."""
-    return [Entry(first + i, event, bytes(data)) for i, (event, data) in enumerate(_pairs_decoder.decode(pairs))]
+def split_entries(entries: msgspec.Raw) -> list[bytes]:
+    """The entries of one generation in a live message, as they stand in the log."""
+    return [bytes(entry) for entry in _entries_decoder.decode(entries)]
+
+
+def token_data(entry: bytes) -> bytes | None:
+    """The data of an entry that holds model output, without a full decode; None: it is another."""
+    return entry[len(_TOKEN_BEFORE) : -len(_TOKEN_AFTER)] if entry.startswith(_TOKEN_BEFORE) else None

@@ -2,6 +2,9 @@
 
 Each chunk has the event id that Everstream's own format has, so a client that comes back with `Last-Event-ID` goes on
 where it was; clients that know no ids ignore them. Format as vLLM's server has it.
+
+Outside of chunks there are only comments, and no empty line after one: OpenAI's Python client takes an empty line for
+an event, with empty data that it can't parse, once it has seen an `id` or a `retry`.
 """
 
 from typing import Any
@@ -85,6 +88,8 @@ def _include_usage(body: dict[str, Any]) -> bool:
 class Chunks:
     """The stream of one answer, as chunks of a chat completion or of a plain one."""
 
+    heartbeat = b": heartbeat\n"
+
     def __init__(self, generation: log.Generation, *, is_chat: bool, include_usage: bool) -> None:
         self.generation = generation.id
         self.format = f"chat {include_usage}" if is_chat else f"completion {include_usage}"
@@ -101,16 +106,23 @@ class Chunks:
             part for part in sse.event("", self._chunk(text=_HOLE)).split(b'"' + _HOLE.encode() + b'"')
         )
 
-    def start(self) -> bytes:
-        if not self._is_chat:
-            return self._id + b"0\n: started\n\n"
-        return sse.event("", self._chunk(delta={"role": "assistant", "content": ""}), f"{self.generation}.0")
+    def start(self, retry_ms: int, *, is_new: bool) -> bytes:  # noqa: ARG002 - see the module's docstring
+        if not (is_new and self._is_chat):
+            return sse.GREETING
+        first = self._chunk(delta={"role": "assistant", "content": ""})
+        return sse.GREETING + sse.event("", first, f"{self.generation}.0")
+
+    def come_back(self, retry_ms: int) -> bytes:  # noqa: ARG002 - the same
+        return b": come back\n"
+
+    def token(self, n: int, data: bytes) -> bytes:
+        return b"%b%d\n%b%b%b" % (self._id, n, self._before, _text(data), self._after)
 
     def entry(self, entry: log.Entry) -> bytes:
         if entry.event == log.TOKEN:
-            return b"%b%d\n%b%b%b" % (self._id, entry.n, self._before, _text(entry.data), self._after)
+            return self.token(entry.n, entry.data)
         if not entry.is_terminal:
-            return b": " + entry.event.encode() + b"\n\n"
+            return b": " + entry.event.encode() + b"\n"
         # The id stands at the very last, so whoever did not get all of the end gets all of it again.
         return self._end(entry) + self._id + b"%d\n" % entry.n + DONE
 
@@ -125,7 +137,7 @@ class Chunks:
         return end
 
     def queued(self, position: int) -> bytes:
-        return b": queued %d\n\n" % position
+        return b": queued %d\n" % position
 
     def lost(self, error: EverstreamError) -> bytes:
         return (

@@ -1,8 +1,8 @@
 """The socket of one stream, written to from the greenlet that hears what is appended.
 
-A stream's own greenlet waits while its reader has all there is. To wake it for each token would cost more than the token:
-so what is heard goes straight to the socket, as one chunk of the chunked body that gunicorn began, and the greenlet is
-woken only for what the kernel did not take, and for the end. Called by `follower`; made by `streaming`.
+A stream's own greenlet waits while its reader has all there is. To wake it for each token would cost more than the
+token: so what is heard goes straight to the socket, as one chunk of the chunked body that gunicorn began, and the
+greenlet is woken only for what the kernel did not take, and for the end. Called by `follower`; made by `streaming`.
 """
 
 import os
@@ -24,7 +24,7 @@ class Outlet:
         return self._unsent != b""
 
     def send(self, chunk: bytes) -> bool:
-        """Give the kernel what it takes, without a wait. False: there is a rest. Raises OSError if the client has gone."""
+        """Give the kernel what it takes, without a wait. False: there is a rest. Raises OSError: the client left."""
         try:
             sent = os.write(self._fileno, chunk)
         except BlockingIOError:

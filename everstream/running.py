@@ -65,6 +65,7 @@ class Running:
         self.claim = claim
         self._means = means
         self._alone = alone
+        self._max_bytes = means.settings.max_generation_bytes
         self._end: tuple[str, dict[str, Any]] | None = None
         self._on_trial = False
         self._writer: Writer | None = None
@@ -193,12 +194,13 @@ class Running:
 
     def put(self, entry: bytes, resume: bytes = b"") -> None:
         """The model's output, encoded."""
-        assert self._writer is not None
-        self._leave_trial()
-        self._writer.put(entry, resume)
-        limit = self._means.settings.max_generation_bytes
-        if self._writer.size_bytes > limit:
-            message = f"the outputs have more than {limit} bytes (EVERSTREAM_MAX_GENERATION_BYTES)"
+        writer = self._writer
+        assert writer is not None
+        if self._on_trial:
+            self._leave_trial()
+        writer.put(entry, resume)
+        if writer.size_bytes > self._max_bytes:
+            message = f"the outputs have more than {self._max_bytes} bytes (EVERSTREAM_MAX_GENERATION_BYTES)"
             self.break_off("failed", {"code": "output_too_large", "message": message})
 
     def end(self, state: str, data: object) -> None:

@@ -1,4 +1,5 @@
-"""The encoder of Server-Sent Events (WHATWG HTML, section 9.2). Pure: entries in, bytes out. `openai` has another format.
+"""The encoder of Server-Sent Events (WHATWG HTML, section 9.2). Pure: entries in, bytes out. `openai` has
+another format.
 
 All data is JSON, which has no line breaks, so each event has one `data` line and text survives to the letter. Event
 ids are `<generation>.<n>`; only `[0-9a-z.]` gets into an `id` line.
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from everstream.errors import EverstreamError, InvalidInput
-from everstream.log import Entry
+from everstream.log import TOKEN, Entry
 
 MIMETYPE = "text/event-stream"
 GREETING = b": everstream\n"
@@ -35,15 +36,23 @@ def event(name: str, data: bytes, event_id: str = "") -> bytes:
 
 
 class Encoder(Protocol):
-    """One generation in one format. What two encoders of the same `generation` and `format` make of an entry is equal."""
+    """One generation in one format: what encoders of the same `generation` and `format` make of an entry is equal."""
 
     generation: str
     format: str
+    heartbeat: bytes
 
-    def start(self) -> bytes:
-        """Before the first entry."""
+    def start(self, retry_ms: int, *, is_new: bool) -> bytes:
+        """The first bytes; `is_new`: of a stream that has seen nothing yet."""
 
-    def entry(self, entry: Entry) -> bytes: ...
+    def come_back(self, retry_ms: int) -> bytes:
+        """The last bytes of a stream that is to be resumed elsewhere, after so long."""
+
+    def token(self, n: int, data: bytes) -> bytes:
+        """Entry n, which holds model output."""
+
+    def entry(self, entry: Entry) -> bytes:
+        """Any entry."""
 
     def queued(self, position: int) -> bytes:
         """Position 1 is claimed next; 0: an engine has it. Has no id: it is not in the log."""
@@ -56,19 +65,30 @@ class Events:
     """Everstream's own format, for EventSource."""
 
     format = "events"
+    heartbeat = HEARTBEAT
 
     def __init__(self, generation: str, model: str = "") -> None:
         self.generation = generation
         self._id = generation.encode()
         self._model = model
 
-    def start(self) -> bytes:
-        return event("open", _json({"generation": self.generation, "model": self._model}), f"{self.generation}.0")
+    def start(self, retry_ms: int, *, is_new: bool) -> bytes:
+        head = GREETING + retry(retry_ms)
+        if not is_new:
+            return head
+        about = _json({"generation": self.generation, "model": self._model})
+        return head + event("open", about, f"{self.generation}.0")
+
+    def come_back(self, retry_ms: int) -> bytes:
+        return retry(retry_ms)
+
+    def token(self, n: int, data: bytes) -> bytes:
+        return b"id: %b.%d\ndata: %b\n\n" % (self._id, n, data)
 
     def entry(self, entry: Entry) -> bytes:
-        if entry.event:
-            return event(entry.event, entry.data, f"{self.generation}.{entry.n}")
-        return b"id: %b.%d\ndata: %b\n\n" % (self._id, entry.n, entry.data)
+        if entry.event == TOKEN:
+            return self.token(entry.n, entry.data)
+        return event(entry.event, entry.data, f"{self.generation}.{entry.n}")
 
     def queued(self, position: int) -> bytes:
         return event("queued", _json({"position": position}))

@@ -1,7 +1,7 @@
 """From a request's body to a queued generation. Called by the routes of both APIs.
 
-In: what `inputs` has checked, and what the request says beside them (`Terms`). Out: a generation in the queue, or the one
-that the same request id started. Raises InvalidInput, TryLater, ModelUnavailable.
+In: what `inputs` has checked, and what the request says beside them (`Terms`). Out: a generation in the queue, or the
+one that the same request id started. Raises InvalidInput, TryLater, ModelUnavailable.
 """
 
 import re

@@ -1,6 +1,7 @@
 """From a generation to a streamed response: start, resume, a second viewer. Called by the routes of both APIs.
 
-In: a generation, the last entry seen, and an encoder. Out: a Flask response whose body is written as the generation goes.
+In: a generation, the last entry seen, and an encoder. Out: a Flask response whose body is written as the generation
+goes.
 """
 
 import random
@@ -82,9 +83,8 @@ def follow(known: log.Generation, after: int, make_encoder: MakeEncoder) -> Resp
     follower.counted["streams"] += 1
     follower.counted["resumes"] += after > 0
     # Spread a little: the clients of a process that was killed must not all come back in the same instant.
-    head = sse.GREETING + sse.retry(random.randint(settings.retry_ms, settings.retry_ms * 3 // 2))  # noqa: S311
-    if after < 0:
-        head += encoder.start()
+    retry_ms = random.randint(settings.retry_ms, settings.retry_ms * 3 // 2)  # noqa: S311
+    head = encoder.start(retry_ms, is_new=after < 0)
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
@@ -97,7 +97,7 @@ def follow(known: log.Generation, after: int, make_encoder: MakeEncoder) -> Resp
             try:
                 for said in follower.follow(reader):
                     if said is None:
-                        yield sse.HEARTBEAT
+                        yield encoder.heartbeat
                     elif isinstance(said, Queued):
                         yield encoder.queued(said.position)
                     else:
@@ -105,7 +105,7 @@ def follow(known: log.Generation, after: int, make_encoder: MakeEncoder) -> Resp
             except (UnknownGeneration, EntriesLost) as error:
                 yield encoder.lost(error)
             if follower.draining:
-                yield sse.retry(follower.return_after_ms())
+                yield encoder.come_back(follower.return_after_ms())
 
     return event_stream(frames())
 

@@ -34,6 +34,8 @@ def command(settings: Settings) -> list[str]:
         "maxmemory-policy": "noeviction",
         "save": "",
         "loglevel": "warning",
+        # A histogram for each command, also those of scripts: three for each token.
+        "latency-tracking": "no",
         # A subscriber that does not read is cut off; it comes back and reads the log.
         "client-output-buffer-limit": "pubsub 64mb 16mb 30",
     }

@@ -3,6 +3,8 @@
 import { applyEvent, describe, initialState, isTerminal } from './state.js';
 import { backoff, followGeneration } from './stream.js';
 
+// One frame of the screen: nobody could see the tokens within it come one by one.
+const FLUSH_MS = 16;
 const STORED = 'everstream.generation';
 
 mountChat(document.getElementById('chat'));
@@ -55,7 +57,8 @@ function mountChat(element) {
   async function start(text) {
     begin();
     const mine = current;
-    const id = await submit({ prompt: text, request_id: newRequestId() }, apply, () => current !== mine || isTerminal(state));
+    const body = { prompt: text, request_id: newRequestId(), flush_ms: FLUSH_MS };
+    const id = await submit(body, apply, () => current !== mine || isTerminal(state));
     if (!id) return;
     if (state.phase === 'stopping') cancel(id);
     sessionStorage.setItem(STORED, JSON.stringify({ id, prompt: text }));

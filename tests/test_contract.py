@@ -203,3 +203,125 @@ def test_a_model_waits_for_a_log_that_is_slow(model):
 def test_misuse_is_an_error(model, error):
     with pytest.raises(error):
         infer(model)
+
+
+class Clock:
+    """An event loop's time, moved by hand."""
+
+    def __init__(self, loop):
+        self.now = 100.0
+        loop.time = lambda: self.now
+
+    async def pass_s(self, seconds):
+        self.now += seconds
+        # One turn for timers that are due, one for what they did.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+class Taken:
+    """A sink that keeps what it is given."""
+
+    def __init__(self):
+        self.has_room = asyncio.Event()
+        self.entries = []
+
+    def put(self, entry, resume=b""):
+        self.entries.append((json.loads(entry)[1], json.loads(resume or b"null")))
+
+    def end(self, state, data):
+        self.entries.append((state, data["finish_reason"]))
+
+
+def paced(script, flush_ms=16, max_output_bytes=1000):
+    """What reaches the log when `script(send, pass_s, handler)` has run."""
+
+    async def main():
+        clock, sink = Clock(asyncio.get_running_loop()), Taken()
+        handler = contract.StreamOutputHandler(sink, [], [], max_output_bytes, flush_ms)
+
+        def send(text, *tokens, **more):
+            handler.send_streamed_output({"text": text, **more}, resume=list(tokens) or None)
+
+        await script(send, clock.pass_s, handler)
+        return sink.entries
+
+    return asyncio.run(main())
+
+
+def test_what_comes_within_flush_ms_is_one_entry_and_the_first_never_waits():
+    async def script(send, pass_s, handler):
+        send("a", 1)
+        send('b"\n', 2, 3)
+        send("\u2028c", 4)
+        await pass_s(0.017)
+        send("d", 5)
+        handler.finalise_streamed_output()
+
+    assert paced(script) == [
+        ({"text": "a"}, [1]),
+        ({"text": 'b"\n\u2028c'}, [2, 3, 4]),
+        ({"text": "d"}, [5]),
+        ("done", "stop"),
+    ]
+
+
+def test_what_is_held_goes_when_its_time_has_come_though_nothing_follows():
+    async def script(send, pass_s, handler):
+        send("a", 1)
+        send("b", 2)
+        await pass_s(0.017)
+        # Long after the last one: at once.
+        await pass_s(1)
+        send("c", 3)
+
+    assert paced(script) == [({"text": "a"}, [1]), ({"text": "b"}, [2]), ({"text": "c"}, [3])]
+
+
+def test_what_can_not_be_joined_keeps_its_place():
+    async def script(send, pass_s, handler):
+        send("a", 1)
+        send("b", 2)
+        send("c", 3, logprob=-1)
+        send("d")
+        send("e", 4)
+        handler.finalise_streamed_output()
+
+    assert paced(script) == [
+        ({"text": "a"}, [1]),
+        ({"text": "b"}, [2]),
+        ({"text": "c", "logprob": -1}, [3]),
+        ({"text": "d"}, None),
+        ({"text": "e"}, [4]),
+        ("done", "stop"),
+    ]
+
+
+def test_joined_outputs_keep_the_bound_of_one():
+    async def script(send, pass_s, handler):
+        for token in range(20):
+            send("x" * 90, token)
+        handler.finalise_streamed_output()
+
+    *entries, _ = paced(script)
+    assert "".join(output["text"] for output, _ in entries) == "x" * 1800
+    assert [token for _, tokens in entries for token in tokens] == list(range(20))
+    assert 3 <= len(entries) <= 4
+
+
+def test_without_flush_ms_each_output_is_an_entry():
+    async def script(send, pass_s, handler):
+        send("a", 1)
+        send("b", 2)
+
+    assert paced(script, flush_ms=0) == [({"text": "a"}, [1]), ({"text": "b"}, [2])]
+
+
+def test_a_stopped_generation_says_nothing_more():
+    async def script(send, pass_s, handler):
+        send("a", 1)
+        send("b", 2)
+        handler.stopped = True
+        await pass_s(1)
+
+    assert paced(script) == [({"text": "a"}, [1])]

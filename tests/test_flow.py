@@ -149,6 +149,17 @@ def test_a_reader_that_stalls_is_cut_and_can_come_back(own_stack):
     assert [int(event.id.partition(".")[2]) for event in rest] == list(range(seen + 1, 3002))
 
 
+def test_tokens_go_on_where_the_kernel_took_no_more(fast, gate):
+    """A reader that has all there is gets the next ones straight from who hears them; then it reads no more."""
+    generation = fast.submit(texts=["x" * 200], repeat=5000, pause_ms=1, hold_before=2, gate=gate.path)
+    with connect(fast.events_url(generation)) as stream:
+        stream.read(until=lambda seen: len(seen.events) == 2)
+        gate.open()
+        wait_for(lambda: fast.show(generation)["state"] == "done")
+        assert_whole(stream.read().events)
+        assert text_of(stream.events) == "x" * 200 * 5000
+
+
 def test_slow_readers_cost_bounded_memory_and_get_every_token(own_stack):
     stack = own_stack(WEB_CONCURRENCY="1").start()
     (worker,) = stack.workers()
@@ -212,6 +223,8 @@ def test_a_log_full_of_running_generations_takes_no_more_and_sheds_the_largest(o
     small = stack.submit(texts=["x" * 1000], repeat=20, hold_before=15, gate=gate.path)
     large = stack.submit(texts=["x" * 1000], repeat=1000, pause_ms=5, hold_before=300, gate=gate.path)
     wait_for(lambda: len(stack.show(large)["text"]) == 299_000)
+    # An engine says what its entries take when it refreshes its leases.
+    wait_for(lambda: metric(stack, "log_bytes") > 314_000)
     refused = requests.post(f"{stack.url}/generations", json={"texts": ["x" * 1000] * 90}, timeout=30)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "log_full")
     with connect(stack.events_url(large)) as over, connect(stack.events_url(small)) as under:

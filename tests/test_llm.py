@@ -17,6 +17,7 @@ PROMPTS = [
     {"prompt": "Write a line of emoji only, twenty of them 🎉🚀", "max_tokens": 150},
     {"prompt": "Повтори: Привет, как дела?", "max_tokens": 120},
     {"prompt": "List 5 facts about the sea", "max_tokens": 150},
+    {"prompt": "List 5 facts about the sea", "max_tokens": 150, "flush_ms": 200},
     {"prompt": "Count from 1 to 20", "max_tokens": 150, "stop": ["17", "never said"]},
     {"messages": [{"role": "user", "content": "Tell a story of a robot"}], "max_tokens": 97, "system": None},
 ]
@@ -52,8 +53,20 @@ def test_text_split_over_tokens_comes_whole(undisturbed):
     assert end["usage"]["completion_tokens"] > len(text)
 
 
+def test_paced_it_is_the_same_answer_in_fewer_events(llm, undisturbed):
+    assert undisturbed[4] == undisturbed[3]
+    events = {
+        flush_ms: read_all(f"{llm.url}/stream?prompt=Count+to+30&temperature=0&max_tokens=60&flush_ms={flush_ms}")
+        for flush_ms in (0, 1000)
+    }
+    for each in events.values():
+        assert_whole(each)
+    assert outcome(events[0]) == outcome(events[1000])
+    assert len(events[1000]) < len(events[0]) / 2
+
+
 def test_a_stop_string_ends_the_answer_and_is_not_shown(undisturbed):
-    text, _, end = undisturbed[4]
+    text, _, end = undisturbed[5]
     assert "16" in text and "17" not in text
     assert end["finish_reason"] == "stop"
 

@@ -24,6 +24,7 @@ from everstream import log, sse
 from everstream.appender import Writer
 from everstream.cursor import Cursor
 from everstream.engine_log import Batch, EngineLog
+from everstream.follower import Live
 from everstream.web_log import WebLog
 from tests.sse_client import TERMINAL, Decoder
 from tests.stack import Stack
@@ -76,7 +77,8 @@ class Protocol(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.engine_log = EngineLog(self.stack.settings, "")
         self.generation = f"{next(_names):032x}"
-        self.web.submit(self.generation, {}, "model")
+        self.encoder = sse.Events(self.generation)
+        self.web.submit(self.generation, log.Job({}), "model")
         self.heard = self.web.subscribe()
         next(self.heard)
         self.published = []
@@ -96,6 +98,9 @@ class Protocol(RuleBasedStateMachine):
 
     def await_(self, coroutine):
         return self.runner.run(coroutine)
+
+    def read(self, client):
+        return self.web.read([(self.generation, client.cursor.begin_read())], PAGE_BYTES)[0]
 
     def log_now(self):
         return list(self.web.read_all(self.generation))
@@ -131,9 +136,10 @@ class Protocol(RuleBasedStateMachine):
         self.entries = self.log_now()
         # The channel keeps its order, so after this marker nothing of the append is still to come.
         self.web._client.publish(self.web._keys.live, '[["marker",1,[]]]')
-        self.published += itertools.chain.from_iterable(
+        for _, first, entries in itertools.chain.from_iterable(
             itertools.takewhile(lambda message: message[0][0] != "marker", self.heard)
-        )
+        ):
+            self.published.append(Live(first, log.split_entries(entries)))
         return refused
 
     @precondition(lambda self: self.entries and not self.entries[-1].is_terminal)
@@ -148,7 +154,7 @@ class Protocol(RuleBasedStateMachine):
         self.fence(data.draw(st.sampled_from(self.heirs[-2:])), fate)
 
     def fence(self, history, fate):
-        fence = log.encode_entry("resumed", {"attempt": 2}), str(next(self.fences))
+        fence = log.encode_entry("resumed", {"attempt": 2}), str(next(self.fences)).encode()
         batch = Batch(self.generation, len(history) + 1, [fence])
         if fate == "request lost":
             return
@@ -172,16 +178,20 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_message_arrives(self, data):
         """Any one, in any order, as often as it likes; others never do."""
-        _, entries = data.draw(st.sampled_from(self.published))
+        live = data.draw(st.sampled_from(self.published))
         client = data.draw(st.sampled_from(self.clients))
-        for entry in entries:
-            client.cursor.offer(entry)
+        chunk = live.chunk(self.encoder)
+        if chunk and client.cursor.skip(live.first, live.last):
+            client.on_the_wire += chunk.partition(b"\r\n")[2][:-2]
+        else:
+            for entry in live.entries:
+                client.cursor.offer(entry)
 
     @rule(data=st.data())
     def a_read_begins(self, data):
         client = data.draw(st.sampled_from(self.clients))
         if client.page is None:
-            client.page = self.web.read(self.generation, client.cursor.begin_read(), PAGE_BYTES)
+            client.page = self.read(client)
 
     @rule(data=st.data(), fails=st.booleans())
     def a_read_ends(self, data, fails):
@@ -197,7 +207,7 @@ class Protocol(RuleBasedStateMachine):
     def entries_are_sent(self, data):
         client = data.draw(st.sampled_from(self.clients))
         if client.page is None:
-            client.on_the_wire += b"".join(sse.entry_event(self.generation, entry) for entry in client.cursor.take())
+            client.on_the_wire += b"".join(self.encoder.entry(entry) for entry in client.cursor.take())
 
     @rule(data=st.data())
     def bytes_arrive(self, data):
@@ -238,10 +248,10 @@ class Protocol(RuleBasedStateMachine):
         for client in self.clients:
             while not client.is_over:
                 client.connect()
-                page = self.web.read(self.generation, client.cursor.begin_read(), PAGE_BYTES)
+                page = self.read(client)
                 client.cursor.end_read(page.entries, to_the_end=False)
                 for entry in client.cursor.take():
-                    client.events += client.decoder.feed(sse.entry_event(self.generation, entry))
+                    client.events += client.decoder.feed(self.encoder.entry(entry))
         self.what_a_client_has_is_a_prefix_of_the_log()
         self.the_log_is_one_answer_told_once()
         assert self.web.lookup(self.generation).state == self.clients[0].events[-1].type

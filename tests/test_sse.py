@@ -4,17 +4,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everstream import log, sse
+from everstream import log, openai, sse
 from everstream.errors import InvalidInput
+from everstream.follower import MAX_CHUNK_BYTES, Live
 from tests.sse_client import Decoder
 
 GENERATION = "0123456789abcdef" * 2
+_KNOWN = log.Generation(GENERATION, "open", "model", 0, 1_700_000_000)
+ENCODERS = [
+    sse.Events(GENERATION),
+    openai.Chunks(_KNOWN, is_chat=True, include_usage=True),
+    openai.Chunks(_KNOWN, is_chat=False, include_usage=False),
+]
 
 
 @given(st.lists(st.text(), min_size=1), st.integers(1, 50))
 def test_any_text_survives_any_chunking(texts, size):
     entries = [log.Entry(n, "", log.encode_json({"text": text})) for n, text in enumerate(texts, 1)]
-    wire = b"".join(sse.entry_event(GENERATION, entry) for entry in entries)
+    encoder = sse.Events(GENERATION)
+    wire = b"".join(encoder.entry(entry) for entry in entries)
     decoder = Decoder()
     events = [event for at in range(0, len(wire), size) for event in decoder.feed(wire[at : at + size])]
     assert [event.json["text"] for event in events] == texts
@@ -26,14 +34,36 @@ def test_an_entry_survives_the_log_and_the_channel(text, event, resume):
     encoded = log.encode_entry(event, {"text": text})
     assert b"\n" not in encoded
     from_log = log.decode_entry(7, encoded, resume.encode())
-    ((_, (from_channel,)),) = log.decode_live(f'[["{GENERATION}",7,[{encoded.decode()}]]]'.encode())
-    assert (from_log.n, from_log.event, from_log.data) == (7, event, from_channel.data)
+    ((generation, first, entries),) = log.decode_live(f'[["{GENERATION}",7,[{encoded.decode()}]]]'.encode())
+    live = Live(first, log.split_entries(entries))
+    (from_channel,) = live.entries
+    assert (generation, live.first, live.last) == (GENERATION, 7, 7)
+    assert (from_log.n, from_log.event, from_log.data) == (from_channel.n, from_channel.event, from_channel.data)
     assert from_log.resume == resume.encode()
 
 
-def test_an_entry_is_encoded_once_however_many_read_it():
-    entry = log.Entry(1, "", b"{}")
-    assert sse.entry_event(GENERATION, entry) is sse.entry_event(GENERATION, entry)
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda encoder: encoder.format)
+@given(texts=st.lists(st.text(), min_size=1, max_size=5))
+def test_what_goes_straight_is_what_goes_through_a_greenlet(encoder, texts):
+    live = Live(7, [log.encode_entry("", {"text": text}) for text in texts])
+    size, _, body = live.chunk(encoder).partition(b"\r\n")
+    assert body == b"".join(encoder.entry(entry) for entry in live.entries) + b"\r\n"
+    assert int(size, 16) == len(body) - 2
+
+
+@pytest.mark.parametrize("last", [log.encode_entry("done", {}), log.encode_entry("resumed", {"attempt": 2})])
+def test_only_tokens_go_straight(last):
+    assert Live(1, [log.encode_entry("", {"text": "a"}), last]).chunk(sse.Events(GENERATION)) == b""
+
+
+def test_a_large_entry_goes_through_the_greenlet_which_sends_it_in_pieces():
+    assert Live(1, [log.encode_entry("", {"text": "a" * (MAX_CHUNK_BYTES + 1)})]).chunk(sse.Events(GENERATION)) == b""
+
+
+def test_a_format_is_made_once_however_many_read_it():
+    live = Live(1, [log.encode_entry("", {"text": "a"})])
+    assert live.chunk(sse.Events(GENERATION)) is live.chunk(sse.Events(GENERATION))
+    assert live.chunk(sse.Events(GENERATION)) != live.chunk(ENCODERS[1])
 
 
 @pytest.mark.parametrize(

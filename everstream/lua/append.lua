@@ -5,7 +5,7 @@
 --
 -- Entry n has the explicit id n-0 and must be the next one. An entry whose number is taken is refused, unless it stands
 -- in the log to the letter: then it is our own, from an append whose answer was lost, so a retry is safe. One that would
--- leave a gap is refused too: the log has lost entries, and whoever takes the generation up again starts from what it has.
+-- leave a gap is refused too, and one for a generation that is not known: the log has lost entries, and whoever takes the generation up again starts from what it has.
 local retention_s = ARGV[2]
 local refused, batches = {}, {}
 
@@ -14,26 +14,32 @@ local function stands(log, n, entry, resume)
   return found and found[2][2] == entry and (found[2][4] or '') == resume
 end
 
+-- False: the log has ended.
 local function append(log, n, entry, resume)
+  local reply
   if resume == '' then
-    redis.call('XADD', log, n .. '-0', 'entry', entry)
+    reply = redis.pcall('XADD', log, n .. '-0', 'entry', entry)
   else
-    redis.call('XADD', log, n .. '-0', 'entry', entry, 'resume', resume)
+    reply = redis.pcall('XADD', log, n .. '-0', 'entry', entry, 'resume', resume)
   end
+  if type(reply) ~= 'table' then return true end
+  -- Anything else (out of memory, a full disk) is no answer to whose turn it is.
+  if not string.find(reply.err, 'equal or smaller', 1, true) then error(reply) end
+  return false
 end
+
+local function is_open(generation) return redis.call('HGET', generation_key(generation), 'state') == 'open' end
 
 for _, given in ipairs(cmsgpack.unpack(ARGV[3])) do
   local generation, first, final, bytes, parts = given[1], given[2], given[3], given[4], given[5]
   local size = #parts / 2
   local log = log_key(generation)
-  local open = redis.call('HGET', generation_key(generation), 'state') == 'open'
   local top, entries = redis.call('XLEN', log), {}
   for i = 1, size do
     local n, entry, resume = first + i - 1, parts[2 * i - 1], parts[2 * i]
     if n <= top then
       if not stands(log, n, entry, resume) then break end
-    elseif open and n == top + 1 then
-      append(log, n, entry, resume)
+    elseif n == top + 1 and (n > 1 or is_open(generation)) and append(log, n, entry, resume) then
       top = n
     else
       break
@@ -44,7 +50,7 @@ for _, given in ipairs(cmsgpack.unpack(ARGV[3])) do
   if #entries < size then
     refused[#refused + 1] = generation
     count('entries_refused', size - #entries)
-  elseif final ~= '' and open then
+  elseif final ~= '' and is_open(generation) then
     account_entries(generation, bytes)
     finish(generation, final, retention_s)
   end

@@ -76,7 +76,9 @@ local function drop_job(job_id)
   redis.call('XDEL', jobs, job_id)
 end
 
--- After its terminal entry a generation holds no job, and its keys expire.
+-- After its terminal entry a generation holds no job, and its keys expire. Its log takes no entry more, as no id is above
+-- its top: so an append need not look at the state first.
+local top_id = '9007199254740991-0'
 local function finish(generation, state, retention_s)
   local key = generation_key(generation)
   local known = redis.call('HMGET', key, 'job_id', 'request_key')
@@ -84,6 +86,7 @@ local function finish(generation, state, retention_s)
   account(generation, -redis.call('HSTRLEN', key, 'job'))
   redis.call('HDEL', key, 'job')
   redis.call('EXPIRE', key, retention_s)
+  redis.call('XSETID', log_key(generation), top_id)
   redis.call('EXPIRE', log_key(generation), retention_s)
   if known[2] ~= '' then redis.call('EXPIRE', known[2], retention_s) end
   drop_job(known[1])
