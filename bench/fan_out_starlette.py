@@ -1,0 +1,39 @@
+"""The server that `bench.fan_out` compares with: sse-starlette as its own examples have it, a queue for each viewer."""
+
+import asyncio
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+viewers: set[asyncio.Queue] = set()
+
+
+async def events(request: Request) -> EventSourceResponse:
+    queue: asyncio.Queue = asyncio.Queue()
+
+    async def said():
+        viewers.add(queue)
+        try:
+            while True:
+                event, data = await queue.get()
+                yield ServerSentEvent(data, event=event, sep="\n")
+                if event:
+                    return
+        finally:
+            viewers.discard(queue)
+
+    return EventSourceResponse(said(), sep="\n")
+
+
+async def publish(request: Request) -> Response:
+    event = request.headers.get("X-EventSource-Event")
+    data = (await request.body()).decode()
+    for queue in viewers:
+        queue.put_nowait((event, data))
+    return Response(status_code=204)
+
+
+app = Starlette(routes=[Route("/events/{name}", events), Route("/publish/{name}", publish, methods=["POST"])])

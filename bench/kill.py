@@ -1,0 +1,140 @@
+"""How fast the streams of a killed web worker are back: `python -m bench.kill`, or `make bench`.
+
+As `bench.hold`, with two workers. One of them is killed with -9 when it has its share of the streams; its clients do what
+EventSource does, and come back after what `retry` told them, with the last id they saw. Some of the streams are active
+meanwhile. Out: a table, and bench/results/kill.json.
+"""
+
+import argparse
+import heapq
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import statistics
+import tempfile
+import time
+from array import array
+from pathlib import Path
+
+import psutil
+
+from bench import load
+from bench.hold import start_generations, talk
+from tests.stack import Stack
+
+RESULTS = Path(__file__).parent / "results" / "kill.json"
+
+
+class Client(load.Stream):
+    """Notes when its connection was answered."""
+
+    __slots__ = ("answered_at",)
+
+    def _parse_head(self, head, body):
+        super()._parse_head(head, body)
+        self.answered_at = time.perf_counter()
+
+
+class Clients:
+    """EventSources: each opens a stream on its generation, and a new one when it is cut."""
+
+    def __init__(self, url):
+        self.load = load.Load(url)
+        self.streams = []
+        self.cut = []
+        self._due = []
+        self._order = itertools.count()
+
+    def open_all(self, generations):
+        for generation in generations:
+            stream = Client(load.Api("events"), array("d"), key=generation)
+            self.streams.append(stream)
+            self._connect(stream)
+            while sum(not each.status for each in self.streams[-load.CONNECTING_AT_ONCE :]) > 250:
+                self.poll()
+        while not all(stream.status for stream in self.streams):
+            self.poll()
+
+    def _connect(self, stream):
+        seen = f"Last-Event-ID: {stream.last_id.decode()}\r\n" if stream.last_id else ""
+        self.load.start(stream, "GET", f"/generations/{stream.key}/events", headers=seen)
+
+    def poll(self):
+        wait_s = self._due[0][0] - time.perf_counter() if self._due else 0.5
+        self.load.poll(max(0, min(wait_s, 0.5)), self._on_cut)
+        while self._due and self._due[0][0] <= time.perf_counter():
+            self._connect(heapq.heappop(self._due)[2])
+
+    def _on_cut(self, stream):
+        stream.status = 0
+        self.cut.append(stream)
+        heapq.heappush(self._due, (time.perf_counter() + stream.retry_ms / 1000, next(self._order), stream))
+
+
+def connections(pid):
+    return sum(each.status == "ESTABLISHED" for each in psutil.Process(pid).net_connections("tcp"))
+
+
+def kill(stack, wanted):
+    generations = start_generations(stack.settings, wanted.streams)
+    stop, said = multiprocessing.Event(), multiprocessing.Queue()
+    active = generations[: max(1, wanted.streams // 100)]
+    talker = multiprocessing.Process(
+        target=talk, args=(stack.settings, generations, active, 0.5, stop, said), daemon=True
+    )
+    talker.start()
+    said.get()
+    clients = Clients(stack.url)
+    clients.open_all(generations)
+    victim = max(stack.workers(), key=connections)
+    held = connections(victim)
+    killed_at = time.perf_counter()
+    os.kill(victim, signal.SIGKILL)
+    while len(clients.cut) < held or any(not stream.status for stream in clients.cut):
+        clients.poll()
+    back_s = [stream.answered_at - killed_at for stream in clients.cut]
+    stop.set()
+    while not all(stream.ended for stream in clients.streams):
+        clients.poll()
+    entries = said.get()
+    return {
+        "streams of the killed worker": held,
+        "cut, in all": len(clients.cut),
+        "back: the first after, s": min(back_s),
+        "back: half of them after, s": statistics.median(back_s),
+        "back: all after, s": max(back_s),
+        "lost": entries - sum(stream.n for stream in clients.streams),
+        "repeated, or told anything wrong": sum(clients.load.wrong.values()),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=10_000, help="of both workers")
+    wanted = parser.parse_args()
+    load.allow_files(wanted.streams + 500)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "WEB_CONCURRENCY": "2",
+            "EVERSTREAM_MAX_STREAMS": str(wanted.streams + 100),
+            "EVERSTREAM_MAX_QUEUED": str(2 * wanted.streams),
+            "EVERSTREAM_HEARTBEAT_S": "15",
+            "EVERSTREAM_RETRY_MS": "1000",
+        }
+        stack = Stack(Path(folder), **settings)
+        try:
+            stack.start_valkey()
+            stack.start_web()
+            found = kill(stack, wanted)
+        finally:
+            stack.stop()
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"options": vars(wanted), "found": found}, indent=1) + "\n")
+    print("| one of two web workers killed with -9 | |\n|---|---:|")
+    print("\n".join(f"| {name} | {value:.4g} |" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    main()
