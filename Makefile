@@ -23,11 +23,15 @@ test: setup-dev model lint  ## Set up if need be, and run all tests
 
 bench: setup-dev model  ## Measure what README.md and docs/performance.md say of speed and memory (half an hour)
 	$(BIN)/python -m bench.front_ends
+	$(BIN)/python -m bench.hold
+	$(BIN)/python -m bench.kill
+	$(BIN)/python -m bench.fan_out
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.drain
 
 hot: setup-dev  ## Time the functions that run for every token, beside the last time on this machine
-	$(BIN)/python -m pytest bench/hot_paths.py --benchmark-enable --benchmark-autosave --benchmark-compare
+	$(BIN)/python -m pytest bench/hot_paths.py --benchmark-enable --benchmark-autosave \
+		$(if $(wildcard .benchmarks/*/*),--benchmark-compare)
 
 chaos: setup-dev model  ## Kill everything under streams, and count what was lost (CHAOS_SEED, CHAOS_SHORT=1)
 	$(BIN)/python -m chaos

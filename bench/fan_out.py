@@ -1,7 +1,7 @@
 """One generation to many viewers: Everstream beside sse-starlette and nginx's nchan. `python -m bench.fan_out`.
 
-Each gets the same events at the same rate, one after the other in alternating rounds, and sends each to all viewers. CPU
-per delivered event is that of the processes that serve (Everstream: the web worker and Valkey). Out: a table, and
+Each gets the same events at the same rate, one after the other in alternating rounds, and sends each to all viewers.
+CPU per delivered event is that of the processes that serve (Everstream: the web worker and Valkey). Out: a table, and
 bench/results/fan_out.json. nchan is left out, by name, where nginx has no such module (Debian: libnginx-mod-nchan).
 """
 

@@ -11,7 +11,7 @@ from starlette.routing import Route
 viewers: set[asyncio.Queue] = set()
 
 
-async def events(request: Request) -> EventSourceResponse:
+async def events(_request: Request) -> EventSourceResponse:
     queue: asyncio.Queue = asyncio.Queue()
 
     async def said():

@@ -1,8 +1,8 @@
 """How fast the streams of a killed web worker are back: `python -m bench.kill`, or `make bench`.
 
-As `bench.hold`, with two workers. One of them is killed with -9 when it has its share of the streams; its clients do what
-EventSource does, and come back after what `retry` told them, with the last id they saw. Some of the streams are active
-meanwhile. Out: a table, and bench/results/kill.json.
+As `bench.hold`, with two workers. One of them is killed with -9 when it has its share of the streams; its clients do
+what EventSource does, and come back after what `retry` told them, with the last id they saw. Some of the streams are
+active meanwhile. Out: a table, and bench/results/kill.json.
 """
 
 import argparse
