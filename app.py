@@ -255,7 +255,8 @@ class EngineArgsParser(FlexibleArgumentParser):
 def engine_args(settings: Settings) -> AsyncEngineArgs:
     """vLLM's arguments: ours for the CPU where none are given, then the user's."""
     model = demo_model.folder(settings) if settings.model == demo_model.NAME else Path(settings.model).expanduser()
-    given = ["--model", str(model), "--served-model-name", settings.model_name]
+    # vLLM's statistics cost time at each step, and nothing here shows them.
+    given = ["--model", str(model), "--served-model-name", settings.model_name, "--disable-log-stats"]
     if current_platform.is_cpu():
         # vLLM refuses to start where less than gpu_memory_utilization of all memory is free; given the size of the
         # KV cache it needs no warm-up run either. Compiling would take minutes on a few cores.

@@ -4,7 +4,6 @@ Live entries may come late, twice, or never; the numbers show it. What `take` re
 start, in order, once.
 """
 
-from collections import deque
 from collections.abc import Sequence
 
 from everstream.log import Entry
@@ -24,7 +23,7 @@ class Cursor:
         self.reading = False
         self._bound_bytes = bound_bytes
         self._read: list[Entry] = []
-        self._live: deque[Entry] = deque()
+        self._live: list[Entry] = []
         self._live_bytes = 0
 
     def offer(self, entry: Entry) -> None:
@@ -64,15 +63,17 @@ class Cursor:
         taken, self._read = self._read, []
         if taken:
             self.last = taken[-1].n
-        while self._live and self._live[0].n <= self.last:
-            self._live_bytes -= len(self._live.popleft().data)
+        if self._live and self._live[0].n <= self.last:
+            self._live = [entry for entry in self._live if entry.n > self.last]
+            self._live_bytes = sum(len(entry.data) for entry in self._live)
         if self._live and self._live[0].n != self.last + 1:
             if not self.behind:
                 self._miss()
             return taken
-        taken += self._live
-        self._live.clear()
-        self._live_bytes = 0
+        if self._live:
+            taken += self._live
+            self._live = []
+            self._live_bytes = 0
         if taken:
             self.last = taken[-1].n
         return taken

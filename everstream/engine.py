@@ -244,6 +244,9 @@ async def main(settings: Settings) -> None:
     name = settings.engine_name or socket.gethostname()
     engine_log = EngineLog(settings, consumer=f"{name}-{os.getpid()}-{secrets.token_hex(4)}")
     model = await _load(settings, engine_log, name)
+    # What was loaded is garbage never: it need not be walked over again and again.
+    gc.collect()
+    gc.freeze()
     engine = Engine(settings, model, engine_log, name)
     serving = asyncio.create_task(engine.run())
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,10 +17,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import gevent
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 from gevent.queue import Queue
 
 from everstream import log
@@ -32,6 +32,7 @@ from everstream.sse import Encoder
 from everstream.web_log import READ_BYTES, UNAVAILABLE, WebLog
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 READING_GREENLETS = 4
 READS_AT_ONCE = 64
@@ -131,6 +132,7 @@ class Follower:
         self._places = 0
         self._readers: dict[str, set[Reader]] = {}
         self._to_read: Queue[Reader] = Queue()
+        self._to_look_up: Queue[tuple[str, AsyncResult]] = Queue()
         self._queued: set[Reader] = set()
         self._someone_queues = Event()
         self._seen: set[str] = set()
@@ -139,6 +141,7 @@ class Follower:
         """Start the greenlets that serve all readers; once, in the process that serves them."""
         for _ in range(READING_GREENLETS):
             gevent.spawn(self._read_for_ever)
+            gevent.spawn(self._look_up_for_ever)
         for duty in (self._listen, self._watch_queue, self._touch):
             gevent.spawn(duty)
 
@@ -168,6 +171,25 @@ class Follower:
         """When a client of a worker that drains is to come back: not all at once."""
         spread_ms = max(self._settings.retry_ms, 1000 * self._places // RETURNS_PER_S)
         return self._settings.retry_ms + random.randrange(spread_ms)  # noqa: S311
+
+    def lookup(self, generation: str) -> log.Generation | None:
+        """What is known of a generation, or None. Those who ask at the same time are answered together."""
+        answer = AsyncResult()
+        self._to_look_up.put((generation, answer))
+        found: log.Generation | None = answer.get()
+        return found
+
+    def _look_up_for_ever(self) -> None:
+        while True:
+            asked: list[tuple[str, AsyncResult]] = _waiting(self._to_look_up)
+            try:
+                found = self._log.lookup([generation for generation, _ in asked])
+            except Exception as error:
+                for _, answer in asked:
+                    answer.set_exception(error)
+            else:
+                for (_, answer), known in zip(asked, found, strict=True):
+                    answer.set(known)
 
     def saw(self, generation: str) -> None:
         """Somebody looked at it, without following."""
@@ -226,9 +248,7 @@ class Follower:
 
     def _read_for_ever(self) -> None:
         while True:
-            readers = [self._to_read.get()]
-            while len(readers) < READS_AT_ONCE and not self._to_read.empty():
-                readers.append(self._to_read.get())
+            readers: list[Reader] = _waiting(self._to_read)
             try:
                 self._read(readers)
             except UNAVAILABLE:
@@ -363,6 +383,14 @@ class Follower:
                 self._seen |= seen
                 self.counted += counted
                 raise
+
+
+def _waiting(queue: Queue[T]) -> list[T]:
+    """Wait for one, and take what else there is, up to READS_AT_ONCE."""
+    items = [queue.get()]
+    while len(items) < READS_AT_ONCE and not queue.empty():
+        items.append(queue.get())
+    return items
 
 
 def _try(duty: Callable[[], None], what: str) -> None:

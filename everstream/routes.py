@@ -174,7 +174,7 @@ def _events(generation: log.Generation) -> sse.Events:
 
 
 def _known(generation: str) -> log.Generation:
-    known = web().log.lookup(generation) if _GENERATION.fullmatch(generation) else None
+    known = web().follower.lookup(generation) if _GENERATION.fullmatch(generation) else None
     if known is None:
         raise UnknownGeneration
     return known

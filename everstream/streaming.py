@@ -58,7 +58,7 @@ def resume(generation: str, after: int | None, encoder: MakeEncoder) -> Response
     """Follow on from entry `after`; None: the generation's expiry was seen."""
     if after is None:
         return Response(status=204)
-    known = web().log.lookup(generation)
+    known = web().follower.lookup(generation)
     if known is None:
         return _lost(log.Generation(generation, "", "", 0), UnknownGeneration(), encoder)
     if after > known.top:

@@ -72,13 +72,17 @@ class WebLog:
             raise LogFull("the log has no room for another generation until one that runs has ended; try again later")
         return _generation(started[0].decode(), b"open", started[1], started[2], 0)
 
-    def lookup(self, generation: str) -> log.Generation | None:
-        """What is known of a generation, or None."""
+    def lookup(self, generations: Sequence[str]) -> list[log.Generation | None]:
+        """What is known of each generation, or None."""
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id"])
-            pipe.xlen(self._keys.log(generation))
-            (state, model, job_id), top = pipe.execute()
-        return None if state is None else _generation(generation, state, model, job_id, top)
+            for generation in generations:
+                pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id"])
+                pipe.xlen(self._keys.log(generation))
+            found = pipe.execute()
+        return [
+            None if state is None else _generation(generation, state, model, job_id, top)
+            for generation, (state, model, job_id), top in zip(generations, found[::2], found[1::2], strict=True)
+        ]
 
     def read(self, places: Sequence[tuple[str, int]], max_bytes: int) -> list[log.Page | None]:
         """For each generation and n, the entries above it: as many as fit for all, at least one if there is one.

@@ -91,7 +91,7 @@ def test_entries_are_read_as_they_were_appended(web, run):
         history = await one.history(generation)
         assert [(entry.n, entry.event, entry.data) for entry in history] == entries
         assert [entry.resume for entry in history] == [b'["state"]', b'["state"]', b""]
-        known = web.lookup(generation)
+        known = web.lookup([generation])[0]
         assert (known.state, known.top, known.model) == ("done", 3, "model")
         assert web._client.xlen(web._keys.jobs) == 0
         assert 0 < web._client.ttl(web._keys.log(generation)) <= 600
@@ -138,7 +138,7 @@ def test_a_refused_generation_does_not_hold_up_the_others(web, run):
         await one.append([Batch(refused, 1, [token("x")])])
         answer = await one.append([Batch(refused, 1, [token("other")]), Batch(taken, 1, [token("y")])])
         assert answer == {refused}
-        assert web.lookup(taken).top == 1
+        assert web.lookup([taken])[0].top == 1
 
     run(test)
 
@@ -149,7 +149,7 @@ def test_nothing_follows_a_terminal_entry(web, run):
         await one.append([Batch(generation, 1, [DONE], "done")])
         assert await one.append([Batch(generation, 2, [token("x")])]) == {generation}
         assert await one.append([Batch("0" * 32, 1, [token("x")])]) == {"0" * 32}
-        assert web.lookup("0" * 32) is None
+        assert web.lookup(["0" * 32]) == [None]
 
     run(test)
 
@@ -202,7 +202,7 @@ def test_an_entry_that_would_leave_a_gap_is_refused(web, run):
         generation, one = submit(web), engine("one")
         await one.append([Batch(generation, 1, [token("x")])])
         assert await one.append([Batch(generation, 3, [token("z"), DONE], "done")]) == {generation}
-        assert web.lookup(generation).state == "open"
+        assert web.lookup([generation])[0].state == "open"
         assert [entry.n for entry in entries_of(web, generation)] == [1]
 
     run(test)

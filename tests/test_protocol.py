@@ -254,7 +254,7 @@ class Protocol(RuleBasedStateMachine):
                     client.events += client.decoder.feed(self.encoder.entry(entry))
         self.what_a_client_has_is_a_prefix_of_the_log()
         self.the_log_is_one_answer_told_once()
-        assert self.web.lookup(self.generation).state == self.clients[0].events[-1].type
+        assert self.web.lookup([self.generation])[0].state == self.clients[0].events[-1].type
         assert len(self.clients[0].events) == len(self.entries)
         self.await_(self.engine_log.close())
         self.runner.close()
