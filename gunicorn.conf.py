@@ -41,6 +41,9 @@ accesslog = None
 # A full pool stops accepting, health checks too: so the application refuses streams long before that.
 worker_connections = _settings.max_streams + _OTHER_CONNECTIONS
 _allow_open_files(worker_connections + _OTHER_FILES)
+# When a worker has died, its clients all come back within a second or two. Who finds the queue full tries again only
+# after a second; the kernel's own limit (net.core.somaxconn, mostly 4096) may be lower.
+backlog = 16384
 # The event loop's, not a request's.
 timeout = 60
 # Streams end by themselves when a worker is told to stop; this is for the rest.

@@ -24,6 +24,7 @@ from bench import load
 from bench.hold import start_generations, talk
 from tests.stack import Stack
 
+CONNECTS_PER_POLL = 10
 RESULTS = Path(__file__).parent / "results" / "kill.json"
 
 
@@ -64,8 +65,10 @@ class Clients:
     def poll(self):
         wait_s = self._due[0][0] - time.perf_counter() if self._due else 0.5
         self.load.poll(max(0, min(wait_s, 0.5)), self._on_cut)
-        while self._due and self._due[0][0] <= time.perf_counter():
-            self._connect(heapq.heappop(self._due)[2])
+        # A few at a time, so that answers are not read late.
+        for _ in range(CONNECTS_PER_POLL):
+            if self._due and self._due[0][0] <= time.perf_counter():
+                self._connect(heapq.heappop(self._due)[2])
 
     def _on_cut(self, stream):
         stream.status = 0

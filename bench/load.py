@@ -82,6 +82,7 @@ class Stream:
         "last_id",
         "n",
         "on_token",
+        "request",
         "retry_ms",
         "socket",
         "started",
@@ -205,20 +206,26 @@ class Load:
         # The port is chosen at connect, when the other end is known: one port then serves many connections.
         connection.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
         connection.bind((f"127.0.0.{2 + self._opened % self._sources}", 0))
-        connection.settimeout(30)
+        connection.setblocking(False)
         stream.connected()
         stream.started = stream.started or time.perf_counter()
-        connection.connect(self.address)
-        connection.sendall(request.encode() + b"\r\n" + body)
-        connection.setblocking(False)
+        # Nobody waits for another's connection: the server may have more of them than it accepts at the time.
+        stream.request = request.encode() + b"\r\n" + body
+        connection.connect_ex(self.address)
         self.open[connection.fileno()] = stream
-        self._epoll.register(connection.fileno(), select.EPOLLIN)
+        self._epoll.register(connection.fileno(), select.EPOLLOUT)
 
     def poll(self, timeout_s, on_cut):
         """Take what has come. A stream that was closed by the server before its end goes to `on_cut`."""
         for fileno, _ in self._epoll.poll(timeout_s):
             stream = self.open[fileno]
             try:
+                if stream.request:
+                    # Small enough for the kernel to take it at once.
+                    stream.socket.sendall(stream.request)
+                    stream.request = b""
+                    self._epoll.modify(fileno, select.EPOLLIN)
+                    continue
                 data = stream.socket.recv(262_144)
             except BlockingIOError:
                 continue
