@@ -102,9 +102,7 @@ class Chunks:
         }
         self._id = b"id: " + generation.id.encode() + b"."
         # Around each token, made once: only the text differs from one to the next.
-        self._before, self._after = (
-            part for part in sse.event("", self._chunk(text=_HOLE)).split(b'"' + _HOLE.encode() + b'"')
-        )
+        self._before, self._after = sse.event("", self._chunk(text=_HOLE)).split(b'"' + _HOLE.encode() + b'"')
 
     def start(self, retry_ms: int, *, is_new: bool) -> bytes:  # noqa: ARG002 - see the module's docstring
         if not (is_new and self._is_chat):
@@ -155,7 +153,8 @@ class Chunks:
         )
 
 
-_HOLE = "the text"
+_HOLE = "5f0c8a1e9b7d4c23"
+"""Stands where a token's text goes; no model is called that."""
 
 
 def _text(data: bytes) -> bytes:
