@@ -29,9 +29,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # Behind TLS or uWSGI's protocol a connection carries more than the chunks of a body.
         self._web.writes_straight = not self.cfg.is_ssl and self.cfg.protocol == "http"
         # A stream keeps some hundred objects for as long as it lives, and Python's defaults have them all walked over
-        # again and again while streams are opened. What was loaded until here is garbage never.
-        gc.collect()
-        gc.freeze()
+        # again and again while streams are opened.
         gc.set_threshold(20_000, 20, 50)
         # Here, after the fork and gevent's patching: greenlets do not survive a fork.
         self._web.follower.start()
