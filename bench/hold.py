@@ -121,24 +121,28 @@ def main():
     parser.add_argument("--every-s", type=float, default=0.5, help="between two tokens of an active one (0.5)")
     parser.add_argument("--seconds", type=float, default=300, help="to hold them (300)")
     wanted = parser.parse_args()
+    measure(hold, wanted, "one web worker", RESULTS, WEB_CONCURRENCY="1")
+
+
+def measure(what, wanted, title, results, **settings):
+    """Start Valkey and the web part for so many streams, and report what was found; `bench.kill` calls, too."""
     load.allow_files(wanted.streams + 500)
+    settings |= {
+        "EVERSTREAM_MAX_STREAMS": str(wanted.streams + 100),
+        "EVERSTREAM_MAX_QUEUED": str(2 * wanted.streams),
+        "EVERSTREAM_HEARTBEAT_S": "15",
+    }
     with tempfile.TemporaryDirectory() as folder:
-        stack = Stack(
-            Path(folder),
-            WEB_CONCURRENCY="1",
-            EVERSTREAM_MAX_STREAMS=str(wanted.streams + 100),
-            EVERSTREAM_MAX_QUEUED=str(2 * wanted.streams),
-            EVERSTREAM_HEARTBEAT_S="15",
-        )
+        stack = Stack(Path(folder), **settings)
         try:
             stack.start_valkey()
             stack.start_web()
-            found = hold(stack, wanted)
+            found = what(stack, wanted)
         finally:
             stack.stop()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"options": vars(wanted), "found": found}, indent=1) + "\n")
-    print("| one web worker | |\n|---|---:|")
+    results.parent.mkdir(exist_ok=True)
+    results.write_text(json.dumps({"options": vars(wanted), "found": found}, indent=1) + "\n")
+    print(f"| {title} | |\n|---|---:|")
     print("\n".join(f"| {name} | {value:.4g} |" for name, value in found.items()))
 
 

@@ -8,12 +8,10 @@ active meanwhile. Out: a table, and bench/results/kill.json.
 import argparse
 import heapq
 import itertools
-import json
 import multiprocessing
 import os
 import signal
 import statistics
-import tempfile
 import time
 from array import array
 from pathlib import Path
@@ -21,8 +19,7 @@ from pathlib import Path
 import psutil
 
 from bench import load
-from bench.hold import start_generations, talk
-from tests.stack import Stack
+from bench.hold import measure, start_generations, talk
 
 CONNECTS_PER_POLL = 10
 RESULTS = Path(__file__).parent / "results" / "kill.json"
@@ -117,26 +114,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=10_000, help="of both workers")
     wanted = parser.parse_args()
-    load.allow_files(wanted.streams + 500)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {
-            "WEB_CONCURRENCY": "2",
-            "EVERSTREAM_MAX_STREAMS": str(wanted.streams + 100),
-            "EVERSTREAM_MAX_QUEUED": str(2 * wanted.streams),
-            "EVERSTREAM_HEARTBEAT_S": "15",
-            "EVERSTREAM_RETRY_MS": "1000",
-        }
-        stack = Stack(Path(folder), **settings)
-        try:
-            stack.start_valkey()
-            stack.start_web()
-            found = kill(stack, wanted)
-        finally:
-            stack.stop()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"options": vars(wanted), "found": found}, indent=1) + "\n")
-    print("| one of two web workers killed with -9 | |\n|---|---:|")
-    print("\n".join(f"| {name} | {value:.4g} |" for name, value in found.items()))
+    title = "one of two web workers killed with -9"
+    measure(kill, wanted, title, RESULTS, WEB_CONCURRENCY="2", EVERSTREAM_RETRY_MS="1000")
 
 
 if __name__ == "__main__":

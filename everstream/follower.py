@@ -316,18 +316,18 @@ class Follower:
 
     def _dispatch(self, readers: set[Reader], live: Live) -> None:
         for reader in readers:
-            if reader.waits and (chunk := live.chunk(reader.encoder)) and reader.cursor.skip(live.first, live.last):
-                self._send(reader, chunk)
+            if reader.waits and (made := live.chunk(reader.encoder)) and reader.cursor.skip(live.first, live.last):
+                self._send(reader, made)
             else:
                 for entry in live.entries:
                     reader.cursor.offer(entry)
                 reader.wake.set()
 
-    def _send(self, reader: Reader, chunk: bytes) -> None:
+    def _send(self, reader: Reader, made: bytes) -> None:
         assert reader.outlet is not None
         reader.spoke_at = time.monotonic()
         try:
-            if reader.outlet.send(chunk):
+            if reader.outlet.send(made):
                 return
         except OSError:
             reader.left = True

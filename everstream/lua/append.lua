@@ -5,7 +5,8 @@
 --
 -- Entry n has the explicit id n-0 and must be the next one. An entry whose number is taken is refused, unless it stands
 -- in the log to the letter: then it is our own, from an append whose answer was lost, so a retry is safe. One that would
--- leave a gap is refused too, and one for a generation that is not known: the log has lost entries, and whoever takes the generation up again starts from what it has.
+-- leave a gap is refused too, and one for a generation that is not known: the log has lost entries, and whoever takes the
+-- generation up again starts from what it has.
 local retention_s = ARGV[2]
 local refused, batches = {}, {}
 

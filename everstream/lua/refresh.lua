@@ -1,7 +1,8 @@
 -- Refresh the leases of an engine's jobs: XCLAIM sets a pending entry's idle time, but here only for its owner, so that
 -- a zombie cannot steal back what went to another. An engine that ends sets it to the whole lease, and so lets go.
 -- ARGV: ns, consumer, idle_ms, abandon_after_ms (0: don't ask), retention_s, max_log_bytes, then for each job: job id,
--- generation, bytes of its entries. Returns 1 if the log is over its bound, else 0, then for each job: 'held', 'lost', 'stop' or 'abandoned'.
+-- generation, bytes of its entries. Returns 1 if the log is over its bound, else 0, then for each job: 'held', 'lost',
+-- 'stop' or 'abandoned'.
 local consumer, idle_ms, abandon_after_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local retention_s, max_log_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 
