@@ -43,7 +43,7 @@ def started(model, kv_cache, folder):
     with ExitStack() as stack:
         rust = rust_front_end.find(load_settings())
         servers = [
-            stack.enter_context(_everstream(model, kv_cache, _made(folder / "everstream"))),
+            stack.enter_context(everstream_alone(model, kv_cache, folder)),
             stack.enter_context(_vllm("vllm serve, Python", model, kv_cache, _made(folder / "python"))),
         ]
         if rust is not None:
@@ -60,7 +60,8 @@ def _made(folder):
 
 
 @contextmanager
-def _everstream(model, kv_cache, folder):
+def everstream_alone(model, kv_cache, folder):
+    """Everstream, as it is among the others."""
     settings = {
         "MODEL": str(model),
         "ENGINE_ARGS": " ".join(engine_args(kv_cache)),
@@ -69,7 +70,7 @@ def _everstream(model, kv_cache, folder):
         "EVERSTREAM_LEASE_S": "10",
         "EVERSTREAM_HEARTBEAT_S": "15",
     }
-    with running_stack(folder, app_dir=REPO_ROOT, **settings) as stack:
+    with running_stack(_made(folder / "everstream"), app_dir=REPO_ROOT, **settings) as stack:
 
         def groups():
             return {

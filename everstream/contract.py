@@ -12,7 +12,6 @@ Called by `engine`; `load_schema` by `inputs` too, in the web process, so nothin
 import asyncio
 import importlib.util
 import inspect
-import math
 import sys
 import threading
 import traceback
@@ -24,6 +23,7 @@ from typing import Any, Protocol
 
 from everstream import log
 from everstream.errors import ModelLoadError
+from everstream.pacing import Pace, Paced
 
 _plain_infers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
 """One thread: a plain `infer` whose generation was stopped must have returned before the next one starts."""
@@ -45,14 +45,11 @@ class Sink(Protocol):
     def end(self, state: str, data: object) -> None: ...
 
 
-_TEXT_BEFORE, _TEXT_AFTER = log.encode_entry(log.TOKEN, {"text": "\n"}).split(b"\\n")
-
-
 class StreamOutputHandler:
     """What a model streams through. Its methods may be called from any thread.
 
-    With `flush_ms` above 0, outputs that come within that time of one another are one entry, where they can be joined:
-    the output is `{"text": str}` and its `resume` a list. The first one never waits.
+    With a `pace`, outputs that come between two of its beats are one entry, where they can be joined: the output is
+    `{"text": str}` and its `resume` a list.
     """
 
     def __init__(
@@ -61,19 +58,17 @@ class StreamOutputHandler:
         delivered: list[dict[str, Any]],
         resume_states: list[Any],
         max_output_bytes: int,
-        flush_ms: int = 0,
+        pace: Pace | None = None,
     ) -> None:
         self.resume_states = resume_states
         """Beside each of `delivered`: what the model gave as `resume`, or None; lists are joined where outputs were."""
         self.finalised = False
-        self.stopped = False
         self._delivered = delivered
         self._to_skip = len(delivered)
         self._sink = sink
         self._max_output_bytes = max_output_bytes
-        self._flush_s = flush_ms / 1000
-        self._flushed_at = -math.inf
-        self._held = _Held()
+        self._stopped = False
+        self._paced = Paced(pace, sink.put, max_output_bytes) if pace else None
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
@@ -105,31 +100,13 @@ class StreamOutputHandler:
         if len(entry) > self._max_output_bytes:
             raise ValueError(f"an output has {len(entry)} bytes of JSON; at most {self._max_output_bytes} are allowed")
         state = b"" if resume is None else log.encode_json(resume)
-        if self._flush_s:
+        if self._paced:
             may_join = (
                 isinstance(resume, list) and resume and output.keys() == {"text"} and isinstance(output["text"], str)
             )
-            self._call(self._put_paced, entry, state, bool(may_join))
+            self._call(self._paced.put, entry, state, bool(may_join))
         else:
             self._call(self._sink.put, entry, state)
-
-    def _put_paced(self, entry: bytes, resume: bytes, may_join: bool) -> None:
-        """Hold it if one was flushed just now; what can't be joined comes after what is held."""
-        held, due_at = self._held, self._flushed_at + self._flush_s
-        if held.entries and (not may_join or held.size_bytes + len(entry) > self._max_output_bytes):
-            self._flush()
-        if may_join and (held.entries or self._loop.time() < due_at):
-            if not held.entries:
-                held.timer = self._loop.call_at(due_at, self._flush)
-            held.add(entry, resume)
-        else:
-            self._flushed_at = self._loop.time()
-            self._sink.put(entry, resume)
-
-    def _flush(self) -> None:
-        if self._held.entries and not self.stopped:
-            self._flushed_at = self._loop.time()
-            self._sink.put(*self._held.take())
 
     @property
     def has_room(self) -> bool:
@@ -148,11 +125,18 @@ class StreamOutputHandler:
         self._call(self._finish, "done", {"finish_reason": finish_reason, "usage": usage})
 
     def _finish(self, state: str, data: object) -> None:
-        self._flush()
+        if self._paced:
+            self._paced.flush()
         self._sink.end(state, data)
 
+    def stop(self) -> None:
+        """Take nothing more: who still sends is told so."""
+        self._stopped = True
+        if self._paced:
+            self._paced.drop()
+
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
-        if self.stopped:
+        if self._stopped:
             raise GenerationStopped
         if threading.get_ident() == self._thread:
             function(*arguments)
@@ -162,31 +146,6 @@ class StreamOutputHandler:
     async def _call_and_drain(self, function: Callable[..., None], *arguments: Any) -> None:
         function(*arguments)
         await self.drain()
-
-
-class _Held:
-    """Outputs that wait to be one entry, as JSON, which is joined without being read again."""
-
-    __slots__ = ("entries", "resumes", "size_bytes", "timer")
-
-    def __init__(self) -> None:
-        self.entries: list[bytes] = []
-        self.resumes: list[bytes] = []
-        self.size_bytes = 0
-        self.timer: asyncio.TimerHandle | None = None
-
-    def add(self, entry: bytes, resume: bytes) -> None:
-        self.entries.append(entry[len(_TEXT_BEFORE) : -len(_TEXT_AFTER)])
-        self.resumes.append(resume[1:-1])
-        self.size_bytes += len(entry)
-
-    def take(self) -> tuple[bytes, bytes]:
-        if self.timer is not None:
-            self.timer.cancel()
-        entry = _TEXT_BEFORE + b"".join(self.entries) + _TEXT_AFTER
-        resume = b"[" + b",".join(self.resumes) + b"]"
-        self.entries, self.resumes, self.size_bytes = [], [], 0
-        return entry, resume
 
 
 def load_model(app_dir: Path) -> Any:

@@ -30,6 +30,7 @@ from everstream import contract, log
 from everstream.appender import Appender
 from everstream.engine_log import UNAVAILABLE, Claim, EngineLog, until_answered
 from everstream.errors import InvalidInput, ModelDied, ModelLoadError
+from everstream.pacing import Paces
 from everstream.running import Means, Running
 from everstream.settings import Settings, SettingsError, load_settings
 from everstream.vllm_plugin import ENGINE_PID_VARIABLE, SLEEP_VARIABLE
@@ -53,7 +54,7 @@ class Engine:
         self._model = model
         self._log = engine_log
         self._appender = Appender(engine_log, settings.lease_s)
-        self._means = Means(settings, model, engine_log, self._appender, asyncio.Lock())
+        self._means = Means(settings, model, engine_log, self._appender, asyncio.Lock(), Paces())
         self._name = name
         self._capacity = settings.max_running if contract.runs_concurrently(model) else 1
         self._running: dict[str, Running] = {}

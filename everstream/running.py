@@ -16,6 +16,7 @@ from everstream import contract, log
 from everstream.appender import Appender, Writer
 from everstream.engine_log import Batch, Claim, EngineLog, until_answered
 from everstream.errors import EverstreamError, ModelDied
+from everstream.pacing import Paces
 from everstream.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Means(msgspec.Struct, frozen=True):
     log: EngineLog
     appender: Appender
     trial: asyncio.Lock
+    paces: Paces
 
 
 class Deaths(msgspec.Struct, frozen=True):
@@ -98,7 +100,7 @@ class Running:
     def cancel(self) -> None:
         """Stop the model's work."""
         if self._handler is not None:
-            self._handler.stopped = True
+            self._handler.stop()
         self.task.cancel()
 
     async def _run(self) -> None:
@@ -171,7 +173,7 @@ class Running:
             delivered=[msgspec.json.decode(entry.data) for entry in delivered],
             resume_states=[msgspec.json.decode(entry.resume) if entry.resume else None for entry in delivered],
             max_output_bytes=self._means.settings.max_output_bytes,
-            flush_ms=self.claim.job.flush_ms,
+            pace=self._means.paces.of(self.claim.job.flush_ms),
         )
         try:
             await contract.infer(self._means.model, self.claim.job.inputs, self._handler)

@@ -7,6 +7,7 @@ import pytest
 
 from everstream import contract
 from everstream.errors import ModelLoadError
+from everstream.pacing import Paces
 
 
 def write(folder, source):
@@ -238,7 +239,7 @@ def paced(script, flush_ms=16, max_output_bytes=1000):
 
     async def main():
         clock, sink = Clock(asyncio.get_running_loop()), Taken()
-        handler = contract.StreamOutputHandler(sink, [], [], max_output_bytes, flush_ms)
+        handler = contract.StreamOutputHandler(sink, [], [], max_output_bytes, Paces().of(flush_ms))
 
         def send(text, *tokens, **more):
             handler.send_streamed_output({"text": text, **more}, resume=list(tokens) or None)
@@ -321,7 +322,7 @@ def test_a_stopped_generation_says_nothing_more():
     async def script(send, pass_s, handler):
         send("a", 1)
         send("b", 2)
-        handler.stopped = True
+        handler.stop()
         await pass_s(1)
 
     assert paced(script) == [({"text": "a"}, [1])]
