@@ -1,4 +1,4 @@
-"""The one read path: start, resume, a second viewer and a reload are all `follow(generation, after)`.
+"""The one read path: start, resume, a second viewer and a reload are all a `Reader` of a generation, after an entry.
 
 One follower per web process: one subscription, one decode, many readers. A reader registers first, then has the log
 read after its place, then goes live; a gap in the numbers sends it back to the log. Pub/sub may lose messages: a lost
@@ -15,12 +15,12 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import gevent
 from gevent.event import AsyncResult, Event
+from gevent.hub import Waiter
 from gevent.queue import Queue
 
 from everstream import log
@@ -38,7 +38,10 @@ READING_GREENLETS = 4
 READS_AT_ONCE = 64
 MAX_CHUNK_BYTES = 16 << 10
 """What is more at a time goes through the stream's greenlet, which sends it in pieces."""
+CLAIMED_WITHIN_S = 0.1
 POSITIONS_EVERY_S = 0.5
+BEAT_S = 0.25
+"""How often it is looked for streams that were silent for so long that a heartbeat is due."""
 TOUCH_EVERY_S = 1.0
 """How often it is said who is being read; more often where abandon_after_s is short."""
 RETRY_S = 0.5
@@ -52,10 +55,18 @@ class Queued(NamedTuple):
     position: int
 
 
+class Heartbeat(NamedTuple):
+    """Nothing was said for heartbeat_s."""
+
+
 class Reader:
-    """One open stream. `error` ends it; `outlet` takes what is heard while the stream's greenlet `waits`."""
+    """One open stream. `error` ends it; `outlet` takes what is heard while the stream's greenlet has a `waiter`.
+
+    A process has thousands, so each has only what it needs: no timer, no event.
+    """
 
     __slots__ = (
+        "_is_awake",
         "cursor",
         "encoder",
         "error",
@@ -65,8 +76,7 @@ class Reader:
         "position",
         "spoke_at",
         "told",
-        "waits",
-        "wake",
+        "waiter",
     )
 
     def __init__(self, encoder: Encoder, after: int, bound_bytes: int, outlet: Outlet | None) -> None:
@@ -74,18 +84,35 @@ class Reader:
         self.encoder = encoder
         self.cursor = Cursor(after, bound_bytes)
         self.outlet = outlet
-        self.waits = False
-        self.spoke_at = 0.0
-        self.wake = Event()
+        self.waiter: Waiter | None = None
+        self.spoke_at = time.monotonic()
         self.left = False
         self.error: EverstreamError | None = None
         self.position: int | None = None
         self.told: int | None = None
+        self._is_awake = True
 
     def leave(self) -> None:
         """End the stream: the client has gone, or the worker is told to stop."""
         self.left = True
-        self.wake.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the stream's own greenlet look at what there is to do."""
+        self._is_awake = True
+        if self.waiter is not None:
+            gevent.get_hub().loop.run_callback(self.waiter.switch, None)
+            self.waiter = None
+
+    def wait(self) -> None:
+        """In the stream's own greenlet: wait for `wake`; what is heard meanwhile may go straight to the socket."""
+        if not self._is_awake:
+            self.waiter = Waiter()
+            try:
+                self.waiter.get()
+            finally:
+                self.waiter = None
+        self._is_awake = False
 
 
 class Live:
@@ -142,7 +169,7 @@ class Follower:
         for _ in range(READING_GREENLETS):
             gevent.spawn(self._read_for_ever)
             gevent.spawn(self._look_up_for_ever)
-        for duty in (self._listen, self._watch_queue, self._touch):
+        for duty in (self._listen, self._watch_queue, self._touch, self._wake_silent):
             gevent.spawn(duty)
 
     @property
@@ -198,35 +225,52 @@ class Follower:
     def reader(self, encoder: Encoder, after: int, outlet: Outlet | None) -> Reader:
         return Reader(encoder, after, self._settings.reader_queue_bytes, outlet)
 
-    def follow(self, reader: Reader) -> Iterator[list[log.Entry] | Queued | None]:
-        """Yield entries above the reader's start, until the terminal one; None is a heartbeat, at least every
-        heartbeat_s. Ends early when the reader leaves. Raises UnknownGeneration, EntriesLost."""
-        with self._registered(reader):
-            reader.spoke_at = time.monotonic()
-            while not reader.left and not self.draining:
-                reader.wake.clear()
-                said = self._next(reader)
-                if said is None:
-                    if not self._wait(reader):
-                        continue
-                    # Of a message that was lost, nothing shows but the silence.
-                    reader.cursor.behind = True
-                yield said
-                reader.spoke_at = time.monotonic()
-                if isinstance(said, list) and said[-1].is_terminal:
-                    return
+    def register(self, reader: Reader) -> None:
+        """From here on it hears what is said of its generation. To be ended by `unregister`."""
+        self._readers.setdefault(reader.generation, set()).add(reader)
+        if reader.cursor.last <= 0:
+            self._queued.add(reader)
+            self._someone_queues.set()
 
-    def _wait(self, reader: Reader) -> bool:
-        """Wait for something to do; meanwhile what is heard may go straight to the socket. True: a heartbeat is due."""
-        due_in_s = reader.spoke_at + self._settings.heartbeat_s - time.monotonic()
-        if due_in_s <= 0:
-            return True
-        reader.waits = reader.outlet is not None
-        reader.wake.wait(due_in_s)
-        reader.waits = False
-        if reader.outlet is not None and reader.outlet.has_unsent:
-            reader.outlet.send_rest()
-        return False
+    def unregister(self, reader: Reader) -> None:
+        self.counted["gaps_healed"] += reader.cursor.gaps
+        self._seen.add(reader.generation)
+        self._queued.discard(reader)
+        readers = self._readers[reader.generation]
+        readers.discard(reader)
+        if not readers:
+            del self._readers[reader.generation]
+
+    def next(self, reader: Reader) -> list[log.Entry] | Queued | Heartbeat | None:
+        """Wait for what follows, up to heartbeat_s; None: the reader left, or the worker drains.
+
+        Not to be called after a terminal entry. Raises UnknownGeneration, EntriesLost.
+        """
+        # Not a generator: each one on the stack of a greenlet that waits is half a kilobyte of it.
+        reader.spoke_at = time.monotonic()
+        while not reader.left and not self.draining:
+            if said := self._next(reader):
+                return said
+            if self._is_silent(reader):
+                # Of a message that was lost, nothing shows but the silence.
+                reader.cursor.behind = True
+                return Heartbeat()
+            reader.wait()
+            if reader.outlet is not None and reader.outlet.has_unsent:
+                reader.outlet.send_rest()
+        return None
+
+    def _is_silent(self, reader: Reader) -> bool:
+        return time.monotonic() > reader.spoke_at + self._settings.heartbeat_s - BEAT_S
+
+    def _wake_silent(self) -> None:
+        """In place of a timer for each stream, which would be half a kilobyte of it."""
+        while True:
+            for readers in self._readers.values():
+                for reader in readers:
+                    if reader.waiter and self._is_silent(reader):
+                        reader.wake()
+            gevent.sleep(BEAT_S)
 
     def _next(self, reader: Reader) -> list[log.Entry] | Queued | None:
         """What can be said now; None: nothing yet. Has the log read where the reader is behind."""
@@ -237,7 +281,6 @@ class Follower:
                 cursor.reading = True
                 self._to_read.put(reader)
             if entries:
-                self._queued.discard(reader)
                 return entries
         if reader.error:
             raise reader.error
@@ -262,7 +305,7 @@ class Follower:
                 for reader in readers:
                     reader.error = EverstreamError("the log can't be read; the server's log has the details")
             for reader in readers:
-                reader.wake.set()
+                reader.wake()
 
     def _read(self, readers: list[Reader]) -> None:
         places = [(reader.generation, reader.cursor.begin_read()) for reader in readers]
@@ -276,23 +319,6 @@ class Follower:
             entries = page.entries if page else []
             last = entries[-1].n if entries else reader.cursor.last
             reader.cursor.end_read(entries, to_the_end=page is None or last >= page.top)
-
-    @contextmanager
-    def _registered(self, reader: Reader) -> Iterator[None]:
-        readers = self._readers.setdefault(reader.generation, set())
-        readers.add(reader)
-        if reader.cursor.last <= 0:
-            self._queued.add(reader)
-            self._someone_queues.set()
-        try:
-            yield
-        finally:
-            self.counted["gaps_healed"] += reader.cursor.gaps
-            self._seen.add(reader.generation)
-            self._queued.discard(reader)
-            readers.discard(reader)
-            if not readers:
-                del self._readers[reader.generation]
 
     def _listen(self) -> None:
         """Hand what is appended to the readers, for as long as the process lives."""
@@ -316,41 +342,46 @@ class Follower:
 
     def _dispatch(self, readers: set[Reader], live: Live) -> None:
         for reader in readers:
-            if reader.waits and (made := live.chunk(reader.encoder)) and reader.cursor.skip(live.first, live.last):
-                self._send(reader, made)
+            outlet = reader.outlet if reader.waiter else None
+            if outlet and (made := live.chunk(reader.encoder)) and reader.cursor.skip(live.first, live.last):
+                self._send(reader, outlet, made)
             else:
                 for entry in live.entries:
                     reader.cursor.offer(entry)
-                reader.wake.set()
+                reader.wake()
 
-    def _send(self, reader: Reader, made: bytes) -> None:
-        assert reader.outlet is not None
+    def _send(self, reader: Reader, outlet: Outlet, made: bytes) -> None:
         reader.spoke_at = time.monotonic()
         try:
-            if reader.outlet.send(made):
+            if outlet.send(made):
                 return
         except OSError:
             reader.left = True
-        reader.waits = False
-        reader.wake.set()
+        reader.wake()
 
     def _all_behind(self) -> None:
         """What was said before the subscription stood was not heard."""
         for readers in self._readers.values():
             for reader in readers:
                 reader.cursor.behind = True
-                reader.wake.set()
+                reader.wake()
 
     def _watch_queue(self) -> None:
         """Tell queued readers their place, and of a model that will never come."""
         while True:
             self._someone_queues.wait()
+            # Mostly an engine that is free has it before this is over, and nobody need ask.
+            gevent.sleep(CLAIMED_WITHIN_S)
             _try(self._tell_positions, "the queue can't be read")
-            if not self._queued:
+            if self._queued:
+                gevent.sleep(POSITIONS_EVERY_S)
+            else:
                 self._someone_queues.clear()
-            gevent.sleep(POSITIONS_EVERY_S)
 
     def _tell_positions(self) -> None:
+        self._queued -= {reader for reader in self._queued if reader.cursor.last > 0}
+        if not self._queued:
+            return
         # Taken before the queue is read: a reader that comes meanwhile is not in it yet, and not claimed either.
         readers = list(self._queued)
         positions = self._log.positions()
@@ -365,7 +396,7 @@ class Follower:
                 self._log.fail_queued(reader.generation, "model_failed", failure)
             if position != reader.position:
                 reader.position = position
-                reader.wake.set()
+                reader.wake()
 
     def _touch(self) -> None:
         """Say who is being read, so that an engine knows what is abandoned; and add to the counters."""

@@ -6,16 +6,17 @@ goes.
 
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from flask import Response, request, stream_with_context
 
 from everstream import log, sse
 from everstream.errors import EntriesLost, UnknownGeneration
-from everstream.follower import Queued
+from everstream.follower import Follower, Heartbeat, Queued, Reader
 from everstream.outlet import Outlet
 from everstream.sse import Encoder
-from everstream.watcher import watching
+from everstream.watcher import Watcher
 from everstream.web import web
 
 PIECE_BYTES = 16 << 10
@@ -91,23 +92,31 @@ def follow(known: log.Generation, after: int, make_encoder: MakeEncoder) -> Resp
     is_chunked = web().writes_straight and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
     reader = follower.reader(encoder, max(after, 0), Outlet(connection) if connection and is_chunked else None)
 
-    def frames() -> Iterator[bytes]:
-        with watching(connection, reader.leave):
-            yield head
-            try:
-                for said in follower.follow(reader):
-                    if said is None:
-                        yield encoder.heartbeat
-                    elif isinstance(said, Queued):
-                        yield encoder.queued(said.position)
-                    else:
-                        yield from _pieces([encoder.entry(entry) for entry in said])
-            except (UnknownGeneration, EntriesLost) as error:
-                yield encoder.lost(error)
-            if follower.draining:
-                yield encoder.come_back(follower.return_after_ms())
+    return event_stream(_frames(head, reader, follower, connection))
 
-    return event_stream(frames())
+
+def _frames(head: bytes, reader: Reader, follower: Follower, connection: socket.socket | None) -> Iterator[bytes]:
+    encoder, is_over = reader.encoder, False
+    watcher = Watcher(connection, reader.leave) if connection else None
+    follower.register(reader)
+    try:
+        yield head
+        while not is_over and (said := follower.next(reader)) is not None:
+            if isinstance(said, Heartbeat):
+                yield encoder.heartbeat
+            elif isinstance(said, Queued):
+                yield encoder.queued(said.position)
+            else:
+                is_over = said[-1].is_terminal
+                yield from _pieces([encoder.entry(entry) for entry in said])
+        if follower.draining and not is_over:
+            yield encoder.come_back(follower.return_after_ms())
+    except (UnknownGeneration, EntriesLost) as error:
+        yield encoder.lost(error)
+    finally:
+        follower.unregister(reader)
+        if watcher:
+            watcher.stop()
 
 
 def _pieces(events: list[bytes]) -> Iterator[bytes]:
@@ -122,7 +131,18 @@ def _pieces(events: list[bytes]) -> Iterator[bytes]:
         yield piece
 
 
+class EventStream(Response):
+    """A response that the server iterates over itself: werkzeug's iterators around a body, which each stream would keep
+    on its stack for as long as it lives, are for what is not bytes."""
+
+    def get_app_iter(self, environ: dict[str, Any]) -> Iterable[bytes]:  # noqa: ARG002 - werkzeug's
+        return self
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.response)  # type: ignore[arg-type]
+
+
 def event_stream(frames: Iterator[bytes]) -> Response:
-    response = Response(stream_with_context(frames), mimetype=sse.MIMETYPE)
+    response = EventStream(stream_with_context(frames), mimetype=sse.MIMETYPE)
     response.headers["X-Accel-Buffering"] = "no"
     return response

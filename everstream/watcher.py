@@ -8,35 +8,33 @@ import fcntl
 import socket
 import struct
 import termios
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import gevent
 
 READ = 1
 
 
-@contextmanager
-def watching(connection: socket.socket | None, on_close: Callable[[], None]) -> Iterator[None]:
-    """Call `on_close` in the event loop (it must not block) when the peer closes, until the block ends."""
-    if connection is None:
-        yield
-        return
-    watcher = gevent.get_hub().loop.io(connection.fileno(), READ)
+class Watcher:
+    """Calls `on_close` in the event loop (it must not block) when the peer closes, until it is stopped."""
 
-    def readable() -> None:
+    __slots__ = ("_connection", "_io", "_on_close")
+
+    def __init__(self, connection: socket.socket, on_close: Callable[[], None]) -> None:
+        self._connection, self._on_close = connection, on_close
+        self._io = gevent.get_hub().loop.io(connection.fileno(), READ)
+        self._io.start(self._readable)
+
+    def _readable(self) -> None:
         # Readable with nothing to read is the end. With bytes to read it is a pipelined request, which would keep
         # the watcher firing: the second failed write has to do for those.
-        watcher.stop()
-        if _unread_bytes(connection) == 0:
-            on_close()
+        self._io.stop()
+        if _unread_bytes(self._connection) == 0:
+            self._on_close()
 
-    watcher.start(readable)
-    try:
-        yield
-    finally:
-        watcher.stop()
-        watcher.close()
+    def stop(self) -> None:
+        self._io.stop()
+        self._io.close()
 
 
 def _unread_bytes(connection: socket.socket) -> int:

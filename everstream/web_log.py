@@ -52,6 +52,7 @@ class WebLog:
         self._stop = self._client.register_script(log.script("stop"))
         self._read = self._client.register_script(log.script("read"))
         self._touch = self._client.register_script(log.script("touch"))
+        self._find = self._client.register_script(log.script("engines"))
 
     def submit(self, generation: str, job: log.Job, model: str, request_id: str = "") -> log.Generation:
         """Queue a generation. Returns it, or the earlier one if the request id is known. Raises TryLater."""
@@ -151,10 +152,7 @@ class WebLog:
         return self._engines
 
     def _find_engines(self) -> list[log.EngineStatus]:
-        names = [name.decode() for name in sorted(cast(set[bytes], self._client.smembers(self._keys.engines)))]
-        if not names:
-            return []
-        found = cast(list[bytes | None], self._client.mget([self._keys.engine(name) for name in names]))
+        found = cast(list[bytes | None], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
         return [msgspec.json.decode(status, type=log.EngineStatus) for status in found if status]
 
     def ask(self, inputs: dict[str, Any]) -> log.Answer | None:
