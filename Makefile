@@ -21,13 +21,15 @@ run: setup  ## Set up if need be, and start everything on http://127.0.0.1:8000 
 test: setup-dev model lint  ## Set up if need be, and run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: setup-dev model  ## Measure what README.md and docs/performance.md say of speed and memory (half an hour)
+bench: setup-dev model  ## Measure what README.md and docs/performance.md say of speed and memory (about an hour)
 	$(BIN)/python -m bench.front_ends
 	$(BIN)/python -m bench.hold
 	$(BIN)/python -m bench.kill
 	$(BIN)/python -m bench.fan_out
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.drain
+	$(BIN)/python -m bench.profile
+	$(BIN)/python -m bench.goals
 
 hot: setup-dev  ## Time the functions that run for every token, beside the last time on this machine
 	$(BIN)/python -m pytest bench/hot_paths.py --benchmark-enable --benchmark-autosave \

@@ -52,6 +52,10 @@ class Direct:
                 return json.loads(line)
         raise RuntimeError("bench.direct ended early")
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def stop(self):
         os.killpg(self._process.pid, 9)
         self._process.wait()

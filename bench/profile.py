@@ -1,148 +1,250 @@
-"""Where a token's time goes: `python -m bench.profile --help`.
+"""Where a token's time goes: `make bench`, or `python -m bench.profile --help`.
 
-Everstream alone, with the tiny model and one number of streams. First a run that is only counted: for the engine
-process, Valkey and the web workers the CPU in user mode and in the kernel, and how often they were switched to. Then a
-run each under `py-spy` (the Python processes) and `perf` (all), whose shares of samples are given in microseconds per
-token of the run that was only counted: profilers slow down what they watch.
+Everstream alone with the tiny model. First a run that is only counted: for the engine process, Valkey and the web
+workers the CPU in all and in the kernel, and how often they waited or were interrupted. Then one under `py-spy`: the
+Python processes' user time is split by whose code held Python's lock. Only shares are taken from that, as a profiler
+slows down what it watches; a process that is interrupted in the midst of something seems to take longer for it. Beside
+it the floors: what the same machine takes for the parts that no design can do without.
+Prints tables, writes bench/results/profile.json.
 """
 
 import argparse
+import json
+import os
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
+import valkey
 
 from bench import cpu, load, servers, tiny_model
-from everstream.settings import REPO_ROOT, load_settings
+from bench.overhead import Direct
+from everstream import log
+from everstream.settings import load_settings
+from tests.stack import Stack
 
-PY_SPY = str(Path(sys.executable).with_name("py-spy"))
-SAMPLES_PER_S = 500
-
-
-class Profiled:
-    """A server under a load that can be repeated."""
-
-    def __init__(self, server, wanted):
-        self.server, self.wanted = server, wanted
-        self.groups = server.groups()
-        inputs = {"flush_ms": wanted.flush_ms} if wanted.flush_ms else {}
-        self._api = load.Api(server.api.name, server.api.model, **inputs)
-        self._runs = 0
-
-    def load(self, tokens):
-        self._runs += 1
-        prompts = [f"{self._runs}-{n}: why is the sky blue, and the sea?" for n in range(self.wanted.streams)]
-        return load.run(self.server.url, self._api, prompts, tokens, self.wanted.streams)
-
-    def under(self, commands):
-        """Load for as long as these profilers watch."""
-        profilers = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for command in commands]
-        while any(profiler.poll() is None for profiler in profilers):
-            self.load(self.wanted.tokens)
-        for profiler in profilers:
-            if profiler.returncode:
-                raise SystemExit(f"{profiler.args[0]}: {profiler.stderr.read().decode()[-500:]}")
+RESULTS = Path(__file__).parent / "results" / "profile.json"
+SAMPLES_PER_S = 400
+STEPS = {
+    "engine": {
+        "vLLM's output processor and detokenizer": ("vllm/v1/engine/output_processor", "vllm/v1/engine/detokenizer"),
+        "hearing vLLM's EngineCore (zmq, decoding)": ("zmq/", "vllm/v1/serial_utils", "vllm/v1/engine/core_client"),
+        "token to entry, entry to writer": (
+            "(app.py",
+            "everstream/contract",
+            "everstream/pacing",
+            "everstream/running",
+        ),
+        "commits": ("everstream/appender", "everstream/engine_log", "valkey/", "asyncio/timeouts", "asyncio/streams"),
+    },
+    "web": {
+        "hearing: subscription, decoding": ("everstream/web_log", "valkey/", "everstream/log"),
+        "encoding": ("everstream/sse", "everstream/openai.py", "(everstream/follower.py:live)"),
+        "dispatching, sending": ("everstream/follower", "everstream/outlet", "everstream/cursor"),
+        "starts and ends of streams (gunicorn, Flask)": ("gunicorn/", "flask/", "werkzeug/", "everstream/"),
+    },
+}
+"""By part: what a sample is counted for, by the innermost frame whose place is known."""
+REST = "event loop, and the rest"
 
 
 def usage(pids):
-    """Of processes: seconds of user and system time, and context switches."""
-    times = [psutil.Process(pid).cpu_times() for pid in pids]
-    switches, preempted = 0, 0
-    for pid in pids:
-        for status in Path(f"/proc/{pid}/task").glob("*/status"):
-            for line in status.read_text().splitlines():
-                if line.startswith("voluntary"):
-                    switches += int(line.split()[1])
-                if line.startswith("nonvoluntary"):
-                    preempted += int(line.split()[1])
+    """Of processes: seconds of CPU, and in the kernel; context switches that they wanted, and others."""
+    lines = [
+        line.split()
+        for pid in pids
+        for status in Path(f"/proc/{pid}/task").glob("*/status")
+        for line in status.read_text().splitlines()
+    ]
     return {
-        "all_s": sum(cpu.cpu_s(pids).values()),
-        "user_s": sum(t.user for t in times),
-        "system_s": sum(t.system for t in times),
-        "switches": switches,
-        "preempted": preempted,
+        "cpu_s": sum(cpu.cpu_s(pids).values()),
+        "kernel_s": sum(psutil.Process(pid).cpu_times().system for pid in pids),
+        "waits": sum(int(line[1]) for line in lines if line[0] == "voluntary_ctxt_switches:"),
+        "interrupted": sum(int(line[1]) for line in lines if line[0] == "nonvoluntary_ctxt_switches:"),
     }
 
 
-def count(profiled):
-    """Per part: CPU per token, share in the kernel, context switches per step."""
-    before = {part: usage(pids) for part, pids in profiled.groups.items()}
-    found = profiled.load(profiled.wanted.tokens * 3)
-    rows = {}
-    for part, pids in profiled.groups.items():
-        used = {name: value - before[part][name] for name, value in usage(pids).items()}
-        rows[part] = {
-            "us": 1e6 * used["all_s"] / found["tokens"],
-            "system": used["system_s"] / max(1e-9, used["user_s"] + used["system_s"]),
-            "switches": used["switches"] / (found["tokens"] / profiled.wanted.streams),
-            "preempted": used["preempted"] / (found["tokens"] / profiled.wanted.streams),
-        }
-    return rows, found
+class Loaded:
+    """Everstream under a load that can be repeated."""
+
+    def __init__(self, server, streams, tokens, flush_ms):
+        self.server, self.streams, self._tokens = server, streams, tokens
+        self._api = load.Api(server.api.name, server.api.model, **({"flush_ms": flush_ms} if flush_ms else {}))
+        self._runs = 0
+
+    def run(self):
+        self._runs += 1
+        prompts = [f"{self.streams}-{self._runs}-{n}: why is the sky blue, and the sea?" for n in range(self.streams)]
+        return load.run(self.server.url, self._api, prompts, self._tokens, self.streams)
+
+    def count(self, runs):
+        """By part: per token CPU and kernel time in µs, per step of the engine waits and interruptions."""
+        groups = self.server.groups()
+        before = {part: usage(pids) for part, pids in groups.items()}
+        tokens = sum(self.run()["tokens"] for _ in range(runs))
+        counted = {}
+        for part, pids in groups.items():
+            used = {name: value - before[part][name] for name, value in usage(pids).items()}
+            counted[part] = {
+                "cpu_us": 1e6 * used["cpu_s"] / tokens,
+                "kernel_us": 1e6 * used["kernel_s"] / tokens,
+                "waits": used["waits"] * self.streams / tokens,
+                "interrupted": used["interrupted"] * self.streams / tokens,
+            }
+        return counted
+
+    def samples(self, part, seconds, folder):
+        """By step: samples of a part's Python code under load."""
+        command = [str(Path(sys.executable).with_name("py-spy")), "record", "--format", "raw", "--gil"]
+        command += ["--rate", str(SAMPLES_PER_S), "--duration", str(seconds)]
+        files = {pid: folder / f"{part}-{pid}.txt" for pid in self.server.groups()[part]}
+        spies = [
+            subprocess.Popen([*command, "--pid", str(pid), "--output", str(path)], stdout=-3, stderr=-3)
+            for pid, path in files.items()
+        ]
+        while any(spy.poll() is None for spy in spies):
+            self.run()
+        found = Counter()
+        for path in files.values():
+            # A gunicorn master has nothing to say.
+            for line in path.read_text().splitlines() if path.exists() else ():
+                stack, _, count = line.rpartition(" ")
+                found[step_of(part, stack.split(";"))] += int(count)
+        return found
 
 
-def functions(profiled, part, folder):
-    """Shares of py-spy's samples, by innermost function."""
-    files = {pid: folder / f"{pid}.txt" for pid in profiled.groups[part]}
-    options = ["record", "--format", "raw", "--rate", str(SAMPLES_PER_S), "--duration", str(profiled.wanted.seconds)]
-    profiled.under([[PY_SPY, *options, *profiled.wanted.native, "--pid", str(pid), "--output", str(path)] for pid, path in files.items()])
-    shares, stacks = Counter(), Counter()
-    for path in files.values():
-        for line in path.read_text().splitlines():
-            stack, _, samples = line.rpartition(" ")
-            stacks[stack] += int(samples)
-            shares[stack.rpartition(";")[2]] += int(samples)
-    return shares, stacks
+def step_of(part, stack):
+    for frame in reversed(stack):
+        place = frame.partition(" ")[2] if "Live." not in frame else "(everstream/follower.py:live)"
+        for step, places in STEPS[part].items():
+            if any(known in place for known in places):
+                return step
+    return REST
 
 
-def symbols(profiled, part, folder):
-    path = folder / "perf.data"
-    pids = ",".join(map(str, profiled.groups[part]))
-    profiled.under([["perf", "record", "-q", "-o", str(path), "-F", "999", "-p", pids, "--", "sleep", str(profiled.wanted.seconds)]])
-    report = subprocess.run(
-        ["perf", "report", "-q", "-i", str(path), "--sort", "dso,symbol", "--stdio", "-t", "|"], capture_output=True, text=True, check=True
-    ).stdout
-    shares = Counter()
-    for line in report.splitlines():
-        if line.strip():
-            share, _, rest = line.strip().partition("|")
-            shares[" ".join(rest.replace("|", " ").split())] += float(share.strip().rstrip("%"))
-    return shares
+def profile(loaded, seconds, folder):
+    """By part: what `count` gives, and with `steps` how the CPU time is made up, in µs per token."""
+    loaded.run()
+    counted = loaded.count(3)
+    for part, figures in counted.items():
+        figures["steps"] = {"in the kernel": figures["kernel_us"]}
+        user_us = figures["cpu_us"] - figures["kernel_us"]
+        if part not in STEPS:
+            figures["steps"]["in user mode"] = user_us
+            continue
+        samples = loaded.samples(part, seconds, folder)
+        for step in [*STEPS[part], REST]:
+            figures["steps"][step] = user_us * samples[step] / max(1, samples.total())
+    return counted
+
+
+def send_us(count=200_000, sockets=64, size_bytes=250):
+    """CPU of one send of an event over loopback, to sockets that another process reads."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        reader = os.fork()
+        if reader == 0:
+            readers = [socket.create_connection(listener.getsockname()) for _ in range(sockets)]
+            os._exit(_read_all(readers))
+        connections = [listener.accept()[0] for _ in range(sockets)]
+    event, started = b"x" * size_bytes, time.process_time()
+    for n in range(count):
+        connections[n % sockets].sendall(event)
+    used = time.process_time() - started
+    for connection in connections:
+        connection.close()
+    os.waitpid(reader, 0)
+    return 1e6 * used / count
+
+
+def _read_all(readers):
+    while any(each.recv(1 << 16) for each in readers):
+        pass
+    return 0
+
+
+def xadd_us(folder, count=50_000, at_once=64):
+    """Valkey's CPU for one XADD of an entry into one of so many logs, on the disk before it is answered."""
+    stack = Stack(folder)
+    try:
+        stack.start_valkey()
+        client, entry = valkey.Valkey.from_url(stack.settings.log_url), log.encode_entry("", {"text": " The"})
+        before = cpu.cpu_s([stack.valkey.pid])
+        for n in range(1, count // at_once + 1):
+            with client.pipeline(transaction=False) as pipe:
+                for each in range(at_once):
+                    pipe.xadd(f"log:{each}", {"entry": entry, "resume": b"[464]"}, id=f"{n}-0")
+                pipe.execute()
+        used = cpu.cpu_s([stack.valkey.pid])[stack.valkey.pid] - before[stack.valkey.pid]
+        client.close()
+    finally:
+        stack.stop()
+    return 1e6 * used / (count // at_once * at_once)
+
+
+def generate_us(model, streams, tokens):
+    """CPU of a process that does nothing but read `AsyncLLM.generate`, per token."""
+    os.environ["MODEL"] = str(model)
+    direct = Direct()
+    try:
+        prompts = [f"{n}: why is the sky blue, and the sea?" for n in range(streams)]
+        direct(prompts, 16, streams)
+        before = cpu.cpu_s(cpu.front_end(direct.pid))
+        found = direct(prompts, tokens, streams)
+        used = sum(cpu.cpu_s(cpu.front_end(direct.pid)).values()) - sum(before.values())
+    finally:
+        direct.stop()
+    return 1e6 * used / found["tokens"]
+
+
+def table(found):
+    lines = ["| CPU µs per token | " + " | ".join(f"{name} streams" for name in found) + " |"]
+    lines.append("|---|" + "---:|" * len(found))
+    for part, figures in next(iter(found.values())).items():
+        lines.append(f"| **{part}** | " + _cells(found, part, lambda each: each["cpu_us"]))
+        for step in figures["steps"]:
+            lines.append(f"| {step} | " + _cells(found, part, lambda each, step=step: each["steps"][step]))
+        lines.append("| waits, per step | " + _cells(found, part, lambda each: each["waits"]))
+        lines.append("| interruptions, per step | " + _cells(found, part, lambda each: each["interrupted"]))
+    return "\n".join(lines)
+
+
+def _cells(found, part, figure):
+    return " | ".join(f"{figure(parts[part]):.1f}" for parts in found.values()) + " |"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=64)
+    parser.add_argument("--streams", type=int, nargs="+", default=(1, 64))
     parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--flush-ms", type=int, default=0)
-    parser.add_argument("--seconds", type=int, default=8)
-    parser.add_argument("--top", type=int, default=25)
-    parser.add_argument("--native", action="store_const", const=["--native"], default=[])
+    parser.add_argument("--seconds", type=int, default=8, help="to sample each part (8)")
     wanted = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="everstream-bench-") as name, servers.everstream_alone(tiny_model.build(load_settings()), "1G", Path(name)) as server:
-        profiled = Profiled(server, wanted)
-        profiled.load(16)
-        rows, found = count(profiled)
-        print({k: v for k, v in load.summary(found).items()})
-        for part, row in rows.items():
-            print(part, {k: round(v, 2) for k, v in row.items()}, flush=True)
-        for part in profiled.groups:
-            us = rows[part]["us"]
-            shares = symbols(profiled, part, Path(name))
-            print(f"\n== {part} perf ({us:.1f})")
-            for symbol, share in shares.most_common(wanted.top):
-                print(f"{us * share / 100:6.2f}  {symbol}")
-            if part == "Valkey":
-                continue
-            shares, stacks = functions(profiled, part, Path(name))
-            total = sum(shares.values())
-            print(f"\n== {part} py-spy")
-            for function, samples in shares.most_common(wanted.top):
-                print(f"{us * samples / total:6.2f}  {function}")
-            (Path("/tmp") / f"stacks-{part}.txt").write_text("\n".join(f"{s} {n}" for s, n in stacks.most_common()))
+    load.allow_files(servers.MAX_STREAMS + 100)
+    model = tiny_model.build(load_settings())
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="everstream-bench-")))
+        server = stack.enter_context(servers.everstream_alone(model, "1G", folder))
+        found = {
+            streams: profile(Loaded(server, streams, wanted.tokens, wanted.flush_ms), wanted.seconds, folder)
+            for streams in wanted.streams
+        }
+    print(table(found) + "\n", flush=True)
+    with tempfile.TemporaryDirectory(prefix="everstream-bench-") as folder:
+        floors = {
+            "one send on loopback": statistics.median(send_us() for _ in range(3)),
+            "one XADD in Valkey, of 64 together": xadd_us(Path(folder)),
+            "`AsyncLLM.generate` under uvloop, 64 streams": generate_us(model, 64, wanted.tokens),
+        }
+    print("| floor | CPU µs |\n|---|---:|")
+    print("\n".join(f"| {name} | {value:.1f} |" for name, value in floors.items()))
+    RESULTS.write_text(json.dumps({"options": vars(wanted), "found": found, "floors": floors}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

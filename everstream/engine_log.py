@@ -107,7 +107,9 @@ class EngineLog:
                 settings.log_url, socket_timeout=COMMAND_TIMEOUT_S, max_connections=16, timeout=COMMAND_TIMEOUT_S
             )
         )
-        self._append_connection = valkey.ConnectionPool.from_url(settings.log_url).make_connection()
+        # Without a timeout of its own, for which it would make a task at each write; `_send_append` has one.
+        append_pool = valkey.ConnectionPool.from_url(settings.log_url, socket_timeout=None)
+        self._append_connection = append_pool.make_connection()
         self._append_turn = asyncio.Lock()
         self._subscriber = valkey.Valkey.from_url(
             settings.log_url, socket_timeout=None, **log.keepalive(settings.log_url)

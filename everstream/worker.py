@@ -16,6 +16,7 @@ import gevent
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
+from everstream.processes import run_when_others_pause
 from everstream.web import EXTENSION, Web
 
 
@@ -31,6 +32,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # A stream keeps some hundred objects for as long as it lives, and Python's defaults have them all walked over
         # again and again while streams are opened.
         gc.set_threshold(20_000, 20, 50)
+        run_when_others_pause()
         # Here, after the fork and gevent's patching: greenlets do not survive a fork.
         self._web.follower.start()
 

@@ -1,0 +1,103 @@
+"""What was to be reached, beside what the last `make bench` found: `python -m bench.goals`. Reads bench/results/.
+
+Prints a table in which what is missed stands in bold.
+"""
+
+import json
+from pathlib import Path
+
+from bench.front_ends import PACED
+
+RESULTS = Path(__file__).parent / "results"
+OURS, PYTHON, RUST = "Everstream", "vllm serve, Python", "vllm serve, Rust"
+AT_MOST, AT_LEAST = "≤", "≥"
+
+
+def read(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+class Goal:
+    """`values` are to be at most, or at least, `bound`; `unit` stands behind each."""
+
+    def __init__(self, what, relation, bound, values, unit=""):
+        self.what, self.relation, self.bound, self.values, self.unit = what, relation, bound, values, unit
+
+    def is_met_by(self, value):
+        return value <= self.bound if self.relation == AT_MOST else value >= self.bound
+
+    @property
+    def row(self):
+        found = ", ".join(self._shown(value) for value in self.values)
+        return f"| {self.what} | {self.relation} {self.bound:,}{self.unit} | {found}{self.unit} |"
+
+    def _shown(self, value):
+        text = f"{value:,.2f}" if isinstance(value, float) and value < 10 else f"{value:,.0f}"
+        return text if self.is_met_by(value) else f"**{text}**"
+
+
+def ratios(found, figure, side, other, streams=None):
+    """Of one side's figure to another's, for each number of streams."""
+    return [
+        by_side[side][figure] / by_side[other][figure]
+        for number, by_side in found.items()
+        if other in by_side and (streams is None or int(number) in streams)
+    ]
+
+
+def front_ends(found):
+    """The goals that compare with vLLM's own servers, for what `bench.front_ends` found."""
+    tiny, cpu = found["tiny"], "cpu_us_per_token"
+    yield Goal(
+        "CPU per token vs `vllm serve` Python, 64 and 128 streams, tiny model",
+        AT_MOST,
+        0.8,
+        ratios(tiny, cpu, OURS, PYTHON, (64, 128)),
+    )
+    yield Goal("the same vs Rust", AT_MOST, 1.5, ratios(tiny, cpu, OURS, RUST, (64, 128)))
+    yield Goal("with pacing on vs Rust", AT_MOST, 1.0, ratios(tiny, cpu, PACED, RUST, (64, 128)))
+    for model, by_streams in found.items():
+        numbers = ", ".join(by_streams)
+        for what, figure, relation, bound in (
+            ("tokens/s", "tokens_per_s", AT_LEAST, 1.0),
+            ("TTFT median", "ttft_ms_median", AT_MOST, 1.05),
+            ("TTFT p99", "ttft_ms_p99", AT_MOST, 1.05),
+        ):
+            title = f"{what} vs `vllm serve` Python, {model}, {numbers} streams"
+            yield Goal(title, relation, bound, ratios(by_streams, figure, OURS, PYTHON))
+
+
+def many_streams(hold, kill):
+    """The goals of `bench.hold` and `bench.kill`."""
+    yield Goal("live streams held by one web worker", AT_LEAST, 15_000, [hold["streams held to the end"]])
+    yield Goal("of them dropped, or told anything wrong", AT_MOST, 0, [hold["dropped, or told anything wrong"]])
+    yield Goal("user-space memory of each", AT_MOST, 22, [hold["KB of user-space memory per stream"]], " KB")
+    late = hold["append to socket, p99 ms"]
+    yield Goal("p99 from append to socket, 1 % of them active", AT_MOST, 250, [late], " ms")
+    held = kill["streams of the killed worker"]
+    back_s = kill["back: all after, s"]
+    yield Goal(f"a worker with {held:,} streams killed: all resumed on the others", AT_MOST, 3, [back_s], " s")
+    wrong = kill["lost"] + kill["repeated, or told anything wrong"]
+    yield Goal("of their tokens lost or repeated", AT_MOST, 0, [wrong])
+
+
+def viewers(cpu):
+    """The goals of `bench.fan_out`."""
+    for other, bound in (("sse-starlette", 0.5), ("nginx with nchan", 2)):
+        if other in cpu:
+            title = f"one generation to 1,000 viewers: CPU per delivered event vs {other}"
+            yield Goal(title, AT_MOST, bound, [cpu[OURS] / cpu[other]])
+
+
+def main():
+    print("| | goal | measured |\n|---|---|---|")
+    goals = [
+        *front_ends(read("front_ends")["found"]),
+        *many_streams(read("hold")["found"], read("kill")["found"]),
+        *viewers(read("fan_out")["medians"]),
+    ]
+    print("\n".join(goal.row for goal in goals))
+
+
+if __name__ == "__main__":
+    main()
