@@ -2,6 +2,11 @@
 
 In: encoded outputs, from `contract.StreamOutputHandler` in the event loop's thread. Out: the same, some of them joined,
 to the handler's sink. The first output of a generation, and one that comes after a pause, never waits.
+
+Time is cut into beats of `flush_ms`, the same for all generations. The first output in a beat takes with it what was
+held in the one before: so generations that a model advances together also flush together, in one append, and just when
+the model has said something. Clocks of their own would make twice the appends, in the midst of the model's steps. Only
+what is still held after `flush_ms` is flushed by a timer.
 """
 
 import asyncio
@@ -11,25 +16,34 @@ from collections.abc import Callable, Sequence
 from everstream import log
 
 TEXT_BEFORE, TEXT_AFTER = log.encode_entry(log.TOKEN, {"text": "\n"}).split(b"\\n")
+TIMER_S = 0.001
+"""How exact the event loop's timers are."""
 
 
 class Pace:
-    """The beat of all generations with one `flush_ms`: what they hold goes in one instant, and so in one append."""
+    """Of all generations with one `flush_ms`: it looks after those that hold something."""
 
     def __init__(self, flush_ms: int) -> None:
         self.flush_s = flush_ms / 1000
-        self._waiting: list[Callable[[], None]] = []
+        self._holding: dict[Paced, float] = {}
+        """Since when, the longest first."""
+        self._timer: asyncio.TimerHandle | None = None
 
-    def call_at_beat(self, flush: Callable[[], None]) -> None:
-        if not self._waiting:
-            loop = asyncio.get_running_loop()
-            loop.call_at((loop.time() // self.flush_s + 1) * self.flush_s, self._beat)
-        self._waiting.append(flush)
+    def hold(self, paced: "Paced", now: float) -> None:
+        self._holding[paced] = now
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(now + self.flush_s, self._flush_late)
 
-    def _beat(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for flush in waiting:
-            flush()
+    def release(self, paced: "Paced") -> None:
+        del self._holding[paced]
+
+    def _flush_late(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        late = loop.time() - self.flush_s + TIMER_S
+        for paced in [paced for paced, since in self._holding.items() if since <= late]:
+            paced.flush()
+        if self._holding:
+            self._timer = loop.call_at(next(iter(self._holding.values())) + self.flush_s, self._flush_late)
 
 
 class Paces:
@@ -46,43 +60,50 @@ class Paces:
 
 
 class Paced:
-    """One generation's outputs, held until the next beat. They are joined as JSON, without being read again."""
+    """One generation's outputs. They are joined as JSON, without being read again."""
 
     def __init__(self, pace: Pace, put: Callable[[bytes, bytes], None], max_output_bytes: int) -> None:
         self._pace = pace
         self._put = put
         self._max_output_bytes = max_output_bytes
         self._time = asyncio.get_running_loop().time
-        self._flushed_at = -math.inf
+        self._beat = -math.inf
+        """The one of the last flush."""
         self._held: list[tuple[bytes, bytes]] = []
         self._held_bytes = 0
 
     def put(self, entry: bytes, resume: bytes, may_join: bool) -> None:
         """`may_join`: it is {"text": …}, and `resume` a list. What can't be joined comes after what is held."""
-        held = self._held
-        if held and not (may_join and self._held_bytes + len(entry) <= self._max_output_bytes):
+        now = self._time()
+        if self._held and not (may_join and self._held_bytes + len(entry) <= self._max_output_bytes):
             self.flush()
-        if may_join and (held or self._time() < self._flushed_at + self._pace.flush_s):
-            if not held:
-                self._pace.call_at_beat(self.flush)
-            held.append((entry, resume))
-            self._held_bytes += len(entry)
-        else:
-            self._flushed_at = self._time()
-            self._put(entry, resume)
+        if not self._held:
+            if not may_join or self._is_new_beat(now):
+                self._put(entry, resume)
+                return
+            self._pace.hold(self, now)
+        self._held.append((entry, resume))
+        self._held_bytes += len(entry)
+        if self._is_new_beat(now):
+            self.flush()
+
+    def _is_new_beat(self, now: float) -> bool:
+        beat = now // self._pace.flush_s
+        is_new, self._beat = beat > self._beat, beat
+        return is_new
 
     def flush(self) -> None:
-        if not self._held:
-            return
-        joined = self._held[0] if len(self._held) == 1 else _join(self._held)
-        self.drop()
-        self._flushed_at = self._time()
-        self._put(*joined)
+        if self._held:
+            joined = self._held[0] if len(self._held) == 1 else _join(self._held)
+            self.drop()
+            self._put(*joined)
 
     def drop(self) -> None:
         """Say nothing of what is held."""
-        self._held.clear()
-        self._held_bytes = 0
+        if self._held:
+            self._held.clear()
+            self._held_bytes = 0
+            self._pace.release(self)
 
 
 def _join(held: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
