@@ -143,7 +143,8 @@ def measure(what, wanted, title, results, **settings):
     results.parent.mkdir(exist_ok=True)
     results.write_text(json.dumps({"options": vars(wanted), "found": found}, indent=1) + "\n")
     print(f"| {title} | |\n|---|---:|")
-    print("\n".join(f"| {name} | {value:.4g} |" for name, value in found.items()))
+    shown = {name: f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for name, value in found.items()}
+    print("\n".join(f"| {name} | {value} |" for name, value in shown.items()))
 
 
 def hold(stack, wanted):

@@ -204,7 +204,7 @@ def generate_us(model, streams, tokens):
 
 
 def table(found):
-    lines = ["| CPU µs per token | " + " | ".join(f"{name} streams" for name in found) + " |"]
+    lines = ["| CPU µs per token | " + " | ".join(f"{name} stream{'s' * (name > 1)}" for name in found) + " |"]
     lines.append("|---|" + "---:|" * len(found))
     for part, figures in next(iter(found.values())).items():
         lines.append(f"| **{part}** | " + _cells(found, part, lambda each: each["cpu_us"]))

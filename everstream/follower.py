@@ -40,7 +40,7 @@ MAX_CHUNK_BYTES = 16 << 10
 """What is more at a time goes through the stream's greenlet, which sends it in pieces."""
 CLAIMED_WITHIN_S = 0.1
 POSITIONS_EVERY_S = 0.5
-BEAT_S = 0.25
+MAX_BEAT_S = 0.25
 """How often it is looked for streams that were silent for so long that a heartbeat is due."""
 TOUCH_EVERY_S = 1.0
 """How often it is said who is being read; more often where abandon_after_s is short."""
@@ -156,6 +156,7 @@ class Follower:
         self.draining = False
         self._log = web_log
         self._settings = settings
+        self._beat_s = min(MAX_BEAT_S, settings.heartbeat_s / 4)
         self._places = 0
         self._readers: dict[str, set[Reader]] = {}
         self._to_read: Queue[Reader] = Queue()
@@ -261,7 +262,7 @@ class Follower:
         return None
 
     def _is_silent(self, reader: Reader) -> bool:
-        return time.monotonic() > reader.spoke_at + self._settings.heartbeat_s - BEAT_S
+        return time.monotonic() > reader.spoke_at + self._settings.heartbeat_s - self._beat_s
 
     def _wake_silent(self) -> None:
         """In place of a timer for each stream, which would be half a kilobyte of it."""
@@ -270,7 +271,7 @@ class Follower:
                 for reader in readers:
                     if reader.waiter and self._is_silent(reader):
                         reader.wake()
-            gevent.sleep(BEAT_S)
+            gevent.sleep(self._beat_s)
 
     def _next(self, reader: Reader) -> list[log.Entry] | Queued | None:
         """What can be said now; None: nothing yet. Has the log read where the reader is behind."""

@@ -109,9 +109,10 @@ class Connection:
         self.close()
 
 
-def connect(url, last_id="", headers=None, timeout=60):
+def connect(url, last_id="", headers=None, timeout=60, http_version="HTTP/1.1"):
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+    connection._http_vsn_str = http_version
     wanted = {"Accept": "text/event-stream", **(headers or {})}
     if last_id:
         wanted["Last-Event-ID"] = last_id

@@ -279,6 +279,21 @@ def test_what_is_held_goes_when_its_time_has_come_though_nothing_follows():
     assert paced(script) == [({"text": "a"}, [1]), ({"text": "b"}, [2]), ({"text": "c"}, [3])]
 
 
+def test_generations_flush_together_when_the_model_says_something():
+    """What is held goes with the first output of the next beat, and not by a timer between two steps of the model."""
+
+    async def main():
+        clock, paces, sinks = Clock(asyncio.get_running_loop()), Paces(), [Taken(), Taken()]
+        handlers = [contract.StreamOutputHandler(sink, [], [], 1000, paces.of(100)) for sink in sinks]
+        for text, passes_s in (("a", 0.01), ("b", 0.06), ("c", 0.06), ("d", 0.06), ("e", 0.06)):
+            await clock.pass_s(passes_s)
+            for handler in handlers:
+                handler.send_streamed_output({"text": text}, resume=[ord(text)])
+        return [[output["text"] for output, _ in sink.entries] for sink in sinks]
+
+    assert asyncio.run(main()) == [["a", "bc", "de"], ["a", "bc", "de"]]
+
+
 def test_what_can_not_be_joined_keeps_its_place():
     async def script(send, pass_s, handler):
         send("a", 1)

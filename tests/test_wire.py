@@ -72,11 +72,23 @@ def test_headers_and_a_first_write_leave_before_the_model_has_said_anything(fast
         assert_whole(stream.read().events)
 
 
-def test_heartbeats_come_while_the_model_is_silent(fast, gate):
-    with connect(stream_url(fast, texts=["a"], hold_before=1, gate=gate.path)) as stream:
+@pytest.mark.parametrize("http_version", ["HTTP/1.1", "HTTP/1.0"])
+def test_heartbeats_come_while_the_model_is_silent(fast, gate, http_version):
+    url = stream_url(fast, texts=["a"], hold_before=1, gate=gate.path)
+    with connect(url, http_version=http_version) as stream:
         stream.read(until=lambda seen: seen.decoder.comments.count("heartbeat") == 2)
         gate.open()
         assert_whole(stream.read().events)
+
+
+def test_heartbeats_that_are_to_come_often_are_no_flood(own_stack, gate):
+    stack = own_stack(EVERSTREAM_HEARTBEAT_S="0.2").start()
+    with connect(stream_url(stack, texts=["a"], hold_before=1, gate=gate.path)) as stream:
+        stream.read(until=lambda seen: seen.decoder.comments.count("heartbeat") >= 3)
+        gate.open()
+        assert_whole(stream.read().events)
+        # As many as in ten seconds; without a pause between them there would be thousands.
+        assert stream.decoder.comments.count("heartbeat") < 50
 
 
 @pytest.mark.parametrize("start", ["/stream", "/generations"])

@@ -1,5 +1,6 @@
 """Web workers keep nothing that matters: a stream goes on, on another one."""
 
+import os
 import signal
 
 import psutil
@@ -74,6 +75,11 @@ def test_streams_end_at_once_when_gunicorn_is_told_to_stop(web, gate):
     gate.open()
     events += read_all(url, last_id=stream.decoder.last_id)
     assert_whole(events)
+
+
+def test_workers_do_not_interrupt_the_engine(web):
+    for pid in web.workers():
+        assert os.sched_getscheduler(pid) == os.SCHED_BATCH
 
 
 def test_a_worker_is_light(web):
