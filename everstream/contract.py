@@ -125,9 +125,13 @@ class StreamOutputHandler:
         self._call(self._finish, "done", {"finish_reason": finish_reason, "usage": usage})
 
     def _finish(self, state: str, data: object) -> None:
+        self.flush()
+        self._sink.end(state, data)
+
+    def flush(self) -> None:
+        """Wait for no beat. From the event loop's thread."""
         if self._paced:
             self._paced.flush()
-        self._sink.end(state, data)
 
     def stop(self) -> None:
         """Take nothing more: who still sends is told so."""
@@ -175,10 +179,14 @@ async def infer(model: Any, inputs: dict[str, Any], handler: StreamOutputHandler
     """Run the model for one generation. A model that streams nothing and returns a dict has that sent."""
     streams = len(_required_parameters(model.infer)) > 1
     arguments = (inputs, handler) if streams else (inputs,)
-    if runs_concurrently(model):
-        output = await model.infer(*arguments)
-    else:
-        output = await asyncio.get_running_loop().run_in_executor(_plain_infers, model.infer, *arguments)
+    try:
+        if runs_concurrently(model):
+            output = await model.infer(*arguments)
+        else:
+            output = await asyncio.get_running_loop().run_in_executor(_plain_infers, model.infer, *arguments)
+    except Exception:
+        handler.flush()
+        raise
     if output is not None and not streams:
         handler.send_streamed_output(output)
     handler.finalise_streamed_output()

@@ -294,6 +294,25 @@ def test_generations_flush_together_when_the_model_says_something():
     assert asyncio.run(main()) == [["a", "bc", "de"], ["a", "bc", "de"]]
 
 
+class RaisingWhileSomeIsHeld:
+    async def infer(self, inputs, stream_output_handler):
+        for text in "abc":
+            stream_output_handler.send_streamed_output({"text": text}, resume=[ord(text)])
+        raise ValueError
+
+
+def test_what_is_held_is_not_lost_where_the_model_raises():
+    async def main():
+        Clock(asyncio.get_running_loop())
+        sink = Taken()
+        handler = contract.StreamOutputHandler(sink, [], [], 1000, Paces().of(16))
+        with pytest.raises(ValueError):
+            await contract.infer(RaisingWhileSomeIsHeld(), {}, handler)
+        return [output["text"] for output, _ in sink.entries]
+
+    assert asyncio.run(main()) == ["a", "bc"]
+
+
 def test_what_can_not_be_joined_keeps_its_place():
     async def script(send, pass_s, handler):
         send("a", 1)
