@@ -78,8 +78,8 @@ def test_streams_end_at_once_when_gunicorn_is_told_to_stop(web, gate):
 
 
 def test_workers_do_not_interrupt_the_engine(web):
-    for pid in web.workers():
-        assert os.sched_getscheduler(pid) == os.SCHED_BATCH
+    # A worker that was just forked has not said so yet.
+    wait_for(lambda: {os.sched_getscheduler(pid) for pid in web.workers()} == {os.SCHED_BATCH})
 
 
 def test_a_worker_is_light(web):
