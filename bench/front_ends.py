@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from bench import cpu, load, plots, servers, tiny_model
+from bench.overhead import prompts
 from everstream import demo_model
 from everstream.settings import load_settings
 
@@ -42,10 +43,9 @@ class Side:
 
     def measure(self, salt, streams, tokens):
         requests = REQUESTS_OF_ONE if streams == 1 else streams
-        prompts = [f"{salt}-{n}: why is the sky blue, and the sea?" for n in range(requests)]
         groups = self.server.groups()
         before = {group: cpu.cpu_s(pids) for group, pids in groups.items()}
-        found = load.run(self.server.url, self.api, prompts, tokens, streams)
+        found = load.run(self.server.url, self.api, prompts(requests, salt), tokens, streams)
         used_us = {
             group: 1e6 * (sum(cpu.cpu_s(pids).values()) - sum(before[group].values())) / max(1, found["tokens"])
             for group, pids in groups.items()

@@ -11,6 +11,7 @@ Prints tables, writes bench/results/profile.json.
 import argparse
 import json
 import os
+import selectors
 import socket
 import statistics
 import subprocess
@@ -25,7 +26,7 @@ import psutil
 import valkey
 
 from bench import cpu, load, servers, tiny_model
-from bench.overhead import Direct
+from bench.overhead import Direct, prompts
 from everstream import log
 from everstream.settings import load_settings
 from tests.stack import Stack
@@ -81,8 +82,8 @@ class Loaded:
 
     def run(self):
         self._runs += 1
-        prompts = [f"{self.streams}-{self._runs}-{n}: why is the sky blue, and the sea?" for n in range(self.streams)]
-        return load.run(self.server.url, self._api, prompts, self._tokens, self.streams)
+        asked = prompts(self.streams, f"{self.streams}-{self._runs}")
+        return load.run(self.server.url, self._api, asked, self._tokens, self.streams)
 
     def count(self, runs):
         """By part: per token CPU and kernel time in µs, per step of the engine waits and interruptions."""
@@ -106,7 +107,11 @@ class Loaded:
         command += ["--rate", str(SAMPLES_PER_S), "--duration", str(seconds)]
         files = {pid: folder / f"{part}-{pid}.txt" for pid in self.server.groups()[part]}
         spies = [
-            subprocess.Popen([*command, "--pid", str(pid), "--output", str(path)], stdout=-3, stderr=-3)
+            subprocess.Popen(
+                [*command, "--pid", str(pid), "--output", str(path)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             for pid, path in files.items()
         ]
         while any(spy.poll() is None for spy in spies):
@@ -164,8 +169,13 @@ def send_us(count=200_000, sockets=64, size_bytes=250):
 
 
 def _read_all(readers):
-    while any(each.recv(1 << 16) for each in readers):
-        pass
+    with selectors.DefaultSelector() as selector:
+        for reader in readers:
+            selector.register(reader, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select():
+                if not key.fileobj.recv(1 << 16):
+                    selector.unregister(key.fileobj)
     return 0
 
 
@@ -193,10 +203,9 @@ def generate_us(model, streams, tokens):
     os.environ["MODEL"] = str(model)
     direct = Direct()
     try:
-        prompts = [f"{n}: why is the sky blue, and the sea?" for n in range(streams)]
-        direct(prompts, 16, streams)
+        direct(prompts(streams, "warm"), 16, streams)
         before = cpu.cpu_s(cpu.front_end(direct.pid))
-        found = direct(prompts, tokens, streams)
+        found = direct(prompts(streams, "measured"), tokens, streams)
         used = sum(cpu.cpu_s(cpu.front_end(direct.pid)).values()) - sum(before.values())
     finally:
         direct.stop()

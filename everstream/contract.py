@@ -129,7 +129,7 @@ class StreamOutputHandler:
         self._sink.end(state, data)
 
     def flush(self) -> None:
-        """Wait for no beat. From the event loop's thread."""
+        """Send what is held, without waiting for the next beat. From the event loop's thread."""
         if self._paced:
             self._paced.flush()
 

@@ -68,29 +68,29 @@ class Paced:
         self._max_output_bytes = max_output_bytes
         self._time = asyncio.get_running_loop().time
         self._beat = -math.inf
-        """The one of the last flush."""
+        """The one of the last output that could be joined."""
         self._held: list[tuple[bytes, bytes]] = []
         self._held_bytes = 0
 
     def put(self, entry: bytes, resume: bytes, may_join: bool) -> None:
         """`may_join`: it is {"text": …}, and `resume` a list. What can't be joined comes after what is held."""
-        now = self._time()
         if self._held and not (may_join and self._held_bytes + len(entry) <= self._max_output_bytes):
             self.flush()
+        if not may_join:
+            self._put(entry, resume)
+            return
+        now = self._time()
+        beat = now // self._pace.flush_s
+        is_first, self._beat = beat > self._beat, beat
+        if not self._held and is_first:
+            self._put(entry, resume)
+            return
         if not self._held:
-            if not may_join or self._is_new_beat(now):
-                self._put(entry, resume)
-                return
             self._pace.hold(self, now)
         self._held.append((entry, resume))
         self._held_bytes += len(entry)
-        if self._is_new_beat(now):
+        if is_first:
             self.flush()
-
-    def _is_new_beat(self, now: float) -> bool:
-        beat = now // self._pace.flush_s
-        is_new, self._beat = beat > self._beat, beat
-        return is_new
 
     def flush(self) -> None:
         if self._held:
