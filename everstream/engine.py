@@ -265,10 +265,11 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     os.environ[ENGINE_PID_VARIABLE] = str(os.getpid())
     os.environ[SLEEP_VARIABLE] = "1"
     try:
-        uvloop.run(main(load_settings()))
+        loaded = load_settings()
+        logging.basicConfig(level=loaded.log_level.upper(), format="%(message)s", stream=sys.stderr)
+        uvloop.run(main(loaded))
     except SettingsError as error:
         sys.exit(f"everstream: {error}")

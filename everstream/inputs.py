@@ -45,6 +45,12 @@ def from_json(body: Any, schema: Schema, max_chars: int) -> dict[str, Any]:
     return _checked(values, schema, max_chars)
 
 
+def example(schema: Schema) -> dict[str, Any]:
+    """The schema's own examples of the inputs that are required; where none is, of its first one."""
+    required = [name for name, field in schema.items() if field.get("required")] or list(schema)[:1]
+    return {name: schema[name]["example"] for name in required if "example" in schema[name]}
+
+
 def parse_body(body: bytes) -> Any:
     """A request's body as JSON. Raises InvalidInput."""
     try:

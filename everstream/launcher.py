@@ -6,8 +6,10 @@ kernel ends its children.
 """
 
 import fcntl
+import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,16 +17,18 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import IO
 
-import msgspec
-
-from everstream import demo_model, valkey_server
+from everstream import contract, demo_model, inputs, valkey_server
+from everstream.errors import ModelLoadError
 from everstream.processes import die_with_parent
 from everstream.settings import REPO_ROOT, Settings, SettingsError, load_settings
+from everstream.terminal import Terminal
 
 TEND_EVERY_S = 0.2
 BACKOFF_MIN_S = 0.5
@@ -33,22 +37,49 @@ STEADY_S = 60.0
 """A part that ran this long has its backoff forgotten."""
 STOP_S = 12.0
 """Longer than gunicorn's graceful_timeout."""
-LOADING_NOTE_EVERY_S = 5.0
 
-# vLLM's messages are for its developers, and its reports go to their server; each is back on as soon as it is set.
-QUIET_VLLM = {"VLLM_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore", "VLLM_NO_USAGE_STATS": "1"}
+QUIET = {
+    # gunicorn's and the engine's own lines say what the launcher says.
+    "EVERSTREAM_LOG_LEVEL": "warning",
+    # vLLM's messages are for its developers, and its reports go to their server.
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "PYTHONWARNINGS": "ignore",
+    # On how memory is bound to the one NUMA node there is.
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    # That there is no Triton, which a CPU does not need.
+    "TORCH_LOGS": "-torch._library.triton",
+}
+"""For the parts' environments; each is back on as soon as it is set."""
+VALKEYS_ROUTINE = re.compile(r"Memory overcommit must be enabled|scheduling shutdown|ready to exit")
+"""What Valkey says at each start and stop, as warnings. docs/reliability.md has what to do about the first."""
+
+terminal = Terminal()
 
 
 def say(text: str) -> None:
-    with suppress(OSError):
-        sys.stderr.write(f"everstream | {text}\n")
+    terminal.line(text)
 
 
 class Part:
-    """One process to keep running."""
+    """One process to keep running; with `once`, one that is not started again.
 
-    def __init__(self, name: str, command: list[str], environ: Mapping[str, str] = os.environ) -> None:
+    `detail` is how far it says that it is, if it shows a progress bar. Lines that match `routine` are not shown.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        environ: Mapping[str, str] = os.environ,
+        *,
+        once: bool = False,
+        routine: re.Pattern[str] | None = None,
+    ) -> None:
         self.name = name
+        self.detail = ""
+        self._once = once
+        self._routine = routine
         self._command = command
         self._environ = dict(environ)
         self._process: subprocess.Popen[bytes] | None = None
@@ -74,12 +105,14 @@ class Part:
         threading.Thread(target=self._relay, args=(self._process.stdout,), daemon=True).start()
 
     def _relay(self, output: IO[bytes]) -> None:
-        for line in output:
-            text = line.decode(errors="replace").rstrip()
-            if text:
-                # A terminal that has gone must not leave the part with a full pipe.
-                with suppress(OSError):
-                    sys.stderr.write(f"{self.name:<10} | {text}\n")
+        """Show what it prints. Each state of a progress bar comes after a carriage return."""
+        follows_return = False
+        for text in io.TextIOWrapper(output, errors="replace", newline=""):
+            is_state, follows_return = follows_return or text.endswith("\r"), text.endswith("\r")
+            if is_state:
+                self.detail = text.strip()
+            elif text.strip() and not (self._routine and self._routine.search(text)):
+                terminal.line(text.rstrip(), f"{self.name:<10} | ")
 
     def tend(self) -> None:
         """Notice a death, or start it again when its wait is over."""
@@ -91,6 +124,10 @@ class Part:
 
     def _bury(self, status: int) -> None:
         self._signal(signal.SIGKILL)
+        self.detail = ""
+        if self._once:
+            self._process = None
+            return
         if time.monotonic() - self._started > STEADY_S:
             self._deaths = 0
         wait_s = min(BACKOFF_MIN_S * 2 ** min(self._deaths, 10), BACKOFF_MAX_S)
@@ -123,19 +160,18 @@ class Launcher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stop = threading.Event()
-        python = sys.executable
+        python, environ = sys.executable, QUIET | os.environ
         gunicorn = [python, "-m", "gunicorn", "-c", str(REPO_ROOT / "gunicorn.conf.py"), "wsgi:app"]
-        self._engine = Part("engine", [python, "-m", "everstream.engine"], QUIET_VLLM | os.environ)
-        self._web = Part("web", gunicorn)
-        self._valkey = None if settings.valkey_url else Part("valkey", valkey_server.command(settings))
-        self._parts = [part for part in (self._valkey, self._engine, self._web) if part is not None]
+        self._engine = Part("engine", [python, "-m", "everstream.engine"], environ)
+        self._web = Part("web", gunicorn, environ)
+        self._model = Part("model", [python, "-m", "everstream.demo_model"], environ, once=True)
+        self._valkey = None
+        if not settings.valkey_url:
+            self._valkey = Part("valkey", valkey_server.command(settings), routine=VALKEYS_ROUTINE)
 
     @property
-    def url(self) -> str:
-        # "Any address" is none that a browser can open.
-        loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-        host = loopback.get(self._settings.host, self._settings.host)
-        return f"http://{msgspec.structs.replace(self._settings, host=host).address}"
+    def _parts(self) -> list[Part]:
+        return [part for part in (self._valkey, self._model, self._engine, self._web) if part is not None]
 
     def run(self) -> None:
         """Until told to stop."""
@@ -143,7 +179,7 @@ class Launcher:
             signal.signal(number, lambda *_: self._stop.set())
         try:
             self._start()
-            Progress(self.url, self._stop).start()
+            Progress(self._settings, self._parts, self._stop).start()
             while not self._stop.wait(TEND_EVERY_S):
                 for part in self._parts:
                     part.tend()
@@ -152,17 +188,23 @@ class Launcher:
 
     def _start(self) -> None:
         """Valkey first: the others would only wait for it, and say so."""
+        settings = self._settings
         if self._valkey is not None:
             self._valkey.start()
-            while not valkey_server.answers(self._settings) and not self._stop.wait(0.05):
+            while not valkey_server.answers(settings) and not self._stop.wait(0.05):
                 self._valkey.tend()
-        for part in self._parts:
-            if part is not self._valkey and not self._stop.is_set():
-                part.start()
+        say(f"valkey: {settings.safe_log_url}")
+        if demo_model.is_wanted(settings) and not demo_model.folder(settings).is_dir():
+            self._model.start()
+        self._engine.start()
+        say(f"engine: {settings.model_name if settings.serves_chat_model else settings.app_dir}")
+        self._web.start()
+        say(f"web: {settings.workers} workers at {settings.url}")
 
     def _take_down(self) -> None:
         """Web first, so that no request is left without an engine; Valkey last, so that all is written."""
-        for part in (self._web, self._engine, self._valkey):
+        terminal.end_progress()
+        for part in (self._web, self._engine, self._model, self._valkey):
             if part is not None:
                 part.end()
         say("stopped")
@@ -171,31 +213,36 @@ class Launcher:
 class Progress:
     """Tells, in its own thread, how the start goes, and of each change from ready to not ready and back."""
 
-    def __init__(self, url: str, stop: threading.Event) -> None:
-        self._url = url
+    def __init__(self, settings: Settings, parts: Sequence[Part], stop: threading.Event) -> None:
+        self._settings = settings
+        self._parts = parts
         self._stop = stop
 
     def start(self) -> None:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        since = time.monotonic()
-        said_at, last = since, ""
+        since, was_ready = time.monotonic(), False
         while not self._stop.wait(0.5):
             ready, message = self._ask()
-            now = time.monotonic()
-            if ready and last != "ready":
-                say(f"ready after {now - since:.0f} s: open {self._url}")
-                last = "ready"
-            elif not ready and (message != last or now - said_at >= LOADING_NOTE_EVERY_S):
-                if last == "ready":
-                    since = now
-                say(f"{message} ({now - since:.0f} s)")
-                said_at, last = now, message
+            elapsed_s = time.monotonic() - since
+            if ready and not was_ready:
+                terminal.end_progress()
+                say(f"ready after {elapsed_s:.0f} s: open {self._settings.url}")
+                if call := curl(self._settings):
+                    say(call)
+            elif not ready:
+                since = time.monotonic() if was_ready else since
+                terminal.progress(message, time.monotonic() - since, self._detail)
+            was_ready = ready
+
+    @property
+    def _detail(self) -> str:
+        return next((part.detail for part in self._parts if part.detail), "")
 
     def _ask(self) -> tuple[bool, str]:
         try:
-            with urllib.request.urlopen(f"{self._url}/readyz", timeout=2):  # noqa: S310
+            with urllib.request.urlopen(f"{self._settings.url}/readyz", timeout=2):  # noqa: S310
                 return True, ""
         except urllib.error.HTTPError as error:
             return False, str(json.load(error)["message"])
@@ -203,18 +250,33 @@ class Progress:
             return False, "the web part is starting"
 
 
+def curl(settings: Settings) -> str:
+    """A command that streams from the model, with its schema's examples; empty if the schema can't be read."""
+    try:
+        schema = contract.load_schema(Path(settings.app_dir).resolve()).INPUT_SCHEMA
+    except ModelLoadError:
+        return ""
+    query = urllib.parse.urlencode(inputs.example(schema), doseq=True)
+    return f"curl -N '{settings.url}/stream?{query}'"
+
+
 @contextmanager
 def only_launcher(settings: Settings) -> Iterator[None]:
     """Hold the state directory: two servers on one append-only file would ruin it. Raises SettingsError."""
     valkey_server.prepare(settings)
-    with (settings.state_path / "launcher.lock").open("w") as lock:
+    with (settings.state_path / "launcher.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            lock.seek(0)
             raise SettingsError(
-                f"Everstream runs already with the state directory {settings.state_path}; "
-                "set EVERSTREAM_STATE_DIR to run another beside it, or VALKEY_URL to share its log"
+                f"it runs already: {lock.read().strip() or 'it has just begun'}. Stop it with Ctrl-C where it runs; "
+                f"or run another beside it, with a PORT and an EVERSTREAM_STATE_DIR of its own (this one: "
+                f"{settings.state_path}); or set VALKEY_URL for both, to share a log"
             ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} at {settings.url}\n")
+        lock.flush()
         yield
 
 
@@ -226,18 +288,19 @@ def check_port(settings: Settings) -> None:
         try:
             probe.bind((settings.host, settings.port))
         except OSError as error:
-            raise SettingsError(f"can't listen on {settings.address}: {error.strerror}; set PORT") from None
+            raise SettingsError(
+                f"can't listen on {settings.address}: {error.strerror}. Set PORT to another: make run PORT="
+                f"{settings.port % 65535 + 1}"
+            ) from None
 
 
 def main() -> None:
     try:
         settings = load_settings()
-        check_port(settings)
         with only_launcher(settings) if not settings.valkey_url else nullcontext():
-            if settings.model == demo_model.NAME:
-                demo_model.build(settings)
+            check_port(settings)
             Launcher(settings).run()
-    except (SettingsError, demo_model.DemoModelError) as error:
+    except SettingsError as error:
         sys.exit(f"everstream: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -82,6 +82,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def url(self) -> str:
+        """Where a browser on this machine finds it: "any address" is none that it can open."""
+        loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+        host = loopback.get(self.host, self.host)
+        return f"http://{msgspec.structs.replace(self, host=host).address}"
+
+    @property
     def valkey_socket(self) -> Path:
         return self.state_path / "valkey.sock"
 
@@ -95,6 +102,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """`log_url` for messages: without the user and password that it may hold."""
         parts = urlsplit(self.log_url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+    @property
+    def serves_chat_model(self) -> bool:
+        """Whether the model folder is this repository, whose chat model runs what MODEL names."""
+        return Path(self.app_dir).resolve() == REPO_ROOT
 
     @property
     def model_name(self) -> str:

@@ -1,0 +1,70 @@
+"""Installs requirements files and Everstream itself: `.venv/bin/python tools/install.py [--title T] REQUIREMENTS...`.
+
+Called by `make`, with the Python of the environment to install into. pip fetches uv, and uv the rest, all at the
+versions and hashes of constraints.txt. Standard library only, as nothing is installed yet.
+
+The CPU build of PyTorch is not on PyPI. Where pip is set up with an index that has it (a company's mirror), it comes
+from there; elsewhere from the PyTorch project's own index, which uv knows.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from everstream import uv  # noqa: E402
+from everstream.terminal import moving  # noqa: E402
+
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+
+
+def install(requirements: list[Path]) -> None:
+    """Beside a requirements file may lie one with the suffix `.excludes`, with what is not to be installed for it."""
+    _run([*PIP, "-c", str(ROOT / "constraints.txt"), "uv"])
+    environ = uv.environment()
+    install = [uv.executable(), "pip", "install", "--python", sys.executable]
+    options = [option for file in requirements for option in ("--requirements", str(file))]
+    excludes = [file.with_suffix(".excludes") for file in requirements]
+    options += [option for file in excludes if file.exists() for option in ("--excludes", str(file))]
+    torch = next((line for file in requirements for line in file.read_text().splitlines() if _is_cpu_torch(line)), None)
+    if torch and not _is_found(torch, install, environ):
+        options += ["--torch-backend", "cpu"]
+    _run([*install, *options], environ)
+    _run([*install, "--no-deps", "--editable", str(ROOT)], environ)
+
+
+def _is_cpu_torch(line: str) -> bool:
+    return line.startswith("torch==") and line.endswith("+cpu")
+
+
+def _is_found(requirement: str, install: list[str], environ: Mapping[str, str]) -> bool:
+    """Whether the indexes that pip is set up with have it."""
+    probe = [*install, "--dry-run", "--no-deps", requirement]
+    return subprocess.run(probe, env=environ, capture_output=True, check=False).returncode == 0
+
+
+def _run(command: list[str], environ: Mapping[str, str] | None = None) -> None:
+    """Quietly, as uv's list of packages is two screens long; what was printed is shown if it fails."""
+    done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{done.stdout.decode(errors='replace')}everstream | this failed: {' '.join(command)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--title", default="what Everstream needs")
+    parser.add_argument("requirements", nargs="+", type=Path)
+    given = parser.parse_args()
+    try:
+        with moving(f"installing {given.title}"):
+            install(given.requirements)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
