@@ -63,7 +63,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.made requirements.txt requirements-cpu.txt requirements-cpu.excludes \
-		requirements-engine.txt requirements-web.txt constraints.txt pyproject.toml tools/install.py
+		requirements-engine.txt requirements-web.txt requirements-uv.txt constraints.txt pyproject.toml tools/install.py
 	@$(BIN)/python tools/install.py --title "vLLM and what else $(REQUIREMENTS) names" $(REQUIREMENTS)
 	@touch $@
 

@@ -24,7 +24,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-
 
 def install(requirements: list[Path]) -> None:
     """Beside a requirements file may lie one with the suffix `.excludes`, with what is not to be installed for it."""
-    _run([*PIP, "-c", str(ROOT / "constraints.txt"), "uv"])
+    _run([*PIP, "-r", str(ROOT / "requirements-uv.txt")])
     environ = uv.environment()
     install = [uv.executable(), "pip", "install", "--python", sys.executable]
     options = [option for file in requirements for option in ("--requirements", str(file))]
