@@ -46,7 +46,7 @@ lint: setup-dev  ## ruff and mypy
 model: setup
 	@$(BIN)/python -m everstream.demo_model
 
-lock: setup  ## Make constraints.txt from the requirements files (UPGRADE=--upgrade: newer versions)
+lock: setup  ## Write down versions and hashes of what the requirements files name (UPGRADE=--upgrade: newer ones)
 	@tools/lock.sh
 
 setup: $(VENV)/.installed  ## Install what is pinned, into .venv
@@ -63,7 +63,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.made requirements.txt requirements-cpu.txt requirements-cpu.excludes \
-		requirements-engine.txt requirements-web.txt requirements-uv.txt constraints.txt pyproject.toml tools/install.py
+		requirements-engine.txt requirements-web.txt requirements-uv.txt constraints.txt hashes.txt pyproject.toml tools/install.py
 	@$(BIN)/python tools/install.py --title "vLLM and what else $(REQUIREMENTS) names" $(REQUIREMENTS)
 	@touch $@
 

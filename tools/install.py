@@ -1,7 +1,7 @@
 """Installs requirements files and Everstream itself: `.venv/bin/python tools/install.py [--title T] REQUIREMENTS...`.
 
 Called by `make`, with the Python of the environment to install into. pip fetches uv, and uv the rest, all at the
-versions and hashes of constraints.txt. Standard library only, as nothing is installed yet.
+versions and hashes that `make lock` wrote down. Standard library only, as nothing is installed yet.
 
 The CPU build of PyTorch is not on PyPI. Where pip is set up with an index that has it (a company's mirror), it comes
 from there; elsewhere from the PyTorch project's own index, which uv knows.
@@ -26,7 +26,7 @@ def install(requirements: list[Path]) -> None:
     """Beside a requirements file may lie one with the suffix `.excludes`, with what is not to be installed for it."""
     _run([*PIP, "-r", str(ROOT / "requirements-uv.txt")])
     environ = uv.environment()
-    install = [uv.executable(), "pip", "install", "--python", sys.executable]
+    install = [uv.executable(), "pip", "install", "--python", sys.executable, "-c", str(ROOT / "hashes.txt")]
     options = [option for file in requirements for option in ("--requirements", str(file))]
     excludes = [file.with_suffix(".excludes") for file in requirements]
     options += [option for file in excludes if file.exists() for option in ("--excludes", str(file))]

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes constraints.txt: version and hashes of all that the requirements files bring in, for CPU, GPU and web hosts.
+# Makes constraints.txt and hashes.txt: versions and hashes of all that the requirements files bring in, for CPU, GPU and
+# web hosts; and requirements-uv.txt, from which the set-up gets uv.
 # What stands there is kept where it fits; UPGRADE=--upgrade takes the newest versions that fit.
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,10 +19,20 @@ cp "$work/cpu" "$work/gpu"
 $resolve --excludes requirements-cpu.excludes -o "$work/cpu" "$work/requirements-cpu.txt" "$work/requirements-dev.txt"
 pins "$work/cpu" >"$work/shared"
 $resolve -c "$work/shared" -o "$work/gpu" "$work/requirements.txt"
-pins "$work/cpu" "$work/gpu" | sort -u >"$work/all"
+pins "$work/cpu" "$work/gpu" | sort -u >"$work/pins"
+hash="$uv pip compile --quiet --no-deps --no-annotate --no-header --universal --python-version 3.11 --generate-hashes"
 {
-    echo "# Versions and hashes of all that the requirements files bring in, on Linux; each of them reads this file."
-    echo "# Made by \`make lock\`. Not in it: torch, whose builds for CPUs and for CUDA have one name."
-    $uv pip compile --quiet --no-deps --no-annotate --no-header --universal --python-version 3.11 --generate-hashes "$work/all"
+    echo "# Versions of all that the requirements files bring in, on Linux; each of them reads this file. Made by \`make lock\`."
+    echo "# Not in it: torch, whose builds for CPUs and for CUDA have one name."
+    cat "$work/pins"
 } >"$work/constraints.txt"
-mv "$work/constraints.txt" constraints.txt
+{
+    echo "# constraints.txt with hashes, for uv. Made by \`make lock\`. In a file of its own, as older versions of pip stop at"
+    echo "# hashes in constraints."
+    $hash "$work/pins"
+} >"$work/hashes.txt"
+{
+    echo "# uv, which installs the rest. Made by \`make lock\` of the version in requirements-engine.txt."
+    grep '^uv==' "$work/pins" | $hash -
+} >"$work/requirements-uv.txt"
+mv "$work/constraints.txt" "$work/hashes.txt" "$work/requirements-uv.txt" .
