@@ -32,11 +32,10 @@ async def answer(llm, tokens, max_tokens):
 
 
 async def main():
-    from vllm.v1.engine.async_llm import AsyncLLM
+    from app import as_messages
+    from everstream import vllm_start
 
-    from app import as_messages, engine_args
-
-    llm = AsyncLLM.from_engine_args(engine_args(load_settings()))
+    llm = vllm_start.start(load_settings())
     tokenizer = llm.get_tokenizer()
     say({"ready": True})
     while command := await asyncio.to_thread(sys.stdin.readline):

@@ -88,7 +88,10 @@ def _vllm(name, model, kv_cache, folder, **environ):
     command = [str(REPO_ROOT / ".venv/bin/python"), "-m", "bench.vllm_serve", "serve", str(model)]
     command += ["--served-model-name", "model", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--disable-uvicorn-access-log", *engine_args(kv_cache)]
-    quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", SLEEP_VARIABLE: "1"}
+    # The model runs inside EngineCore, as with Everstream (`everstream.vllm_start`).
+    command += ["--distributed-executor-backend", "uni"]
+    quiet = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+    quiet[SLEEP_VARIABLE] = "1"
     process = Process("vllm", command, os.environ | quiet | environ, folder)
     url = f"http://127.0.0.1:{port}"
     try:

@@ -107,12 +107,13 @@ class Part:
     def _relay(self, output: IO[bytes]) -> None:
         """Show what it prints. Each state of a progress bar comes after a carriage return."""
         follows_return = False
-        for text in io.TextIOWrapper(output, errors="replace", newline=""):
-            is_state, follows_return = follows_return or text.endswith("\r"), text.endswith("\r")
-            if is_state:
-                self.detail = text.strip()
-            elif text.strip() and not (self._routine and self._routine.search(text)):
-                terminal.line(text.rstrip(), f"{self.name:<10} | ")
+        with io.TextIOWrapper(output, errors="replace", newline="") as lines:
+            for text in lines:
+                is_state, follows_return = follows_return or text.endswith("\r"), text.endswith("\r")
+                if is_state:
+                    self.detail = text.strip()
+                elif text.strip() and not (self._routine and self._routine.search(text)):
+                    terminal.line(text.rstrip(), f"{self.name:<10} | ")
 
     def tend(self) -> None:
         """Notice a death, or start it again when its wait is over."""

@@ -1,15 +1,18 @@
 """`python -m everstream.launcher`: starts all, restarts what dies, leaves nothing behind."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 
 import psutil
 import pytest
 import requests
 
-from tests.sse_client import assert_whole, connect, text_of
+from everstream.launcher import Part
+from tests.sse_client import assert_whole, connect, read_all, text_of
 from tests.stack import LAUNCHER, MODELS, Launched, Stack, wait_for
 
 
@@ -20,6 +23,43 @@ def launched(tmp_path):
     for process in stack.family() if stack.launcher.popen.poll() is None else []:
         process.kill()
     stack.stop()
+
+
+def test_it_starts_quietly_and_says_what_to_do(launched):
+    """A line for each part, the progress, and where it is. The command that it gives streams from the model."""
+    lines = launched.launcher.output.splitlines()
+    state = launched.settings.valkey_socket
+    assert lines[:3] == [
+        f"everstream | valkey: unix:{state}",
+        f"everstream | engine: {launched.settings.app_dir}",
+        f"everstream | web: 2 workers at {launched.url}",
+    ]
+    assert [line for line in lines if not line.startswith("everstream | ")] == []
+    command = wait_for(lambda: [line for line in launched.launcher.output.splitlines() if "curl" in line])[0]
+    answer = read_all(shlex.split(command.partition("| ")[2])[-1])
+    assert_whole(answer)
+    assert text_of(answer) == "a"
+
+
+def test_the_demo_model_is_not_fetched_for_another_model_folder(tmp_path):
+    stack = Launched(tmp_path, app_dir=MODELS / "scripted", EVERSTREAM_CACHE_DIR=str(tmp_path / "cache"))
+    stack.environ["MODEL"] = ""
+    try:
+        stack.launch()
+    finally:
+        stack.stop()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_parts_progress_bar_is_its_detail_and_no_line(capfd):
+    script = r"import sys, time; sys.stderr.write('\r10 %\r20 %'); sys.stderr.flush(); time.sleep(60)"
+    part = Part("part", [sys.executable, "-c", "print('a line', flush=True); " + script])
+    part.start()
+    try:
+        wait_for(lambda: part.detail == "10 %", what="the bar's state")
+        assert capfd.readouterr().err == "part       | a line\n"
+    finally:
+        part.end()
 
 
 def test_it_says_where_and_serves(launched):
@@ -95,7 +135,7 @@ def test_a_second_launcher_on_the_same_state_is_refused(launched):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     said = refused(launched.environ | {"PORT": str(port)})
-    assert "Everstream runs already with the state directory" in said
+    assert f"it runs already: process {launched.launcher.pid} at {launched.url}" in said
     assert "EVERSTREAM_STATE_DIR" in said
     assert requests.get(f"{launched.url}/readyz", timeout=30).ok
 
@@ -106,7 +146,7 @@ def test_a_port_in_use_is_said(tmp_path):
         taken.listen()
         port = taken.getsockname()[1]
         said = refused(os.environ | {"PORT": str(port), "EVERSTREAM_STATE_DIR": str(tmp_path)})
-    assert f"can't listen on 127.0.0.1:{port}: Address already in use; set PORT" in said
+    assert f"can't listen on 127.0.0.1:{port}: Address already in use. Set PORT to another" in said
 
 
 def test_a_wrong_setting_is_said():
