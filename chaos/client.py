@@ -56,14 +56,14 @@ class Client:
             return False
 
     async def _start(self, reader):
-        """A 5xx says that nothing was started; the same request id is sent again until it is taken."""
+        """A 5xx or 429 says that nothing was started; the same request id is sent again until it is taken."""
         body = reader.plan.inputs | {"request_id": reader.request_id}
         async with self._session.post(f"{self._url}/generations", json=body) as answer:
             if answer.status == 201:
                 reader.generation = (await answer.json())["id"]
-            elif answer.status < 500:
+            elif not _is_temporary(answer.status):
                 reader.close(answer.status, await _excerpt(answer))
-            return answer.status < 500
+            return not _is_temporary(answer.status)
 
     async def _follow(self, reader):
         """One connection, to whichever end it comes."""
@@ -102,9 +102,14 @@ class Client:
         async with self._session.get(f"{self._url}/generations/{reader.generation}") as answer:
             if answer.status == 200:
                 reader.compare_with_log(await answer.json())
-            elif answer.status < 500:
+            elif not _is_temporary(answer.status):
                 reader.violate("other", f"its log was answered {answer.status} {await _excerpt(answer)}")
-            return answer.status < 500
+            return not _is_temporary(answer.status)
+
+
+def _is_temporary(status):
+    """Whether to send the same again: no web process answered, or nginx's limit for an address was hit."""
+    return status == 429 or status >= 500
 
 
 async def _excerpt(answer):

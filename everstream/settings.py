@@ -25,6 +25,11 @@ PLAIN_NAMES = {
 }
 DEMO_MODEL = "smollm2-135m-instruct"
 MAX_FLUSH_MS = 1000
+MAX_HEARTBEAT_S = 30
+_REASONS = {
+    "heartbeat_s": "the shipped nginx and most other proxies cut what is silent for 60 s, and one heartbeat may be late"
+}
+"""Why a limit is where it is, for those that surprise."""
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -56,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_log_bytes: Annotated[int, Meta(ge=65536)] = 1 << 30
     max_streams: Annotated[int, Meta(ge=1, le=60_000)] = 4000
     lease_s: Annotated[float, Meta(ge=0.5, le=600)] = 10.0
-    heartbeat_s: Annotated[float, Meta(ge=0.2, le=600)] = 15.0
+    heartbeat_s: Annotated[float, Meta(ge=0.2, le=MAX_HEARTBEAT_S)] = 15.0
     retention_s: Annotated[int, Meta(ge=1, le=604_800)] = 600
     abandon_after_s: Annotated[float, Meta(ge=1, le=604_800)] = 60.0
     send_timeout_s: Annotated[float, Meta(ge=0.5, le=3600)] = 30.0
@@ -139,5 +144,6 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         return msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$.")
-        name = variable_of(path.rstrip("`"))
-        raise SettingsError(f"{name}={env.get(name)!r}: {reason[:1].lower()}{reason[1:]}") from None
+        field = path.rstrip("`")
+        name, why = variable_of(field), f" ({_REASONS[field]})" if field in _REASONS else ""
+        raise SettingsError(f"{name}={env.get(name)!r}: {reason[:1].lower()}{reason[1:]}{why}") from None

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import MODELS, Stack, running_stack
+from tests.stack import MODELS, Stack, nginx_executable, running_stack
 
 ARTIFACTS = Path(__file__).parent.parent / "test-artifacts"
 
@@ -28,6 +28,19 @@ def llm(tmp_path_factory):
     arguments = "--dtype float32 --max-model-len 2048 --kv-cache-memory-bytes 256M"
     app_dir = Path(__file__).parent.parent
     with running_stack(tmp_path_factory.mktemp("llm"), app_dir=app_dir, ENGINE_ARGS=arguments) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def proxied(tmp_path_factory):
+    """A stack whose `url` is nginx's, and `tls_url` that of its TLS server."""
+    if nginx_executable() is None:
+        pytest.skip("nginx is missing: apt-get install nginx-light")
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is missing: apt-get install openssl")
+    # Without the watcher on the socket, only the second write to a client that left fails. So no test waits for that.
+    with running_stack(tmp_path_factory.mktemp("nginx"), EVERSTREAM_HEARTBEAT_S="30") as stack:
+        stack.start_nginx(tls=True)
         yield stack
 
 
@@ -62,7 +75,7 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if report.failed:
-        for name in ("fast", "plain", "llm"):
+        for name in ("fast", "plain", "llm", "proxied"):
             if isinstance(stack := getattr(item, "funcargs", {}).get(name), Stack):
                 report.sections.append((f"parts of {name}", stack.report()))
 

@@ -1,7 +1,7 @@
 """Everstream's real parts for tests: Valkey, engines and gunicorn as processes, on free ports, readiness polled."""
 
+import copy
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +16,7 @@ import valkey
 
 from everstream import log, valkey_server
 from everstream.settings import PLAIN_NAMES, PREFIX, REPO_ROOT, load_settings
+from tests.shipped_nginx import Layout, nginx_executable
 
 MODELS = Path(__file__).parent / "models"
 START_TIMEOUT_S = 180
@@ -93,6 +94,7 @@ class Stack:
         self.web = None
         self.nginx = None
         self.nginx_port = None
+        self.tls_port = None
         self._all = []
         # A developer's own settings are not the tests'.
         kept = {
@@ -138,20 +140,35 @@ class Stack:
         self.web = self._start("web", [python, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"])
         wait_for(self._web_answers, what="the web part")
 
-    def start_nginx(self):
+    def start_nginx(self, *, tls=False, upstream=None, changes=None):
         """Before the web part, with the shipped configuration but for addresses and paths; again after its death."""
         self.nginx_port = self.nginx_port or free_port()
-        config = self.folder / "nginx.conf"
-        shipped = (REPO_ROOT / "deploy" / "nginx.conf").read_text()
-        config.write_text(
-            f"daemon off; pid {self.folder}/nginx.pid; error_log stderr;\n"
-            + shipped.replace("server web:8000;", f"server 127.0.0.1:{self.port};").replace(
-                "listen 80;", f"listen 127.0.0.1:{self.nginx_port};"
-            )
-        )
+        self.tls_port = (self.tls_port or free_port()) if tls else None
+        upstream = upstream or f"127.0.0.1:{self.port}"
+        config = Layout(self.folder, self.nginx_port, upstream, self.tls_port, changes or {}).write()
         self.nginx = self._start("nginx", [nginx_executable(), "-p", str(self.folder), "-c", str(config)])
         self.url = f"http://127.0.0.1:{self.nginx_port}"
         wait_for(lambda: self.nginx_port in listening(self.nginx), what="nginx")
+
+    @property
+    def tls_url(self):
+        return f"https://127.0.0.1:{self.tls_port}"
+
+    @contextmanager
+    def another_nginx(self, folder, **options):
+        """The same stack behind an nginx of its own, with `start_nginx`'s options."""
+        twin = copy.copy(self)
+        twin.folder, twin.nginx_port, twin.tls_port = folder, None, None
+        twin.start_nginx(**options)
+        try:
+            yield twin
+        finally:
+            twin.nginx.stop()
+
+    def nginx_logs(self):
+        """All that nginx has written, to wherever."""
+        logs = [self.folder / "error.log", self.folder / "access.log"]
+        return self.nginx.output + "".join(path.read_text(errors="replace") for path in logs if path.exists())
 
     def _start(self, name, command, *, restore_signals=True, **environ):
         process = Process(name, command, self.environ | environ, self.folder, restore_signals=restore_signals)
@@ -252,11 +269,6 @@ def command_line(process):
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
-
-
-def nginx_executable():
-    """Its path, or None."""
-    return shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 
 
 def listening(process):

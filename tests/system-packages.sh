@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs what the tests need beside Python packages, where it can: Chromium and nginx, from Debian's packages.
+# Installs what the tests need beside Python packages, where it can: Chromium, nginx and openssl, from Debian's packages.
 # Where it can't, it says so, and the tests that need them are skipped by name.
 missing=""
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 [ -n "$missing" ] || exit 0
 
 sudo=""

@@ -17,6 +17,7 @@ def test_defaults_and_types():
         ({"PORT": "many"}, "PORT='many': expected `int`, got `str`"),
         ({"PORT": "70000"}, "PORT='70000': expected `int` <= 65535"),
         ({"EVERSTREAM_NAMESPACE": "a b"}, "EVERSTREAM_NAMESPACE='a b'"),
+        ({"EVERSTREAM_HEARTBEAT_S": "31"}, "EVERSTREAM_HEARTBEAT_S='31': expected `float` <= 30.0 (the shipped nginx"),
     ],
 )
 def test_a_wrong_setting_is_named(environ, message):

@@ -261,8 +261,8 @@ def test_a_large_event_survives(fast):
 
 
 def test_a_client_that_closes_is_noticed_and_stops_nothing(own_stack, gate):
-    # With no heartbeat to write, nothing but the watcher on the socket can notice.
-    stack = own_stack(EVERSTREAM_HEARTBEAT_S="600").start()
+    # Without the watcher on the socket, only the second write to it would fail: later than this test waits.
+    stack = own_stack(EVERSTREAM_HEARTBEAT_S="30").start()
     generation = stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
     stream = connect(stack.events_url(generation)).read(until=lambda seen: len(seen.events) == 2)
     assert stack.streams() == 1
