@@ -108,7 +108,8 @@ def _parameters_differ(internals: Internals, path: str, names: tuple[str, ...], 
     demands_more = is_called and any(each.default is each.empty for each in rest)
     if tuple(each.name for each in leading) == names and by_place_or_name and not demands_more:
         return ""
-    return f"{path} takes ({', '.join(map(str, parameters))}), expected were ({', '.join(names)})"
+    plain = inspect.Signature([each.replace(annotation=each.empty) for each in parameters])
+    return f"{path} takes {plain}, expected were ({', '.join(names)})"
 
 
 def _field_lacks(internals: Internals, owner: str, name: str) -> str:
@@ -146,10 +147,11 @@ class Vllm:
         if found := await self._open_fast_way():
             costs.append(
                 f"{'; '.join(found)}: tokens come from AsyncLLM.generate() instead, "
-                "which gives the same answers at more CPU for each token"
+                "with the same text and at more CPU for each token"
             )
         if costs:
-            logger.warning("vLLM %s is not as it was known. %s", vllm.__version__, ". ".join(costs))
+            known = "requirements.txt has a version that is"
+            logger.warning("vLLM %s is not as Everstream knows it; %s. %s", vllm.__version__, known, ". ".join(costs))
 
     async def _open_fast_way(self) -> list[str]:
         """Returns what is in its way; the way stays closed then."""

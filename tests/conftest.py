@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.answers import outcome, submit_all
+from tests.sse_client import read_all
 from tests.stack import MODELS, Stack, running_stack
 
 ARTIFACTS = Path(__file__).parent.parent / "test-artifacts"
@@ -29,6 +31,12 @@ def llm(tmp_path_factory):
     app_dir = Path(__file__).parent.parent
     with running_stack(tmp_path_factory.mktemp("llm"), app_dir=app_dir, ENGINE_ARGS=arguments) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def undisturbed(llm):
+    """The outcomes of `answers.PROMPTS` with nothing done to the first engine."""
+    return [outcome(read_all(llm.events_url(generation))) for generation in submit_all(llm)]
 
 
 @pytest.fixture
