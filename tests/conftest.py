@@ -29,7 +29,9 @@ def llm(tmp_path_factory):
     """All parts with vLLM and the demo model, in float32, where going on after a death is exact at temperature 0."""
     arguments = "--dtype float32 --max-model-len 2048 --kv-cache-memory-bytes 256M"
     app_dir = Path(__file__).parent.parent
-    with running_stack(tmp_path_factory.mktemp("llm"), app_dir=app_dir, ENGINE_ARGS=arguments) as stack:
+    # Some tests read an answer only after another engine has loaded, which may take long on a busy machine.
+    options = {"ENGINE_ARGS": arguments, "EVERSTREAM_ABANDON_AFTER_S": "600"}
+    with running_stack(tmp_path_factory.mktemp("llm"), app_dir=app_dir, **options) as stack:
         yield stack
 
 
