@@ -39,6 +39,8 @@ STEPS = {
         "hearing vLLM's EngineCore (zmq, decoding)": ("zmq/", "vllm/v1/serial_utils", "vllm/v1/engine/core_client"),
         "token to entry, entry to writer": (
             "(app.py",
+            "everstream/vllm_seam",
+            "everstream/detokenizer",
             "everstream/contract",
             "everstream/pacing",
             "everstream/running",

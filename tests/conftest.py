@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.answers import outcome, submit_all
+from tests.sse_client import read_all
 from tests.stack import MODELS, Stack, nginx_executable, running_stack
 
 ARTIFACTS = Path(__file__).parent.parent / "test-artifacts"
@@ -27,7 +29,9 @@ def llm(tmp_path_factory):
     """All parts with vLLM and the demo model, in float32, where going on after a death is exact at temperature 0."""
     arguments = "--dtype float32 --max-model-len 2048 --kv-cache-memory-bytes 256M"
     app_dir = Path(__file__).parent.parent
-    with running_stack(tmp_path_factory.mktemp("llm"), app_dir=app_dir, ENGINE_ARGS=arguments) as stack:
+    # Some tests read an answer only after another engine has loaded, which may take long on a busy machine.
+    options = {"ENGINE_ARGS": arguments, "EVERSTREAM_ABANDON_AFTER_S": "600"}
+    with running_stack(tmp_path_factory.mktemp("llm"), app_dir=app_dir, **options) as stack:
         yield stack
 
 
@@ -42,6 +46,12 @@ def proxied(tmp_path_factory):
     with running_stack(tmp_path_factory.mktemp("nginx"), EVERSTREAM_HEARTBEAT_S="30") as stack:
         stack.start_nginx(tls=True)
         yield stack
+
+
+@pytest.fixture(scope="session")
+def undisturbed(llm):
+    """The outcomes of `answers.PROMPTS` with nothing done to the first engine."""
+    return [outcome(read_all(llm.events_url(generation))) for generation in submit_all(llm)]
 
 
 @pytest.fixture

@@ -8,33 +8,9 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
+from tests.answers import EMOJI, PROMPTS, outcome, submit_all
 from tests.sse_client import assert_whole, connect, read_all, text_of
 from tests.stack import wait_for
-
-EMOJI = "🙂🎉🚀🌍👩‍👩‍👧‍👦漢字日本語"
-PROMPTS = [
-    {"prompt": f"Repeat after me, exactly: {EMOJI}", "max_tokens": 120},
-    {"prompt": "Write a line of emoji only, twenty of them 🎉🚀", "max_tokens": 150},
-    {"prompt": "Повтори: Привет, как дела?", "max_tokens": 120},
-    {"prompt": "List 5 facts about the sea", "max_tokens": 150},
-    {"prompt": "List 5 facts about the sea", "max_tokens": 150, "flush_ms": 200},
-    {"prompt": "Count from 1 to 20", "max_tokens": 150, "stop": ["17", "never said"]},
-    {"messages": [{"role": "user", "content": "Tell a story of a robot"}], "max_tokens": 97, "system": None},
-]
-
-
-def submit_all(stack):
-    return [stack.submit(**inputs, temperature=0) for inputs in PROMPTS]
-
-
-def outcome(events):
-    """What must be the same with and without a death."""
-    return text_of(events), events[-1].type, events[-1].json
-
-
-@pytest.fixture(scope="module")
-def undisturbed(llm):
-    return [outcome(read_all(llm.events_url(generation))) for generation in submit_all(llm)]
 
 
 def test_an_answer(llm):
