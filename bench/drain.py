@@ -16,6 +16,7 @@ from tests.stack import Stack, wait_for
 
 STREAMS = 1000
 GENERATIONS = 50
+UNTIL_S = 300
 
 
 class Reader:
@@ -52,8 +53,9 @@ class Reader:
 
 
 async def until(readers, condition):
-    while not all(condition(reader) for reader in readers):
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(UNTIL_S):
+        while not all(condition(reader) for reader in readers):
+            await asyncio.sleep(0.01)
 
 
 async def disturbed(readers, disturb):

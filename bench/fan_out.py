@@ -142,8 +142,7 @@ def measure(server, wanted):
     viewers = [Viewer(load.Api("events"), itl_s) for _ in range(wanted.viewers)]
     for viewer in viewers:
         loader.start(viewer, "GET", path)
-    while not all(viewer.status for viewer in viewers):
-        loader.poll(0.5, loader.count_cut)
+    loader.poll_until(lambda: all(viewer.status for viewer in viewers))
     before = sum(cpu.cpu_s(server.pids).values())
     publisher = multiprocessing.Process(
         target=server.publish, args=(wanted.events, wanted.every_ms / 1000), daemon=True

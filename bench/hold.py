@@ -38,8 +38,9 @@ class Talker:
 
     async def claim(self):
         claimed = 0
-        while claimed < len(self._next):
-            claimed += len(await self._log.claim(CLAIMS_AT_ONCE))
+        async with asyncio.timeout(load.STUCK_S):
+            while claimed < len(self._next):
+                claimed += len(await self._log.claim(CLAIMS_AT_ONCE))
 
     async def say(self, generations, event="", data=None):
         """One entry each, in one append: by default the time."""
@@ -102,10 +103,8 @@ def open_all(loader, generations, late, on_cut):
         stream = load.Stream(load.Api("events"), array("d"), late, generation)
         loader.start(stream, "GET", f"/generations/{generation}/events")
         streams.append(stream)
-        while sum(not each.status for each in streams[-load.CONNECTING_AT_ONCE :]) > load.CONNECTING_AT_ONCE // 2:
-            loader.poll(1, on_cut)
-    while any(not stream.status for stream in streams):
-        loader.poll(1, on_cut)
+        loader.poll_until(lambda: load.few_connect(streams), on_cut)
+    loader.poll_until(lambda: all(stream.status for stream in streams), on_cut)
     return streams
 
 
@@ -155,7 +154,7 @@ def hold(stack, wanted):
         target=talk, args=(stack.settings, generations, active, wanted.every_s, stop, said), daemon=True
     )
     talker.start()
-    said.get()
+    said.get(timeout=load.STUCK_S)
     (worker,) = stack.workers()
     loader, late, before_kb = load.Load(stack.url), Late(), resident_kb(worker)
     started = time.perf_counter()
@@ -169,9 +168,8 @@ def hold(stack, wanted):
     held, after_kb = len(loader.open), resident_kb(worker)
     late.counts = False
     stop.set()
-    while loader.open:
-        loader.poll(1, loader.count_cut)
-    tokens = said.get() - len(generations)
+    loader.poll_until(lambda: not loader.open)
+    tokens = said.get(timeout=load.STUCK_S) - len(generations)
     return {
         "streams held to the end": held,
         "dropped, or told anything wrong": sum(loader.wrong.values()),

@@ -20,6 +20,7 @@ import psutil
 
 from bench import load
 from bench.hold import measure, start_generations, talk
+from tests.stack import tries
 
 CONNECTS_PER_POLL = 10
 RESULTS = Path(__file__).parent / "results" / "kill.json"
@@ -50,9 +51,13 @@ class Clients:
             stream = Client(load.Api("events"), array("d"), key=generation)
             self.streams.append(stream)
             self._connect(stream)
-            while sum(not each.status for each in self.streams[-load.CONNECTING_AT_ONCE :]) > 250:
-                self.poll()
-        while not all(stream.status for stream in self.streams):
+            self.poll_until(lambda: load.few_connect(self.streams))
+        self.poll_until(lambda: all(stream.status for stream in self.streams))
+
+    def poll_until(self, condition):
+        for _ in tries(load.STUCK_S, "what the clients wait for"):
+            if condition():
+                break
             self.poll()
 
     def _connect(self, stream):
@@ -85,20 +90,18 @@ def kill(stack, wanted):
         target=talk, args=(stack.settings, generations, active, 0.5, stop, said), daemon=True
     )
     talker.start()
-    said.get()
+    said.get(timeout=load.STUCK_S)
     clients = Clients(stack.url)
     clients.open_all(generations)
     victim = max(stack.workers(), key=connections)
     held = connections(victim)
     killed_at = time.perf_counter()
     os.kill(victim, signal.SIGKILL)
-    while len(clients.cut) < held or any(not stream.status for stream in clients.cut):
-        clients.poll()
+    clients.poll_until(lambda: len(clients.cut) >= held and all(stream.status for stream in clients.cut))
     back_s = [stream.answered_at - killed_at for stream in clients.cut]
     stop.set()
-    while not all(stream.ended for stream in clients.streams):
-        clients.poll()
-    entries = said.get()
+    clients.poll_until(lambda: all(stream.ended for stream in clients.streams))
+    entries = said.get(timeout=load.STUCK_S)
     return {
         "streams of the killed worker": held,
         "cut, in all": len(clients.cut),

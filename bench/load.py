@@ -23,6 +23,8 @@ from urllib.parse import quote, urlsplit
 SOURCES = 16
 CONNECTING_AT_ONCE = 500
 """Below what a listening socket lets wait."""
+STUCK_S = 1800
+"""No run takes so long: what has not come by then never will."""
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens": ?(\d+)')
 _EVENT_ID = re.compile(rb"([^.]+)\.(\d+)")
@@ -244,6 +246,14 @@ class Load:
             elif stream.ended:
                 self.close(stream)
 
+    def poll_until(self, condition, on_cut=None, timeout_s=STUCK_S):
+        """Poll until the condition holds. Raises TimeoutError."""
+        deadline = time.perf_counter() + timeout_s
+        while not condition():
+            if time.perf_counter() > deadline:
+                raise TimeoutError(f"{len(self.open)} streams are stuck; what was wrong: {self.wrong}")
+            self.poll(1, on_cut or self.count_cut)
+
     def _note(self, what):
         self.wrong[what] = self.wrong.get(what, 0) + 1
 
@@ -257,15 +267,23 @@ class Load:
         self._note("a stream was cut before its end")
 
 
+def few_connect(streams):
+    """Whether more may, of streams opened one after the other."""
+    return sum(not each.status for each in streams[-CONNECTING_AT_ONCE:]) <= CONNECTING_AT_ONCE // 2
+
+
 def run(url, api, prompts, tokens, at_once):
     """Each prompt once, so many at once. Returns what was measured."""
     load, waiting, streams, itl_s = Load(url), list(reversed(prompts)), [], array("d")
-    started = time.perf_counter()
-    while waiting or load.open:
+
+    def has_ended():
         while waiting and len(load.open) < at_once:
             streams.append(Stream(api, itl_s))
             load.start(streams[-1], *api.request(waiting.pop(), tokens))
-        load.poll(1, load.count_cut)
+        return not load.open
+
+    started = time.perf_counter()
+    load.poll_until(has_ended)
     seconds = time.perf_counter() - started
     return {
         "seconds": seconds,

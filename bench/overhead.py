@@ -14,14 +14,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from urllib.parse import quote
 
 import psutil
 
+from bench import load
 from everstream.settings import REPO_ROOT
-from tests.stack import running_stack
+from tests.stack import running_stack, tries
 
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
 ENGINE_ARGS = "--max-model-len 2048"
@@ -46,11 +48,16 @@ class Direct:
         return self._answer()
 
     def _answer(self):
-        # vLLM prints to standard output too.
-        while line := self._process.stdout.readline():
-            if line.startswith("{"):
-                return json.loads(line)
-        raise RuntimeError("bench.direct ended early")
+        stuck = threading.Timer(load.STUCK_S, self.stop)
+        stuck.start()
+        try:
+            # vLLM prints to standard output too.
+            while line := self._process.stdout.readline():
+                if line.startswith("{"):
+                    return json.loads(line)
+        finally:
+            stuck.cancel()
+        raise RuntimeError("bench.direct ended early, or was stuck")
 
     @property
     def pid(self):
@@ -87,11 +94,13 @@ def everstream(address, prompts, max_tokens, at_once):
     """As Direct, through /stream."""
     waiting, streams, started = list(reversed(prompts)), [], time.perf_counter()
     with selectors.DefaultSelector() as selector:
-        while waiting or selector.get_map():
+        for _ in tries(load.STUCK_S, "the end of all streams"):
+            if not waiting and not selector.get_map():
+                break
             while waiting and len(selector.get_map()) < at_once:
                 streams.append(Stream(address, waiting.pop(), max_tokens))
                 selector.register(streams[-1].socket, selectors.EVENT_READ, streams[-1])
-            for key, _ in selector.select():
+            for key, _ in selector.select(1):
                 if key.data.read():
                     selector.unregister(key.fileobj)
                     key.data.socket.close()

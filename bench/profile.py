@@ -29,7 +29,7 @@ from bench import cpu, load, servers, tiny_model
 from bench.overhead import Direct, prompts
 from everstream import log
 from everstream.settings import load_settings
-from tests.stack import Stack
+from tests.stack import Stack, tries
 
 RESULTS = Path(__file__).parent / "results" / "profile.json"
 SAMPLES_PER_S = 400
@@ -116,7 +116,9 @@ class Loaded:
             )
             for pid, path in files.items()
         ]
-        while any(spy.poll() is None for spy in spies):
+        for _ in tries(seconds + load.STUCK_S, "the end of py-spy"):
+            if all(spy.poll() is not None for spy in spies):
+                break
             self.run()
         found = Counter()
         for path in files.values():

@@ -15,7 +15,7 @@ import valkey
 
 from everstream import log, valkey_server
 from everstream.settings import REPO_ROOT
-from tests.stack import Launched, wait_for
+from tests.stack import REQUEST_TIMEOUT_S, Launched, wait_for
 
 LEASE_S = 3.0
 HEARTBEAT_S = 2.0
@@ -93,7 +93,7 @@ class Arena(Launched):
     def reported(self):
         """What the engines say of themselves; nothing while web or Valkey are away."""
         try:
-            return requests.get(f"{self.web_url}/readyz", timeout=5).json().get("engines", [])
+            return requests.get(f"{self.web_url}/readyz", timeout=REQUEST_TIMEOUT_S).json().get("engines", [])
         except (requests.RequestException, ValueError):
             return []
 
@@ -117,7 +117,11 @@ class Arena(Launched):
         def answers():
             master = self.gunicorn()
             try:
-                return master and master.pid != other_than and requests.get(f"{self.web_url}/healthz", timeout=5).ok
+                return (
+                    master
+                    and master.pid != other_than
+                    and requests.get(f"{self.web_url}/healthz", timeout=REQUEST_TIMEOUT_S).ok
+                )
             except requests.RequestException:
                 return False
 

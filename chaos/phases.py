@@ -18,6 +18,8 @@ from chaos.crowd import Crowd
 from everstream import demo_model
 
 UNDISTURBED_TIMEOUT_S = 120
+BUSY_TIMEOUT_S = 600
+"""Beyond a phase's own time, for all its faults to heal: by then streams that are stuck may have taken every place."""
 DRAIN_TIMEOUT_S = 90
 """From the healing of the last fault: what has not ended then is stuck."""
 PROBE_S = 0.2
@@ -167,10 +169,16 @@ async def _disturb(arena, phase, rng, result, say):
         result.readers = crowd.readers
         arena.in_flight = lambda: crowd.in_flight
         dealing = asyncio.create_task(faults.Dealer(arena, say).deal(result.faults))
-        await crowd.keep_busy(rng, phase.in_flight, phase.streams, 10 * phase.streams, dealing)
+        busy = crowd.keep_busy(rng, phase.in_flight, phase.streams, 10 * phase.streams, dealing)
+        try:
+            await asyncio.wait_for(busy, phase.duration_s + BUSY_TIMEOUT_S)
+        except TimeoutError:
+            result.problems.append(f"{crowd.in_flight} streams were stuck with {len(crowd.readers)} readers started")
         await dealing
         say(f"{phase.name}: the faults are over, {crowd.in_flight} generations are open")
         result.drain_s = await crowd.drain(DRAIN_TIMEOUT_S)
+        for reader in result.readers:
+            reader.judge_silence(result.lag_s)
     finally:
         probe.cancel()
         await client.close()

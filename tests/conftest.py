@@ -1,6 +1,8 @@
 import shutil
+import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.answers import outcome, submit_all
@@ -8,19 +10,37 @@ from tests.sse_client import read_all
 from tests.stack import MODELS, Stack, nginx_executable, running_stack
 
 ARTIFACTS = Path(__file__).parent.parent / "test-artifacts"
+SHARED = ("fast", "plain", "llm", "proxied")
+"""The stacks of a whole run, by the fixtures that make them."""
+ALARM_AGAIN_S = 30
+"""Longer than it takes to end a stack."""
+BROWSER_TIMEOUT_MS = 30_000
+
+# No example fails for being slow, on whatever machine. `make test` draws the same examples in each run, so it can't
+# fail where nothing was changed; `--hypothesis-profile=search` draws new ones, and many more.
+NO_TIME = {
+    "deadline": None,
+    "suppress_health_check": [hypothesis.HealthCheck.too_slow],
+    "print_blob": True,
+}
+hypothesis.settings.register_profile("repeatable", derandomize=True, **NO_TIME)
+hypothesis.settings.register_profile("search", max_examples=2000, **NO_TIME)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
 def fast(tmp_path_factory):
     """All parts with the scripted model, two gunicorn workers."""
-    with running_stack(tmp_path_factory.mktemp("fast")) as stack:
+    with running_stack(tmp_path_factory.mktemp("fast", numbered=False)) as stack:
         yield stack
 
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory):
     """All parts with a model whose infer is a plain function."""
-    with running_stack(tmp_path_factory.mktemp("plain"), app_dir=MODELS / "plain", WEB_CONCURRENCY="1") as stack:
+    with running_stack(
+        tmp_path_factory.mktemp("plain", numbered=False), app_dir=MODELS / "plain", WEB_CONCURRENCY="1"
+    ) as stack:
         yield stack
 
 
@@ -31,7 +51,7 @@ def llm(tmp_path_factory):
     app_dir = Path(__file__).parent.parent
     # Some tests read an answer only after another engine has loaded, which may take long on a busy machine.
     options = {"ENGINE_ARGS": arguments, "EVERSTREAM_ABANDON_AFTER_S": "600"}
-    with running_stack(tmp_path_factory.mktemp("llm"), app_dir=app_dir, **options) as stack:
+    with running_stack(tmp_path_factory.mktemp("llm", numbered=False), app_dir=app_dir, **options) as stack:
         yield stack
 
 
@@ -43,7 +63,7 @@ def proxied(tmp_path_factory):
     if shutil.which("openssl") is None:
         pytest.skip("openssl is missing: apt-get install openssl")
     # Without the watcher on the socket, only the second write to a client that left fails. So no test waits for that.
-    with running_stack(tmp_path_factory.mktemp("nginx"), EVERSTREAM_HEARTBEAT_S="30") as stack:
+    with running_stack(tmp_path_factory.mktemp("proxied", numbered=False), EVERSTREAM_HEARTBEAT_S="30") as stack:
         stack.start_nginx(tls=True)
         yield stack
 
@@ -79,21 +99,32 @@ def leaks_nothing(request):
             request.getfixturevalue(name).assert_idle()
 
 
-@pytest.hookimpl(hookwrapper=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failure in a shared stack shows what its parts printed."""
-    outcome = yield
-    report = outcome.get_result()
+    """A failure shows what the parts printed of every stack that the test could use."""
+    report = yield
     if report.failed:
-        for name in ("fast", "plain", "llm", "proxied"):
-            if isinstance(stack := getattr(item, "funcargs", {}).get(name), Stack):
-                report.sections.append((f"parts of {name}", stack.report()))
+        for stack in Stack.unstopped:
+            if stack.name not in SHARED or stack.name in item.fixturenames:
+                report.sections.append((f"parts of {stack.name}", stack.report()))
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item, settings):
+    """Ring again and again: Hypothesis takes a timeout for a failure, and tries the example that hung once more."""
+    is_set = yield
+    if is_set and settings.method == "signal":
+        signal.setitimer(signal.ITIMER_REAL, settings.timeout, ALARM_AGAIN_S)
+    return is_set
 
 
 @pytest.fixture
 def gate(tmp_path):
-    """A file whose coming lets a held model go on."""
-    return Gate(tmp_path / "gate")
+    """A file whose coming lets a held model go on; at the latest with the test's end, however that came."""
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.open()
 
 
 class Gate:
@@ -110,8 +141,9 @@ def chromium():
     executable = shutil.which("chromium")
     if executable is None:
         pytest.skip("chromium is missing: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=BROWSER_TIMEOUT_MS)
     flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=flags)

@@ -3,10 +3,16 @@
 import http.client
 import json
 import re
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 TERMINAL = {"done", "cancelled", "failed"}
+SILENCE_S = 60
+READ_TIMEOUT_S = 240
+"""Of all that one `read` waits for: heartbeats would keep a stream that says nothing else open for ever."""
+RECONNECTS = 1000
 
 
 @dataclass
@@ -27,6 +33,8 @@ class Decoder:
     last_id: str = ""
     comments: list[str] = field(default_factory=list)
     retry_ms: int | None = None
+    ignored: list[str] = field(default_factory=list)
+    """Lines that the standard has a reader pass over, and that nobody means to send."""
     _bytes: bytes = b""
     _type: str = ""
     _data: list[str] = field(default_factory=list)
@@ -53,6 +61,8 @@ class Decoder:
             self._id = value
         elif name == "retry" and re.fullmatch("[0-9]+", value):
             self.retry_ms = int(value)
+        else:
+            self.ignored.append(line)
         return None
 
     def _dispatch(self) -> Event | None:
@@ -81,11 +91,14 @@ class Connection:
 
     def read(self, until=lambda connection: False, max_bytes=None):
         """Read until `until` says so, `max_bytes` came, or the server ended it. Returns self."""
+        deadline = time.monotonic() + READ_TIMEOUT_S
         while not until(self) and (max_bytes is None or self.bytes_read < max_bytes):
             room = 65536 if max_bytes is None else max_bytes - self.bytes_read
             chunk = self.response.read1(room)
             if not chunk:
                 break
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self} still goes on after {READ_TIMEOUT_S} s")
             self.bytes_read += len(chunk)
             self.events += self.decoder.feed(chunk)
         return self
@@ -109,7 +122,7 @@ class Connection:
         self.close()
 
 
-def connect(url, last_id="", headers=None, timeout=60, http_version="HTTP/1.1"):
+def connect(url, last_id="", headers=None, timeout=SILENCE_S, http_version="HTTP/1.1"):
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
     connection._http_vsn_str = http_version
@@ -125,6 +138,21 @@ def read_all(url, last_id="", **options):
     """All events to the end of the stream."""
     with connect(url, last_id, **options) as stream:
         return stream.read().events
+
+
+def follow_to_the_end(url, last_id="", max_bytes=None):
+    """As EventSource does: come back until the end was seen. Returns all events, and how many connections it took.
+
+    With `max_bytes` the client drops each connection after so many.
+    """
+    events = []
+    for connections in range(1, RECONNECTS):
+        with suppress(ConnectionError), connect(url, last_id=last_id) as stream:
+            events += stream.read(max_bytes=max_bytes).events
+            last_id = stream.decoder.last_id
+        if is_over(events):
+            return events, connections
+    raise AssertionError(f"no end within {RECONNECTS} connections; the last events are {events[-3:]}")
 
 
 def is_over(events):

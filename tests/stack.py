@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import requests
@@ -20,6 +22,10 @@ from tests.shipped_nginx import Layout, nginx_executable
 
 MODELS = Path(__file__).parent / "models"
 START_TIMEOUT_S = 180
+REQUEST_TIMEOUT_S = 30
+"""Of one answer: long enough for a machine that is busy with something else."""
+OUTPUT_CHARS = 8000
+"""Of what each part printed, in a report."""
 LAUNCHER = [sys.executable, "-m", "everstream.launcher"]
 
 
@@ -29,15 +35,26 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_for(condition, timeout_s=30, what="the condition"):
-    """Poll until `condition` returns something true, and return that."""
+def tries(timeout_s, what):
+    """For a loop that has to come to its own end: yield again and again, then raise AssertionError."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
+        yield
+    raise AssertionError(f"{what} did not come within {timeout_s} s")
+
+
+def wait_for(condition, timeout_s=60, what="the condition"):
+    """Poll until `condition` returns something true, and return that."""
+    for _ in tries(timeout_s, what):
         found = condition()
         if found:
-            return found
+            break
         time.sleep(0.02)
-    raise AssertionError(f"{what} did not come within {timeout_s} s")
+    return found
+
+
+class PartEnded(AssertionError):
+    """A part ended by itself, so what it is waited for will never come."""
 
 
 class Process:
@@ -66,6 +83,17 @@ class Process:
     def output(self):
         return self.log_path.read_text(errors="replace")
 
+    @property
+    def report(self):
+        """The end of what it printed."""
+        status = self.popen.poll()
+        state = "is running" if status is None else f"ended with status {status}"
+        return f"--- {self.name} ({state})\n{self.output[-OUTPUT_CHARS:]}"
+
+    def assert_alive(self):
+        if self.popen.poll() is not None:
+            raise PartEnded(f"{self.name} ended by itself\n{self.report}")
+
     def kill(self, number=signal.SIGKILL):
         """Signal this process alone, and wait for its end if it is to end."""
         self.popen.send_signal(number)
@@ -85,7 +113,11 @@ class Process:
 
 
 class Stack:
+    unstopped: ClassVar[list["Stack"]] = []
+    """All that were made and not stopped, for whoever reports on a failure."""
+
     def __init__(self, folder, app_dir=MODELS / "scripted", **environ):
+        self.name = folder.name
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -111,9 +143,12 @@ class Stack:
             "EVERSTREAM_HEARTBEAT_S": "1",
             "EVERSTREAM_RETRY_MS": "50",
             "VLLM_LOGGING_LEVEL": "ERROR",
+            # As in the tests' own process; what vLLM is warned of is not ours to mend.
+            "PYTHONWARNINGS": "default" if app_dir == REPO_ROOT else "error",
             **environ,
         }
         self.settings = load_settings(self.environ)
+        Stack.unstopped.append(self)
 
     def start(self, *, engines=1):
         self.start_valkey()
@@ -127,7 +162,7 @@ class Stack:
         valkey_server.prepare(self.settings)
         # Python ignores SIGXFSZ, and so does what it starts this way: on a disk that a test fills, a write fails.
         self.valkey = self._start("valkey", valkey_server.command(self.settings), restore_signals=False)
-        wait_for(lambda: valkey_server.answers(self.settings), what="Valkey")
+        self._wait_for(lambda: valkey_server.answers(self.settings), self.valkey, what="Valkey")
 
     def start_engine(self, **environ):
         name = f"engine{len(self.engines)}"
@@ -138,7 +173,7 @@ class Stack:
 
     def start_web(self, *, python=sys.executable):
         self.web = self._start("web", [python, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"])
-        wait_for(self._web_answers, what="the web part")
+        self._wait_for(self._web_answers, self.web, what="the web part")
 
     def start_nginx(self, *, tls=False, upstream=None, changes=None):
         """Before the web part, with the shipped configuration but for addresses and paths; again after its death."""
@@ -148,7 +183,7 @@ class Stack:
         config = Layout(self.folder, self.nginx_port, upstream, self.tls_port, changes or {}).write()
         self.nginx = self._start("nginx", [nginx_executable(), "-p", str(self.folder), "-c", str(config)])
         self.url = f"http://127.0.0.1:{self.nginx_port}"
-        wait_for(lambda: self.nginx_port in listening(self.nginx), what="nginx")
+        self._wait_for(lambda: self.nginx_port in listening(self.nginx), self.nginx, what="nginx")
 
     @property
     def tls_url(self):
@@ -175,14 +210,34 @@ class Stack:
         self._all.append(process)
         return process
 
+    def _wait_for(self, condition, *parts, timeout_s=START_TIMEOUT_S, what):
+        """As `wait_for`, but not for a part that has ended. Raises PartEnded."""
+
+        def came():
+            for part in parts:
+                part.assert_alive()
+            return condition()
+
+        wait_for(came, timeout_s, what)
+
     def _web_answers(self):
+        return self._is_ok("/healthz")
+
+    def _is_ok(self, path):
         try:
-            return requests.get(f"{self.url}/healthz", timeout=5).ok
-        except requests.ConnectionError:
+            return requests.get(self.url + path, timeout=REQUEST_TIMEOUT_S).ok
+        except requests.RequestException:
             return False
 
     def wait_ready(self, timeout_s=START_TIMEOUT_S):
-        wait_for(lambda: requests.get(f"{self.url}/readyz", timeout=5).ok, timeout_s, "a ready model")
+        """Until a model is ready. Raises PartEnded as soon as no engine is left that could load it."""
+
+        def is_ready():
+            if all(engine.popen.poll() is not None for engine in self.engines):
+                raise PartEnded("\n".join(["no engine is running", *(engine.report for engine in self.engines)]))
+            return self._is_ok("/readyz")
+
+        self._wait_for(is_ready, self.valkey, self.web, timeout_s=timeout_s, what="a ready model")
 
     def workers(self):
         """The pids of gunicorn's workers."""
@@ -197,7 +252,7 @@ class Stack:
         return None
 
     def submit(self, **inputs):
-        answer = requests.post(f"{self.url}/generations", json=inputs, timeout=30)
+        answer = requests.post(f"{self.url}/generations", json=inputs, timeout=REQUEST_TIMEOUT_S)
         assert answer.status_code == 201, answer.text
         return answer.json()["id"]
 
@@ -205,10 +260,14 @@ class Stack:
         return f"{self.url}/generations/{generation}/events"
 
     def show(self, generation):
-        return requests.get(f"{self.url}/generations/{generation}", timeout=30).json()
+        return requests.get(f"{self.url}/generations/{generation}", timeout=REQUEST_TIMEOUT_S).json()
 
     def readiness(self):
-        return requests.get(f"{self.url}/readyz", timeout=30).json()
+        return requests.get(f"{self.url}/readyz", timeout=REQUEST_TIMEOUT_S).json()
+
+    def metric(self, name):
+        text = requests.get(f"{self.url}/metrics", timeout=REQUEST_TIMEOUT_S).text
+        return int(float(re.search(f"^everstream_{name} ([0-9.e+]+)$", text, re.MULTILINE)[1]))
 
     def running(self):
         """The engines' own count of running generations."""
@@ -220,7 +279,7 @@ class Stack:
 
         def all_have_answered():
             # Past nginx, which would keep to one worker.
-            answer = requests.get(f"http://127.0.0.1:{self.port}/healthz", timeout=5).json()
+            answer = requests.get(f"http://127.0.0.1:{self.port}/healthz", timeout=REQUEST_TIMEOUT_S).json()
             counts[answer["pid"]] = answer["streams"]
             return len(counts) == int(self.environ["WEB_CONCURRENCY"])
 
@@ -237,10 +296,12 @@ class Stack:
     def stop(self):
         for process in reversed(self._all):
             process.stop()
+        if self in Stack.unstopped:
+            Stack.unstopped.remove(self)
 
     def report(self):
         """The end of what each part printed."""
-        return "\n".join(f"--- {process.name}\n{process.output[-3000:]}" for process in self._all)
+        return "\n".join(process.report for process in self._all)
 
 
 class Launched(Stack):
@@ -248,11 +309,18 @@ class Launched(Stack):
 
     launcher = None
 
-    def launch(self, timeout_s=60):
+    def launch(self, timeout_s=START_TIMEOUT_S):
         self.environ.setdefault("MODEL", "scripted")
         self.launcher = self._start("launcher", LAUNCHER)
-        wait_for(lambda: "ready after" in self.launcher.output, timeout_s, "the launcher's word that all is ready")
+        said = "the launcher's word that all is ready"
+        self._wait_for(self._launcher_says_ready, self.launcher, timeout_s=timeout_s, what=said)
         return self
+
+    def _launcher_says_ready(self):
+        output = self.launcher.output
+        if "the model can't be loaded" in output:
+            raise PartEnded(f"the launcher's engine ended by itself\n{self.launcher.report}")
+        return "ready after" in output
 
     def part(self, words):
         """The direct child of the launcher whose command line has these words."""

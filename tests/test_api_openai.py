@@ -1,4 +1,4 @@
-"""OpenAI's API with the real demo model: through OpenAI's own client, and on the wire."""
+"""OpenAI's API: through OpenAI's own client, and on the wire. `test_llm` has what takes a real model."""
 
 import json
 
@@ -7,13 +7,22 @@ import pytest
 import requests
 
 from tests.sse_client import Decoder, read_all, text_of
+from tests.stack import MODELS, running_stack
 
-ASK = {"messages": [{"role": "user", "content": "Why is the sky blue?"}], "temperature": 0, "max_tokens": 20}
+QUESTION = "Why is the sky blue and the sea too?"
+ASK = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
 
 
 @pytest.fixture(scope="module")
-def client(llm):
-    with openai.OpenAI(base_url=f"{llm.url}/v1", api_key="none", max_retries=0) as client:
+def chat(tmp_path_factory):
+    """All parts with a model that takes what the chat model takes, and says each prompt again."""
+    with running_stack(tmp_path_factory.mktemp("chat"), app_dir=MODELS / "chat", WEB_CONCURRENCY="1") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def client(chat):
+    with openai.OpenAI(base_url=f"{chat.url}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 
@@ -23,9 +32,9 @@ def model(client):
 
 
 @pytest.fixture(scope="module")
-def natively(llm):
+def natively(chat):
     """The same answer in Everstream's own format."""
-    return read_all(llm.events_url(llm.submit(prompt="Why is the sky blue?", temperature=0, max_tokens=20)))
+    return read_all(chat.events_url(chat.submit(prompt=QUESTION)))
 
 
 def post(stack, path, body, **headers):
@@ -48,25 +57,46 @@ def test_a_chat_through_openais_client(client, model, natively):
         client.chat.completions.create(model=model, stream=True, stream_options={"include_usage": True}, **ASK)
     )
     assert chunks[0].choices[0].delta.role == "assistant"
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text_of(natively)
-    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == QUESTION
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[-1].usage.model_dump(exclude_none=True) == natively[-1].json["usage"]
     assert {(chunk.id, chunk.created, chunk.model) for chunk in chunks} == {
         (chunks[0].id, chunks[0].created, model),
     }
 
 
-def test_a_plain_completion_has_no_chat_template(client, model):
-    chunks = list(
-        client.completions.create(model=model, prompt="One, two, three,", stream=True, temperature=0, max_tokens=5)
-    )
-    assert "four" in "".join(chunk.choices[0].text for chunk in chunks)
+def test_a_plain_completion_through_openais_client(client, model):
+    """Its prompt is raw, and OpenAI's default for the length of an answer is 16."""
+    prompt = " ".join(str(n) for n in range(20))
+    chunks = list(client.completions.create(model=model, prompt=prompt, stream=True))
+    # A chunk for each token and one for the end; the first with a role is a chat's.
+    assert [chunk.choices[0].text for chunk in chunks] == ["0", *(f" {n}" for n in range(1, 16)), ""]
     assert chunks[-1].choices[0].finish_reason == "length"
     assert chunks[-1].usage is None
+    chunks = list(
+        client.completions.create(
+            model=model, prompt=prompt, stream=True, max_tokens=20, stream_options={"include_usage": True}
+        )
+    )
+    assert chunks[-1].usage.model_dump(exclude_none=True) == {
+        "prompt_tokens": 20,
+        "completion_tokens": 20,
+        "total_tokens": 40,
+    }
 
 
-def test_the_chunks_end_with_done_and_have_ids_without_a_gap(llm, natively):
-    events, response = post(llm, "chat/completions", ASK)
+def test_the_length_has_two_names(chat):
+    for name in ("max_tokens", "max_completion_tokens"):
+        events, _ = post(chat, "chat/completions", ASK | {name: 3})
+        assert said(events) == "Why is the"
+        assert chunks_of(events)[-1]["choices"][0]["finish_reason"] == "length"
+    # As in OpenAI's API, where the first one is the old name.
+    events, _ = post(chat, "chat/completions", ASK | {"max_tokens": 3, "max_completion_tokens": 4})
+    assert said(events) == "Why is the sky"
+
+
+def test_the_chunks_end_with_done_and_have_ids_without_a_gap(chat, natively):
+    events, response = post(chat, "chat/completions", ASK)
     assert response.headers["Content-Type"].startswith("text/event-stream")
     assert events[-1].data == "[DONE]"
     numbers = [int(event.id.rpartition(".")[2]) for event in events if event.id]
@@ -74,26 +104,44 @@ def test_the_chunks_end_with_done_and_have_ids_without_a_gap(llm, natively):
     assert said(events) == text_of(natively)
 
 
-def test_a_client_that_comes_back_goes_on_where_it_was(llm):
-    events, _ = post(llm, "chat/completions", ASK)
+def test_a_client_that_comes_back_goes_on_where_it_was(chat):
+    events, _ = post(chat, "chat/completions", ASK)
     seen = events[:7]
-    rest, _ = post(llm, "chat/completions", ASK, **{"Last-Event-ID": seen[-1].id})
+    rest, _ = post(chat, "chat/completions", ASK, **{"Last-Event-ID": seen[-1].id})
     assert [(event.id, event.data) for event in seen + rest] == [(event.id, event.data) for event in events]
-    _, again = post(llm, "chat/completions", ASK, **{"Last-Event-ID": rest[-1].id})
+    _, again = post(chat, "chat/completions", ASK, **{"Last-Event-ID": rest[-1].id})
     assert (again.status_code, again.content) == (204, b"")
 
 
-def test_a_request_id_attaches_to_the_same_answer(llm):
-    body = {**ASK, "temperature": 1, "request_id": "0123456789abcdef-openai"}
-    first, _ = post(llm, "chat/completions", body)
-    second, _ = post(llm, "chat/completions", body)
+def test_a_request_id_attaches_to_the_same_answer(chat):
+    body = {**ASK, "request_id": "0123456789abcdef-openai"}
+    first, _ = post(chat, "chat/completions", body)
+    second, _ = post(chat, "chat/completions", body)
+    # The generation's id is in each chunk.
     assert [event.data for event in first] == [event.data for event in second]
 
 
-def test_a_generation_that_fails_says_so_and_ends(llm):
-    events, _ = post(llm, "chat/completions", ASK, **{"Last-Event-ID": f"{'0' * 32}.3"})
+def test_an_answer_that_is_gone_is_said_and_ends(chat):
+    events, _ = post(chat, "chat/completions", ASK, **{"Last-Event-ID": f"{'0' * 32}.3"})
     assert chunks_of(events)[-1]["error"]["code"] == "generation_expired"
     assert events[-1].data == "[DONE]"
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+def test_a_generation_that_fails_says_so_and_ends(chat, path):
+    asked = {"prompt": "fail"} if path == "completions" else {"messages": [{"role": "user", "content": "fail"}]}
+    events, _ = post(chat, path, asked)
+    error = chunks_of(events)[-1]["error"]
+    assert (error["code"], error["type"]) == ("model_error", "server_error")
+    assert "told to fail" in error["message"]
+    assert events[-1].data == "[DONE]"
+    assert not [chunk for chunk in chunks_of(events) if (chunk.get("choices") or [{}])[0].get("finish_reason")]
+
+
+def test_what_the_model_refuses_after_all_has_its_own_code(chat):
+    events, _ = post(chat, "completions", {"prompt": "refuse"})
+    error = chunks_of(events)[-1]["error"]
+    assert (error["code"], error["param"], error["message"]) == ("context_length_exceeded", "prompt", "told to refuse")
 
 
 def test_the_client_hears_of_a_prompt_that_is_too_long(client, model):
@@ -101,6 +149,7 @@ def test_the_client_hears_of_a_prompt_that_is_too_long(client, model):
     with pytest.raises(openai.BadRequestError) as raised:
         client.chat.completions.create(model=model, messages=long, stream=True)
     assert raised.value.code == "context_length_exceeded"
+    assert raised.value.param == "messages"
     assert raised.value.body["type"] == "invalid_request_error"
 
 
@@ -108,6 +157,7 @@ def test_the_client_hears_of_a_prompt_that_is_too_long(client, model):
     ("path", "change", "param", "said"),
     [
         ("chat/completions", {"stream": False}, "stream", "stream can only be true"),
+        ("chat/completions", {"stream": None}, "stream", "stream must be true"),
         ("chat/completions", {"messages": None}, "messages", "messages is missing"),
         ("chat/completions", {"messages": [{"role": "user"}]}, "messages[0]", "role and content"),
         ("chat/completions", {"n": 2}, "n", "n can only be 1"),
@@ -116,6 +166,7 @@ def test_the_client_hears_of_a_prompt_that_is_too_long(client, model):
         ("chat/completions", {"max_completion_tokens": 0}, "max_tokens", "from 1 to"),
         ("chat/completions", {"temperature": "warm"}, "temperature", "must be a number"),
         ("chat/completions", {"stream_options": 7}, "stream_options", "must be an object"),
+        ("chat/completions", {"stream_options": {"include_usage": 1}}, "stream_options", "true or false"),
         ("chat/completions", {"request_id": "short"}, "request_id", "16 to 64"),
         ("chat/completions", {"flush_ms": -1}, "flush_ms", "from 0 to 1000"),
         ("chat/completions", {"flush_ms": True}, "flush_ms", "from 0 to 1000"),
@@ -123,23 +174,35 @@ def test_the_client_hears_of_a_prompt_that_is_too_long(client, model):
         ("completions", {"prompt": ""}, "prompt", "prompt is empty"),
     ],
 )
-def test_what_can_not_be_served_is_said(llm, path, change, param, said):
+def test_what_can_not_be_served_is_said(chat, path, change, param, said):
     body = {"prompt": "a"} if path == "completions" else ASK
-    _, response = post(llm, path, body | change)
+    _, response = post(chat, path, body | change)
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
     assert said in error["message"]
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+@pytest.mark.parametrize("body", ["[]", "7", '"messages"', "{", ""])
+def test_a_body_that_is_no_object_is_said(chat, path, body):
+    response = requests.post(f"{chat.url}/v1/{path}", data=body, timeout=60)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["type"]) == (400, "body", "invalid_request_error")
+
+
+def test_what_clients_always_send_is_taken(chat):
+    always = {"n": 1, "logprobs": False, "user": "me", "store": False, "tools": None, "seed": None, "stop": None}
+    events, _ = post(chat, "chat/completions", ASK | always | {"stream_options": None})
+    assert said(events) == QUESTION
+
+
 def test_a_model_without_messages_has_no_chat(fast):
     _, response = post(fast, "chat/completions", ASK)
-    assert (response.status_code, response.json()["error"]["param"]) == (400, "messages")
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, "messages")
+    assert error["message"] == "the model that is served takes no messages"
 
 
-def test_ignore_eos_goes_on_to_max_tokens(llm):
-    body = {"messages": [{"role": "user", "content": "Say only: yes"}], "temperature": 0, "max_tokens": 200}
-    short, _ = post(llm, "chat/completions", body)
-    long, _ = post(llm, "chat/completions", body | {"ignore_eos": True, "stream_options": {"include_usage": True}})
-    assert chunks_of(short)[-1]["choices"][0]["finish_reason"] == "stop"
-    assert chunks_of(long)[-1]["usage"]["completion_tokens"] == 200
-    assert said(long).startswith(said(short))
+def test_ignore_eos_goes_on_to_max_tokens(chat):
+    events, _ = post(chat, "chat/completions", ASK | {"ignore_eos": True, "max_tokens": 12})
+    assert said(events) == f"{QUESTION} Why is the"

@@ -40,6 +40,9 @@ def error_of(answer, status):
         ("/stream?texts=a&repeat=x", "repeat"),
         ("/stream?texts=a&repeat=0", "repeat"),
         ("/stream?texts=a&other=1", "other"),
+        ("/stream?texts=a&flush_ms=soon", "flush_ms"),
+        ("/stream?texts=a&flush_ms=-1", "flush_ms"),
+        ("/stream?texts=a&flush_ms=1001", "flush_ms"),
         ("/stream?texts=a&request_id=short", "request_id"),
         ("/stream?texts=a&request_id=" + "x" * 65, "request_id"),
         ("/stream?texts=a&request_id=0123456789abcdef%0a", "request_id"),
@@ -126,6 +129,11 @@ def test_wrong_addresses(fast, nothing_starts, address, status, code):
     answer = connection.getresponse()
     assert (answer.status, json.loads(answer.read())["error"]["code"]) == (status, code)
     connection.close()
+
+
+def test_a_wrong_method_is_told_the_right_ones(fast):
+    answer = requests.post(f"{fast.url}/stream", timeout=30)
+    assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,26 @@
 
 import asyncio
 import json
+import sys
 
 import pytest
 
 from everstream import contract
 from everstream.errors import ModelLoadError
 from everstream.pacing import Paces
+
+
+@pytest.fixture(autouse=True)
+def modules():
+    """A model folder's modules have bare names, which other tests import as this repository's own."""
+    path, before = list(sys.path), {name: sys.modules.get(name) for name in ("app", "input_schema")}
+    yield
+    sys.path[:] = path
+    for name, module in before.items():
+        if module is None:
+            sys.modules.pop(name, None)
+        else:
+            sys.modules[name] = module
 
 
 def write(folder, source):
@@ -49,6 +63,15 @@ def test_what_does_not_load_is_said_in_one_line(tmp_path, source, said):
     assert said in message
     assert str(tmp_path) in message
     assert "\n" not in message
+
+
+def test_the_fault_is_the_models_own_line_and_not_a_librarys(tmp_path):
+    library = tmp_path / "site-packages" / "library.py"
+    library.parent.mkdir()
+    library.write_text("def load():\n    raise RuntimeError('no weights')\n")
+    source = f"import sys\nsys.path.append({str(library.parent)!r})\nimport library\nlibrary.load()\n"
+    with pytest.raises(ModelLoadError, match=r"app\.py:4: import app raised RuntimeError: no weights"):
+        contract.load_model(write(tmp_path, source))
 
 
 def test_a_missing_file_is_said(tmp_path):
@@ -294,6 +317,30 @@ def test_generations_flush_together_when_the_model_says_something():
     assert asyncio.run(main()) == [["a", "bc", "de"], ["a", "bc", "de"]]
 
 
+def test_each_that_holds_something_is_flushed_when_its_own_time_has_come():
+    async def main():
+        clock, pace, sinks = Clock(asyncio.get_running_loop()), Paces().of(100), [Taken(), Taken()]
+        handlers = [contract.StreamOutputHandler(sink, [], [], 1000, pace) for sink in sinks]
+
+        def texts():
+            return ["".join(output["text"] for output, _ in sink.entries) for sink in sinks]
+
+        await clock.pass_s(0.01)
+        for handler in handlers:
+            handler.send_streamed_output({"text": "a"}, resume=[1])
+        await clock.pass_s(0.01)
+        handlers[0].send_streamed_output({"text": "b"}, resume=[2])
+        await clock.pass_s(0.05)
+        handlers[1].send_streamed_output({"text": "b"}, resume=[2])
+        await clock.pass_s(0.051)
+        seen = [texts()]
+        await clock.pass_s(0.05)
+        # Nothing is kept of a generation that holds nothing.
+        return [*seen, texts()], pace._holding
+
+    assert asyncio.run(main()) == ([["ab", "a"], ["ab", "ab"]], {})
+
+
 class RaisingWhileSomeIsHeld:
     async def infer(self, inputs, stream_output_handler):
         for text in "abc":
@@ -320,6 +367,8 @@ def test_what_can_not_be_joined_keeps_its_place():
         send("c", 3, logprob=-1)
         send("d")
         send("e", 4)
+        send(7, 5)
+        send("f", 6)
         handler.finalise_streamed_output()
 
     assert paced(script) == [
@@ -328,6 +377,8 @@ def test_what_can_not_be_joined_keeps_its_place():
         ({"text": "c", "logprob": -1}, [3]),
         ({"text": "d"}, None),
         ({"text": "e"}, [4]),
+        ({"text": 7}, [5]),
+        ({"text": "f"}, [6]),
         ("done", "stop"),
     ]
 
@@ -350,6 +401,19 @@ def test_without_flush_ms_each_output_is_an_entry():
         send("b", 2)
 
     assert paced(script, flush_ms=0) == [({"text": "a"}, [1]), ({"text": "b"}, [2])]
+
+
+@pytest.mark.parametrize("flush_ms", [0, 16])
+def test_a_model_that_still_sends_after_a_stop_is_told(flush_ms):
+    async def script(send, pass_s, handler):
+        send("a", 1)
+        handler.stop()
+        with pytest.raises(contract.GenerationStopped):
+            send("b", 2)
+        with pytest.raises(contract.GenerationStopped):
+            handler.finalise_streamed_output()
+
+    assert paced(script, flush_ms) == [({"text": "a"}, [1])]
 
 
 def test_a_stopped_generation_says_nothing_more():

@@ -113,6 +113,76 @@ def test_a_reader_that_missed_nothing_goes_live_without_reading_again():
     assert cursor.gaps == 0
 
 
+def caught_up(last=0, bound=100):
+    """A reader that has all up to `last` and hears what follows."""
+    cursor = Cursor(last, bound)
+    cursor.begin_read()
+    cursor.end_read([], to_the_end=True)
+    assert cursor.take() == []
+    return cursor
+
+
+def test_what_was_handed_out_is_not_taken_again():
+    cursor = caught_up(last=2)
+    for n in (1, 2, 3, 3, 2):
+        cursor.offer(entry(n))
+    assert numbers(cursor.take()) == [3]
+    assert not cursor.behind
+
+
+def test_a_gap_among_what_waits_is_noticed_at_once():
+    cursor = caught_up()
+    cursor.offer(entry(1))
+    cursor.offer(entry(3))
+    assert (cursor.behind, cursor.gaps) == (True, 1)
+    # What came after the gap waits for the read that fills it.
+    cursor.begin_read()
+    cursor.end_read([entry(1), entry(2)], to_the_end=True)
+    assert numbers(cursor.take()) == [1, 2, 3]
+
+
+def test_what_comes_while_the_log_is_read_may_start_anywhere():
+    cursor = Cursor(0, 100)
+    cursor.begin_read()
+    cursor.offer(entry(5))
+    assert (cursor.behind, cursor.gaps) == (False, 0)
+    cursor.end_read([entry(n) for n in range(1, 5)], to_the_end=True)
+    cursor.offer(entry(6))
+    assert numbers(cursor.take()) == [1, 2, 3, 4, 5, 6]
+    assert cursor.gaps == 0
+
+
+def behind(cursor):
+    cursor.behind = True
+
+
+def waiting(cursor):
+    cursor.offer(entry(1))
+
+
+def read(cursor):
+    cursor.begin_read()
+    cursor.end_read([entry(1)], to_the_end=True)
+
+
+@pytest.mark.parametrize("state", [behind, Cursor.begin_read, waiting, read])
+def test_what_does_not_follow_at_once_can_not_be_skipped(state):
+    cursor = caught_up()
+    state(cursor)
+    assert not cursor.skip(1, 2)
+    assert cursor.last == 0
+
+
+def test_what_follows_at_once_can_be_skipped_and_nothing_else():
+    cursor = caught_up(last=2)
+    assert not cursor.skip(2, 3)
+    assert not cursor.skip(4, 4)
+    assert cursor.skip(3, 5)
+    assert cursor.last == 5
+    cursor.offer(entry(6))
+    assert numbers(cursor.take()) == [6]
+
+
 def test_a_subscription_that_comes_back_during_a_read_makes_for_another_read():
     cursor = Cursor(0, 100)
     cursor.begin_read()

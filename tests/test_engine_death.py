@@ -3,9 +3,13 @@
 import signal
 
 import pytest
+import valkey
 
+from everstream import log
 from tests.sse_client import assert_whole, connect, read_all, text_of
 from tests.stack import MODELS, wait_for
+
+MOST_DEATHS = 5
 
 
 @pytest.mark.parametrize("model", ["scripted", "plain"])
@@ -37,7 +41,8 @@ def test_the_other_engine_takes_over(own_stack, gate):
         assert text_of(events) == "ab"
 
 
-def test_a_zombie_that_wakes_is_fenced_off(own_stack, gate):
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_zombie_that_wakes_is_fenced_off(own_stack, gate, speaks):
     stack = own_stack().start()
     generation = stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
     wait_for(lambda: stack.show(generation)["text"] == "a")
@@ -47,6 +52,9 @@ def test_a_zombie_that_wakes_is_fenced_off(own_stack, gate):
         stream.read(until=lambda seen: "resumed" in [event.type for event in seen.events])
         # Both go on from here: the sleeper's append is refused, as its number is taken.
         stack.engines[0].kill(signal.SIGCONT)
+        if not speaks:
+            # One that has nothing to append finds out when it refreshes its leases.
+            wait_for(lambda: "its lease went to another engine" in stack.engines[0].output)
         gate.open()
         events = stream.read().events
     assert_whole(events)
@@ -65,17 +73,55 @@ def test_a_generation_that_kills_its_engine_three_times_is_given_up(own_stack, k
         return stack.show(generation)["state"] == "failed"
 
     with connect(stack.events_url(generation)) as stream:
-        while not is_over():
+        for _ in range(MOST_DEATHS + 1):
+            if is_over():
+                break
             engine = stack.engines[-1]
             wait_for(lambda engine=engine: engine.popen.poll() is not None or is_over(), what="a death, or the end")
             if not is_over():
                 stack.start_engine()
+        else:
+            raise AssertionError(f"it is tried again after {MOST_DEATHS} deaths")
         events = stream.read().events
     assert_whole(events)
     assert events[-1].json["code"] == "engine_crashed"
     # The first output may get into the log at any of the first two attempts; the three deaths come after it.
-    assert len(stack.engines) - 1 in ([3] if kill_before == 1 else [3, 4, 5])
+    assert len(stack.engines) - 1 in ([3] if kill_before == 1 else range(3, MOST_DEATHS + 1))
     assert text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c"
+
+
+def test_what_was_said_before_a_death_counts_for_the_bound_on_a_generation(own_stack, gate):
+    stack = own_stack(EVERSTREAM_MAX_GENERATION_BYTES="20000").start()
+    generation = stack.submit(texts=["x" * 1000], repeat=100, hold_before=15, gate=gate.path)
+    wait_for(lambda: len(stack.show(generation)["text"]) == 14_000)
+    stack.engines[0].kill()
+    gate.open()
+    stack.start_engine()
+    events = read_all(stack.events_url(generation))
+    assert_whole(events)
+    assert events[-1].json["code"] == "output_too_large"
+    assert len(text_of(events)) <= 21_000
+
+
+def test_an_engine_that_took_over_all_it_can_run_claims_nothing_more(own_stack, gate):
+    stack = own_stack(EVERSTREAM_MAX_RUNNING="1").start()
+    held = {"texts": ["a", "b"], "hold_before": 2, "gate": gate.path}
+    first = stack.submit(**held)
+    wait_for(lambda: stack.show(first)["text"] == "a")
+    waiting = stack.submit(**held)
+    stack.engines[0].kill()
+    keys, client = log.Keys(stack.settings.namespace), valkey.Valkey.from_url(stack.settings.log_url)
+    (pending,) = client.xpending_range(keys.jobs, log.GROUP, "-", "+", 10)
+    # Its lease has run out before anyone asks.
+    client.xclaim(keys.jobs, log.GROUP, "nobody", 0, [pending["message_id"]], idle=600_000, justid=True)
+    client.close()
+    stack.start_engine()
+    wait_for(lambda: "taken over" in stack.engines[1].output)
+    assert stack.show(waiting)["state"] == "queued"
+    gate.open()
+    for generation in (first, waiting):
+        assert text_of(read_all(stack.events_url(generation))) == "ab"
+    assert stack.engines[1].popen.poll() is None
 
 
 def test_a_model_that_says_it_died_ends_its_process(own_stack):

@@ -136,6 +136,14 @@ def test_any_body_is_taken_or_complained_of(body):
         assert ("prompt" in taken) != ("messages" in taken)
 
 
+def test_what_a_schema_requires_must_be_given():
+    schema = {"count": {"datatype": "INT32", "required": True, "shape": [1]}}
+    assert inputs.from_json({"count": 3}, schema, 10) == {"count": 3}
+    for body in ({}, {"count": None}):
+        with pytest.raises(InvalidInput, match="count is missing"):
+            inputs.from_json(body, schema, 10)
+
+
 def test_truth_and_arrays_of_a_fixed_size():
     schema = {
         "flag": {"datatype": "BOOL", "shape": [1]},

@@ -3,6 +3,7 @@
 In float32 at temperature 0, so that prompt + delivered tokens go on exactly as the undisturbed run did.
 """
 
+import openai
 import psutil
 import pytest
 import requests
@@ -58,7 +59,7 @@ def test_the_engine_is_killed_in_mid_answer(llm, undisturbed, victim):
             engine.kill()
         else:
             next(child for child in children if victim in " ".join(child.cmdline())).kill()
-        wait_for(lambda: engine.popen.poll() is not None, timeout_s=60, what="the end of the engine process")
+        wait_for(lambda: engine.popen.poll() is not None, what="the end of the engine process")
         # Nothing of it is left to hold the GPU's memory.
         assert psutil.wait_procs(children, timeout=30)[1] == []
         cut = [len(llm.show(generation)["text"]) for generation in generations]
@@ -112,6 +113,45 @@ def test_a_system_prompt_is_heeded(llm):
     as_messages = [{"role": "system", "content": "Be terse"}, {"role": "user", "content": "Hi"}]
     assert prompt_tokens(prompt="Hi", system="Be terse") == prompt_tokens(messages=as_messages)
     assert prompt_tokens(prompt="Hi") != prompt_tokens(messages=as_messages)
+
+
+@pytest.fixture(scope="module")
+def client(llm):
+    """OpenAI's own."""
+    with openai.OpenAI(base_url=f"{llm.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def chat(client, prompt, **more):
+    """The text of an answer through OpenAI's API, how it ended, and its usage."""
+    model, asked = client.models.list().data[0].id, [{"role": "user", "content": prompt}]
+    options = {"stream": True, "stream_options": {"include_usage": True}, "temperature": 0, "extra_body": more}
+    chunks = list(client.chat.completions.create(model=model, messages=asked, **options))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
+    return text, reasons[-1], chunks[-1].usage.model_dump(exclude_none=True)
+
+
+def test_a_chat_through_openais_client_is_the_same_answer(llm, client):
+    natively = read_all(llm.events_url(llm.submit(prompt="Why is the sky blue?", temperature=0, max_tokens=20)))
+    expected = (text_of(natively), "length", natively[-1].json["usage"])
+    assert chat(client, "Why is the sky blue?", max_tokens=20) == expected
+
+
+def test_a_plain_completion_has_no_chat_template(client):
+    model = client.models.list().data[0].id
+    chunks = list(
+        client.completions.create(model=model, prompt="One, two, three,", stream=True, temperature=0, max_tokens=5)
+    )
+    assert "four" in "".join(chunk.choices[0].text for chunk in chunks)
+
+
+def test_ignore_eos_goes_on_to_max_tokens(client):
+    short, reason, _ = chat(client, "Say only: yes", max_tokens=200)
+    assert reason == "stop"
+    long, _, usage = chat(client, "Say only: yes", max_tokens=200, ignore_eos=True)
+    assert usage["completion_tokens"] == 200
+    assert long.startswith(short)
 
 
 def test_text_split_over_tokens_comes_whole_through_the_page(llm, page, undisturbed):

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from everstream.starting import MAX_BODY_BYTES
-from tests.sse_client import assert_whole, connect, is_over, read_all, text_of
+from tests.sse_client import assert_whole, connect, follow_to_the_end, text_of
 from tests.stack import wait_for
 
 
@@ -228,8 +228,4 @@ def test_scripts_are_compressed_and_streams_are_not(proxied):
 
 
 def read_through(stack, generation, last_id):
-    """As EventSource does: come back until the end was seen."""
-    events = []
-    while not is_over(events):
-        events += read_all(stack.events_url(generation), last_id=events[-1].id if events else last_id)
-    return events
+    return follow_to_the_end(stack.events_url(generation), last_id)[0]

@@ -230,6 +230,9 @@ def test_the_page_lets_nothing_in_from_elsewhere(fast):
     answer = requests.get(fast.url, timeout=30)
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
 
 
 STATES = [

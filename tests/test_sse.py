@@ -1,5 +1,7 @@
 """The encoder against the standard's own rules for reading."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +51,30 @@ def test_what_goes_straight_is_what_goes_through_a_greenlet(encoder, texts):
     size, _, body = live.chunk(encoder).partition(b"\r\n")
     assert body == b"".join(encoder.entry(entry) for entry in live.entries) + b"\r\n"
     assert int(size, 16) == len(body) - 2
+
+
+@pytest.mark.parametrize("chunks", ENCODERS[1:], ids=lambda encoder: encoder.format)
+def test_each_way_that_an_answer_goes_on_or_ends_in_openais_format(chunks):
+    def told(event, **data):
+        return Decoder().feed(chunks.entry(log.Entry(7, event, log.encode_json(data))))
+
+    assert chunks.entry(log.Entry(7, "resumed", b'{"attempt":2}')) == b": resumed\n"
+    for event, data, reason in (
+        ("done", {"finish_reason": "length", "usage": None}, "length"),
+        ("cancelled", {"reason": "abandoned"}, "abort"),
+    ):
+        first, *_, last = told(event, **data)
+        assert first.json["choices"][0]["finish_reason"] == reason
+        assert (last.id, last.data) == (f"{GENERATION}.7", "[DONE]")
+    error, last = told("failed", code="model_error", message="it raised")
+    assert error.json["error"]["code"] == "model_error"
+    assert last.data == "[DONE]"
+
+
+@pytest.mark.parametrize("output", [{"n": 7}, {"text": 7}, {"text": None}])
+def test_an_output_without_text_is_told_as_json(output):
+    (event,) = Decoder().feed(ENCODERS[2].entry(log.Entry(7, "", log.encode_json(output))))
+    assert json.loads(event.json["choices"][0]["text"]) == output
 
 
 @pytest.mark.parametrize("last", [log.encode_entry("done", {}), log.encode_entry("resumed", {"attempt": 2})])
