@@ -41,6 +41,13 @@ class UnknownGeneration(EverstreamError):
         super().__init__("this generation is unknown or has expired; start it again")
 
 
+class RequestConflict(EverstreamError):
+    """What the caller refers to was started by another request."""
+
+    status = 409
+    code = "request_id_conflict"
+
+
 class EntriesLost(EverstreamError):
     """The client saw entries that the log has no longer: Valkey lost acknowledged writes. What it has can be read."""
 
@@ -77,6 +84,12 @@ class LogUnavailable(TryLater):
     """Valkey does not answer."""
 
     code = "log_unavailable"
+
+
+class LogBroken(EverstreamError):
+    """Valkey answers with an error that waiting does not heal: a bug, or a wrong setting of its owner's."""
+
+    code = "log_error"
 
 
 class ModelDied(Exception):

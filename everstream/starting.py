@@ -1,7 +1,7 @@
 """From a request's body to a queued generation. Called by the routes of both APIs.
 
 In: what `inputs` has checked, and what the request says beside them (`Terms`). Out: a generation in the queue, or the
-one that the same request id started. Raises InvalidInput, TryLater, ModelUnavailable.
+one that the same request id started. Raises InvalidInput, RequestConflict, TryLater, ModelUnavailable, LogBroken.
 """
 
 import re
@@ -13,8 +13,8 @@ from flask import request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, RequestTimeout
 
 from everstream import inputs, log
-from everstream.errors import InvalidInput, ModelUnavailable
-from everstream.follower import model_failure
+from everstream.errors import InvalidInput
+from everstream.follower import engine_failure
 from everstream.settings import MAX_FLUSH_MS
 from everstream.web import web
 
@@ -82,8 +82,8 @@ def start(given: dict[str, Any], terms: Terms) -> log.Generation:
     if web().check_inputs is not None:
         web().check_inputs(given)
     engines = web().log.engines()
-    if failure := model_failure(engines):
-        raise ModelUnavailable(failure)
+    if failure := engine_failure(engines):
+        raise failure
     _check_length(given, engines)
     model = engines[0].model if engines else web().settings.model_name
     flush_ms = web().settings.flush_ms if terms.flush_ms is None else terms.flush_ms
