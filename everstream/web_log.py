@@ -57,6 +57,7 @@ class WebLog:
         self._stop = self._client.register_script(log.script("stop"))
         self._read = self._client.register_script(log.script("read"))
         self._touch = self._client.register_script(log.script("touch"))
+        self._positions = self._client.register_script(log.script("positions"))
         self._find = self._client.register_script(log.script("engines"))
 
     @property
@@ -169,12 +170,8 @@ class WebLog:
     def positions(self) -> dict[str, int]:
         """Place in the queue of every generation that no engine has claimed, from 1."""
         with self._vital("positions"):
-            group = next(iter(cast(list[dict[str, Any]], self._client.xinfo_groups(self._keys.jobs))), None)
-            if group is None:
-                return {}
-            waiting = self._client.xrange(self._keys.jobs, min=f"({group['last-delivered-id'].decode()}", max="+")
-        jobs = cast(list[tuple[bytes, dict[bytes, bytes]]], waiting)
-        return {fields[b"generation"].decode(): place for place, (_, fields) in enumerate(jobs, 1)}
+            waiting = cast(list[bytes], self._positions(keys=[self._keys.jobs], args=[self._keys.ns]))
+        return {generation.decode(): place for place, generation in enumerate(waiting, 1)}
 
     def engines(self) -> list[log.EngineStatus]:
         """The engines that were heard of within their lease; one that was ready is taken for it for ENGINES_FOR_S."""

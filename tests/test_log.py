@@ -372,6 +372,65 @@ def test_the_queue_is_bounded_and_tells_places(web, run):
     assert submit(web) in web.positions()
 
 
+def test_a_log_that_was_emptied_is_no_fault(web, run):
+    async def test(engine):
+        submit(web)
+        one = engine("one")
+        claim = await claim_one(one)
+        web._client.flushall()
+        assert web.positions() == {}
+        assert (await one.refresh([(claim, 0)])).verdicts == ["lost"]
+        await one.fail(claim, "code", "message")
+        await one.report(log.EngineStatus("one", "ready", "model"))
+        assert await one.append([Batch(claim.generation, 1, [token("x")])]) == {claim.generation}
+        assert (web.fault, web.lookup([claim.generation])) == ("", [None])
+
+    run(test)
+
+
+def test_a_key_that_is_none_of_ours_stops_no_other_generation(web, run, settings):
+    async def test(engine):
+        one, foreign, other = engine("one"), submit(web), submit(web)
+        web._client.set(web._keys.generation(foreign), "something else")
+        claims = await one.claim(2)
+        assert [claim.generation for claim in claims] == [other]
+        running = submit(web)
+        claims += await one.claim(1)
+        web._client.set(web._keys.generation(other), "something else")
+        assert (await one.refresh([(claim, 0) for claim in claims])).verdicts == ["lost", "held"]
+        web._client.set(web._keys.log(running), "something else")
+        assert web.lookup([other, running]) == [None, None]
+        assert web.read([(running, 0)], 1) == [None]
+        for claim in claims:
+            await one.fail(claim, "code", "message")
+        assert web._client.xlen(web._keys.jobs) == 0
+        # One that is finished and then made something else is no hindrance when room is made.
+        finished = submit(web)
+        web.stop(finished)
+        web._client.set(web._keys.generation(finished), "something else")
+        small = WebLog(structs.replace(settings, max_log_bytes=2000))
+        submit(small)
+        small.close()
+
+    run(test)
+
+
+def test_only_who_has_a_generation_can_fail_it(web, run):
+    async def test(engine):
+        generation, zombie, heir = submit(web), engine("zombie"), engine("heir")
+        claim = await claim_one(zombie)
+        let_pass(web, claim)
+        (taken,) = await heir.take_over(1, LEASE_S)
+        await zombie.fail(claim, "code", "message")
+        assert web.lookup([generation])[0].state == "open"
+        await heir.fail(taken, "code", "message")
+        assert [entry.data for entry in entries_of(web, generation)] == [b'{"code":"code","message":"message"}']
+        await heir.fail(taken, "code", "message")
+        assert web.lookup([generation])[0].top == 1
+
+    run(test)
+
+
 def test_a_request_id_starts_one_generation(web):
     request_id = uuid.uuid4().hex
     first = submit(web, request_id=request_id)

@@ -16,6 +16,7 @@ local function verdict(job_id, generation, bytes)
   return 'held'
 end
 
+ensure_group()
 local function lost() return 'lost' end
 
 local verdicts = {0}
