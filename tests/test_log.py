@@ -589,6 +589,11 @@ def test_an_engine_that_is_no_longer_heard_of_is_forgotten(web, run):
     run(test)
 
 
+def idle_ms(web, consumer):
+    consumers = web._client.xinfo_consumers(web._keys.jobs, log.GROUP)
+    return next(each["idle"] for each in consumers if each["name"] == consumer.encode())
+
+
 def test_engines_that_are_gone_leave_nothing(web, run, settings, monkeypatch):
     """As many as containers with names of their own may have been, each with a consumer of its own."""
     monkeypatch.setattr(engine_log, "CONSUMER_GONE_S", 0)
@@ -618,6 +623,8 @@ def test_engines_that_are_gone_leave_nothing(web, run, settings, monkeypatch):
         for _ in tries(60, "the end of the consumers"):
             if await report() == [b"working"]:
                 break
+        await asyncio.to_thread(wait_for, lambda: idle_ms(web, "working") > 2000)
+        assert await report() == [b"working"]
         await last.close()
 
     run(test)

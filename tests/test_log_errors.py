@@ -106,6 +106,14 @@ def test_a_log_that_refuses_entries_ends_generation_and_engine(stack, client, ga
         assert text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c"
 
 
+def test_an_end_that_was_asked_for_and_is_refused_ends_the_engine_too(stack, client, gate):
+    generation = held(stack, gate)
+    with connect(stack.events_url(generation)) as stream, denied(client, "xadd"):
+        requests.delete(f"{stack.url}/generations/{generation}", timeout=30)
+        assert stream.read().events[-1].json["code"] == "log_error"
+        wait_for(lambda: stack.engines[0].popen.poll() == 5, what="the end of the engine")
+
+
 def test_an_engine_that_may_not_claim_ends_and_what_waits_is_told_why(own_stack, gate):
     stack = own_stack(WEB_CONCURRENCY="1", EVERSTREAM_MAX_RUNNING="1").start()
     running = held(stack, gate)
