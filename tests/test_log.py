@@ -438,6 +438,13 @@ def test_a_request_id_starts_one_generation(web):
     assert list(web.positions()) == [first]
 
 
+def test_a_request_id_whose_generation_is_gone_starts_another(web):
+    request_id = uuid.uuid4().hex
+    first = submit(web, request_id=request_id)
+    web._client.delete(web._keys.generation(first))
+    assert submit(web, request_id=request_id) != first
+
+
 def test_a_request_id_that_comes_again_with_another_request_is_refused(web):
     request_id = uuid.uuid4().hex
     first = submit(web, request_id=request_id, prompt="a")

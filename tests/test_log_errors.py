@@ -137,6 +137,12 @@ def test_a_log_that_can_not_be_read_ends_the_stream(stack, client):
     assert_whole(read_all(stack.events_url(generation)))
 
 
+def test_what_can_not_be_looked_up_is_not_called_unknown(stack, client):
+    generation = stack.submit(texts=["a"])
+    with denied(client, "hmget"):
+        assert stack.show(generation)["error"]["code"] == "log_error"
+
+
 def test_a_web_process_that_may_not_submit_says_so_until_it_may(stack, client):
     def submit():
         return requests.post(f"{stack.url}/generations", json={"texts": ["a"]}, timeout=30)
