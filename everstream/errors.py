@@ -31,6 +31,11 @@ class BodyTooLarge(InvalidInput):
     code = "body_too_large"
 
 
+class BodyTooSlow(InvalidInput):
+    status = 408
+    code = "request_timeout"
+
+
 class UnknownGeneration(EverstreamError):
     """There is no such generation, or no longer: it has to be started again."""
 
@@ -64,6 +69,10 @@ class LogFull(TryLater):
 
 class TooManyStreams(TryLater):
     code = "too_many_streams"
+
+
+class TooManyBodies(TryLater):
+    code = "too_many_bodies"
 
 
 class ModelUnavailable(EverstreamError):
