@@ -88,6 +88,13 @@ class LogUnavailable(TryLater):
     code = "log_unavailable"
 
 
+class ResponseCut(ConnectionAbortedError):
+    """The rest of a response can't be had; the connection ends without the body's end, so that it can't pass for whole.
+
+    An OSError, because gunicorn leaves those to its worker, and prints all others with their stack.
+    """
+
+
 class ModelDied(Exception):
     """What runs the model is gone for all generations. A model's `infer` raises it when it knows.
 

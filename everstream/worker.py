@@ -15,6 +15,7 @@ from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseExc
 from gunicorn.workers.ggevent import GeventWorker
 
 from everstream import bodies, connections, health
+from everstream.errors import ResponseCut
 from everstream.processes import run_when_others_pause
 from everstream.web import EXTENSION, Web
 
@@ -75,6 +76,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self._web.follower.counted["streams_stalled"] += 1
             connections.reset(sock)
             # gunicorn's word for: this connection is done with.
+            raise StopIteration from None
+        except ResponseCut as error:
+            self.log.warning("a response was cut: %s", error)
             raise StopIteration from None
         finally:
             sock.settimeout(None)
