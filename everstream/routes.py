@@ -4,11 +4,13 @@
     GET    /stream?prompt=...         start a generation and follow it; with Last-Event-ID: resume it
     POST   /v1/chat/completions, /v1/completions, GET /v1/models: OpenAI's API, see `openai_routes`
     POST   /generations               start: 201 {"id", "events_url"}
-    GET    /generations/<id>          {"id", "state", "text", "finish_reason", "usage"} so far
+    GET    /generations/<id>          {"id", "text", "state", "finish_reason", "usage", "last"} so far
     GET    /generations/<id>/events   follow
     DELETE /generations/<id>          stop
     GET    /healthz, /readyz          this process lives; a model is ready
     GET    /metrics                   counters and gauges of the whole service, for Prometheus
+
+These last three are on a port of their own, too: see `health`.
 
 Bounds: a body has at most 1 MiB, a request line 8,190 bytes (gunicorn), a prompt `max_prompt_chars`, a request id 16
 to 64 characters; a process has at most `max_streams` streams. A web process keeps nothing that matters; any of them
@@ -22,12 +24,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from flask import Blueprint, Flask, Response, render_template, request
 from valkey.exceptions import ValkeyError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from everstream import contract, inputs, log, metrics, openai_routes, sse
+from everstream import contract, inputs, log, metrics, openai_routes, showing, sse
 from everstream.errors import (
     BodyTooLarge,
     EverstreamError,
@@ -114,22 +115,8 @@ def events(generation: str) -> Response:
 
 
 @blueprint.get("/generations/<generation>")
-def show(generation: str) -> dict[str, Any]:
-    known = _known(generation)
-    web().follower.saw(generation)
-    entries = list(web().log.read_all(generation))
-    outputs = [msgspec.json.decode(entry.data) for entry in entries if entry.event == log.TOKEN]
-    end = msgspec.json.decode(entries[-1].data) if entries and entries[-1].is_terminal else {}
-    shown = {
-        "id": generation,
-        "state": _state(known, entries),
-        "text": "".join(str(output.get("text", "")) for output in outputs),
-        "finish_reason": end.get("finish_reason"),
-        "usage": end.get("usage"),
-    }
-    if "code" in end:
-        shown["error"] = {"code": end["code"], "message": end["message"], "param": end.get("param")}
-    return shown
+def show(generation: str) -> Response:
+    return showing.show(_known(generation))
 
 
 @blueprint.delete("/generations/<generation>")
@@ -190,13 +177,6 @@ def _known(generation: str) -> log.Generation:
     if known is None:
         raise UnknownGeneration
     return known
-
-
-def _state(known: log.Generation, entries: list[log.Entry]) -> str:
-    """queued, running, done, cancelled or failed. The entries were read later, and have the last word."""
-    if entries and entries[-1].is_terminal:
-        return entries[-1].event
-    return "running" if entries or known.id not in web().log.positions() else "queued"
 
 
 @blueprint.app_errorhandler(EverstreamError)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from flask import request
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from everstream import inputs, log
 from everstream.errors import InvalidInput
@@ -66,11 +66,8 @@ def _terms(given: dict[str, Any]) -> Terms:
 
 
 def body() -> Any:
-    """The request's JSON."""
-    try:
-        data = request.get_data(cache=False)
-    except ClientDisconnected:
-        raise RequestTimeout("the body did not come in time") from None
+    """The request's JSON. Raises InvalidInput, TooManyBodies."""
+    data = request.get_data(cache=False)
     if request.content_length is None and len(data) >= MAX_BODY_BYTES:
         # Werkzeug refuses a longer Content-Length, but cuts a chunked body off in silence.
         raise RequestEntityTooLarge

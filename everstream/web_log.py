@@ -124,13 +124,6 @@ class WebLog:
         reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, max_bytes, *arguments])
         return [_page(*found) if found else None for found in cast(list[list[Any]], reply)]
 
-    def read_all(self, generation: str) -> Iterator[log.Entry]:
-        """The entries so far, page by page."""
-        after = 0
-        while (page := self.read([(generation, after)], READ_BYTES)[0]) and page.entries:
-            yield from page.entries
-            after = page.entries[-1].n
-
     def touch(self, generations: Iterable[str], counted: Mapping[str, int]) -> None:
         """Say that these are being read, and add to the counters."""
         counters = [part for pair in counted.items() for part in pair]

@@ -9,7 +9,7 @@ from msgspec import structs
 from everstream import engine_log, log
 from everstream.engine_log import Batch, EngineLog
 from everstream.errors import EverstreamError, LogFull, QueueFull, RequestConflict
-from everstream.web_log import WebLog
+from everstream.web_log import READ_BYTES, WebLog
 from tests.stack import Stack, tries, wait_for
 
 LEASE_S = 100
@@ -66,7 +66,8 @@ def token(text):
 
 
 def entries_of(web, generation):
-    return list(web.read_all(generation))
+    page = web.read([(generation, 0)], READ_BYTES)[0]
+    return page.entries if page else []
 
 
 DONE = (log.encode_entry("done", {"finish_reason": "stop"}), b"")

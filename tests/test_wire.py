@@ -224,6 +224,7 @@ def test_show_tells_how_far_a_generation_is(fast, gate):
         "text": "a",
         "finish_reason": None,
         "usage": None,
+        "last": 1,
     }
     gate.open()
     read_all(fast.events_url(generation))
