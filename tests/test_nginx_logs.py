@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import resource
 import socket
 import uuid
 from contextlib import ExitStack, contextmanager
@@ -102,6 +103,8 @@ def test_what_a_client_gets_wrong(trouble):
             f"GET /{PROMPT} HTTP/1.1\r\nHost: a/{PROMPT}\r\n\r\n",
             f"GET {PROMPT}\r\n\r\n",
             f"{PROMPT}\r\n\r\n",
+            f"GET /{PROMPT} HTTP/3.0\r\nHost: a\r\n\r\n",
+            f"POST /{PROMPT} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {PROMPT}\r\n\r\n",
         ):
             with socket.create_connection(("127.0.0.1", nginx.nginx_port), timeout=30) as connection:
                 connection.sendall(line.encode())
@@ -183,6 +186,21 @@ def test_what_nginx_itself_runs_out_of(trouble):
             trouble.expect(nginx, "stream status=200", {"stream"})
         with several_connections(nginx, 10):
             wait_for(lambda: "connections are not enough" in trouble.lines(nginx), what="a word for the operator")
+    trouble.gate.open()
+
+
+def test_when_no_memory_is_left(trouble):
+    """The one thing of a request that nginx speaks of at its highest level, emerg."""
+    # As the tests' own user, who may then limit it.
+    with trouble.nginx(**{"worker_processes auto;": "worker_processes 1; user root;"}) as nginx:
+        (worker,) = nginx.nginx.children()
+        limit = worker.memory_info().vms + (256 << 10)
+        resource.prlimit(worker.pid, resource.RLIMIT_AS, (limit, limit))
+        head = f"POST /v1/models?{PROMPT} HTTP/1.1\r\nHost: a\r\nReferer: {PROMPT}\r\nContent-Length: 60000\r\n\r\n"
+        with several_connections(nginx, 200) as opened:
+            for connection in opened:
+                connection.sendall(head.encode())
+            wait_for(lambda: " status=500 " in trouble.lines(nginx), what="a request for which there is no memory")
     trouble.gate.open()
 
 
