@@ -42,6 +42,8 @@ class Source:
     What is here already is read without a place; a body that has to be waited for holds one until it is over.
     """
 
+    __slots__ = ("_connection", "_deadline", "_has_place", "_lingering", "_places", "_timeout_s")
+
     def __init__(self, connection: socket.socket, places: Places, timeout_s: float) -> None:
         self._connection = connection
         self._places, self._lingering = places.waiting, places.lingering
