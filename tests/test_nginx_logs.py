@@ -6,6 +6,7 @@ import resource
 import socket
 import uuid
 from contextlib import ExitStack, contextmanager
+from urllib.parse import urlencode
 
 import psutil
 import pytest
@@ -29,7 +30,8 @@ class Trouble:
     def __init__(self, stack, gate, folder):
         self.stack, self.gate, self.folder = stack, gate, folder
         self.request_id = f"{REQUEST_ID}-{uuid.uuid4()}"
-        self.generation = stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path, request_id=self.request_id)
+        self.inputs = {"texts": [PROMPT, "b"], "hold_before": 2, "gate": gate.path, "request_id": self.request_id}
+        self.generation = stack.submit(**self.inputs)
 
     def nginx(self, **changes):
         folder = self.folder / f"nginx{len(list(self.folder.iterdir()))}"
@@ -38,7 +40,7 @@ class Trouble:
 
     def addresses(self, nginx):
         """Of each surface one, with a secret."""
-        query = f"?texts={PROMPT}&request_id={self.request_id}"
+        query = f"?{urlencode(self.inputs, doseq=True)}"
         return {
             "stream": f"{nginx.url}/stream{query}",
             "events": nginx.events_url(self.generation) + query,
