@@ -17,6 +17,11 @@ ANSWER_TIMEOUT_MS = 240_000
 """Of an answer of any length, on a machine that is busy with something else."""
 
 
+def test_tokens_come_on_the_fast_way(llm):
+    """So that the tests below are of that; `test_llm_public` has the other."""
+    assert "is not as Everstream knows it" not in llm.engines[0].output
+
+
 def test_an_answer(llm):
     events = read_all(f"{llm.url}/stream?prompt=Why+is+the+sky+blue%3F&temperature=0&max_tokens=20")
     assert_whole(events)
