@@ -1,7 +1,7 @@
 """What prompts that are too long do to a stream that is open: `python -m bench.oversize`. Also `--help`.
 
-All real parts with the demo model, or the service at `--url`. 120 clients post prompts of 200 kB for 25 s, each a second
-after its last answer, while one stream is read and /readyz is asked. Out: a table.
+All real parts with the demo model, or the service at `--url`. 120 clients post prompts of 200,000 characters for 25 s,
+each a second after its last answer, while one stream is read and /readyz is asked. Out: a table.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -90,7 +91,7 @@ async def watch_readiness(service, statuses):
 def pace(heard, since, until):
     """Longest gap, and tokens per second, of a stretch of a stream."""
     times = [since, *(at for at in heard if since < at < until), until]
-    return max(b - a for a, b in zip(times, times[1:], strict=False)), (len(times) - 2) / (until - since)
+    return max(b - a for a, b in pairwise(times)), (len(times) - 2) / (until - since)
 
 
 async def measure(url, text):
@@ -109,11 +110,11 @@ async def measure(url, text):
         task.cancel()
     calm, flooded = pace(heard, calm_at, flood_at), pace(heard, flood_at, over_at)
     return {
-        "answers": ", ".join(f"{count} × {what}" for what, count in flood.answers.most_common()),
+        "answers": ", ".join(f"{count} x {what}" for what, count in flood.answers.most_common()),
         "slowest answer, s": f"{flood.slowest_s:.2f}",
         "the open stream's longest gap, s (before)": f"{flooded[0]:.2f} ({calm[0]:.2f})",
         "its tokens/s (before)": f"{flooded[1]:.1f} ({calm[1]:.1f})",
-        "/readyz": ", ".join(f"{count} × {status}" for status, count in statuses.most_common()),
+        "/readyz": ", ".join(f"{count} x {status}" for status, count in statuses.most_common()),
     }
 
 
