@@ -1,7 +1,8 @@
 """What prompts that are too long do to a stream that is open: `python -m bench.oversize`. Also `--help`.
 
 All real parts with the demo model, or the service at `--url`. 120 clients post prompts of 200,000 characters for 25 s,
-each a second after its last answer, while one stream is read and /readyz is asked. Out: a table.
+each a second after its last answer, while one stream is read and /readyz is asked; first all clients from one address,
+then each from its own, as X-Forwarded-For says (with `--url` that takes EVERSTREAM_PROXIES=1). Out: tables.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,12 +33,12 @@ class Service:
         parts = urlsplit(url)
         self.host, self.port = parts.hostname, parts.port or 80
 
-    async def ask(self, method, path, body=b""):
+    async def ask(self, method, path, body=b"", client="192.0.2.1"):
         """Status and body of an answer."""
         stream, sink = await asyncio.open_connection(self.host, self.port, limit=1 << 20)
         try:
-            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-            sink.write(head.encode() + body)
+            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {client}\r\nConnection: close\r\n"
+            sink.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             await sink.drain()
             answer = await stream.read()
         finally:
@@ -52,31 +53,37 @@ class Service:
         sink.write(f"GET /stream?{query} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode())
         try:
             while line := await stream.readline():
-                if line.startswith(b'data: {"text"'):
+                if line.startswith(b'data: {"generation"'):
+                    generation = json.loads(line[6:])["generation"]
+                elif line.startswith(b'data: {"text"'):
                     heard.append(time.monotonic())
         finally:
             sink.close()
+            # It would go on for as long as an abandoned one may.
+            await self.ask("DELETE", f"/generations/{generation}")
 
 
 class Flood:
-    def __init__(self, service, text):
-        self._service, self._body = service, json.dumps({"prompt": text}).encode()
+    def __init__(self, service, text, addresses):
+        self._service, self._body = service, json.dumps({"prompt": text}, ensure_ascii=False).encode()
+        self._addresses = [f"198.51.100.{n}" for n in range(addresses)]
         self.answers, self.slowest_s = Counter(), 0.0
 
     async def run(self):
         async with asyncio.timeout(UNTIL_S):
-            await asyncio.gather(*(self._client(time.monotonic() + FLOOD_S) for _ in range(CLIENTS)))
+            await asyncio.gather(*(self._client(n, time.monotonic() + FLOOD_S) for n in range(CLIENTS)))
 
-    async def _client(self, end_at):
+    async def _client(self, n, end_at):
+        address = self._addresses[n % len(self._addresses)]
         while time.monotonic() < end_at:
             began_at = time.monotonic()
-            self.answers[await self._post()] += 1
+            self.answers[await self._post(address)] += 1
             self.slowest_s = max(self.slowest_s, time.monotonic() - began_at)
             await asyncio.sleep(PAUSE_S)
 
-    async def _post(self):
+    async def _post(self, address):
         try:
-            status, body = await self._service.ask("POST", "/generations", self._body)
+            status, body = await self._service.ask("POST", "/generations", self._body, address)
         except (OSError, IndexError) as error:
             return type(error).__name__
         return "let in" if status == 201 else f"{status} {json.loads(body)['error']['code']}"
@@ -94,8 +101,8 @@ def pace(heard, since, until):
     return max(b - a for a, b in pairwise(times)), (len(times) - 2) / (until - since)
 
 
-async def measure(url, text):
-    service, heard, statuses, flood = Service(url), [], Counter(), Flood(Service(url), text)
+async def measure(url, text, addresses):
+    service, heard, statuses, flood = Service(url), [], Counter(), Flood(Service(url), text, addresses)
     tasks = [asyncio.create_task(service.tokens(heard))]
     async with asyncio.timeout(UNTIL_S):
         while len(heard) < 10:
@@ -108,6 +115,7 @@ async def measure(url, text):
     over_at = time.monotonic()
     for task in tasks:
         task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     calm, flooded = pace(heard, calm_at, flood_at), pace(heard, flood_at, over_at)
     return {
         "answers": ", ".join(f"{count} x {what}" for what, count in flood.answers.most_common()),
@@ -119,9 +127,10 @@ async def measure(url, text):
 
 
 def report(url, texts):
-    for name in texts:
-        found = asyncio.run(measure(url, TEXTS[name]))
-        print(f"| {CLIENTS} clients, 200,000 characters of {name} | |\n|---|---|")
+    for name, addresses in product(texts, (1, CLIENTS)):
+        found = asyncio.run(measure(url, TEXTS[name], addresses))
+        origin = "one address" if addresses == 1 else "an address each"
+        print(f"| {CLIENTS} clients at {origin}, 200,000 characters of {name} | |\n|---|---|")
         for row, value in found.items():
             print(f"| {row} | {value} |")
         print(flush=True)
@@ -137,7 +146,7 @@ def main():
         return
     with tempfile.TemporaryDirectory() as folder:
         # As they are by default; the tests' stack has shorter ones.
-        settings = {"EVERSTREAM_LEASE_S": "10", "EVERSTREAM_HEARTBEAT_S": "15"}
+        settings = {"EVERSTREAM_LEASE_S": "10", "EVERSTREAM_HEARTBEAT_S": "15", "EVERSTREAM_PROXIES": "1"}
         with running_stack(Path(folder), app_dir=REPO_ROOT, **settings) as stack:
             report(stack.url, given.text or TEXTS)
 
