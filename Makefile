@@ -27,6 +27,8 @@ bench: setup-dev model  ## Measure what README.md and docs/performance.md say of
 	$(BIN)/python -m bench.fan_out
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.drain
+	$(BIN)/python -m bench.slow_bodies
+	$(BIN)/python -m bench.keep_alive
 	$(BIN)/python -m bench.profile
 	$(BIN)/python -m bench.start
 	$(BIN)/python -m bench.oversize

@@ -6,6 +6,8 @@
 import resource
 import sys
 
+from everstream import health
+from everstream.ports import check_ports
 from everstream.settings import SettingsError, load_settings
 
 # Connections beyond the streams: short requests, health checks, kept-alive ones. Beyond both, files and Valkey's.
@@ -31,7 +33,18 @@ def _allow_open_files(needed: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-bind = _settings.address
+def on_starting(server):
+    """Name the setting; gunicorn itself tries again for some seconds, as who has the port may be about to leave it."""
+    # A master that takes over from another (USR2) has its sockets.
+    if not server.master_pid:
+        try:
+            check_ports(_settings)
+        except SettingsError as error:
+            server.log.error("everstream: %s", error)
+
+
+_ports = [port for port in (_settings.port, _settings.health_port) if port]
+bind = [_settings.address_of(port) for port in _ports]
 workers = _settings.workers
 worker_class = "everstream.worker.Worker"
 loglevel = _settings.log_level
@@ -40,7 +53,7 @@ accesslog = None
 
 # A full pool stops accepting, health checks too: so the application refuses streams long before that.
 worker_connections = _settings.max_streams + _OTHER_CONNECTIONS
-_allow_open_files(worker_connections + _OTHER_FILES)
+_allow_open_files(worker_connections + _OTHER_FILES + (health.FILES if _settings.health_port else 0))
 # When a worker has died, its clients all come back within a second or two. Who finds the queue full tries again only
 # after a second; the kernel's own limit (net.core.somaxconn, mostly 4096) may be lower.
 backlog = 16384

@@ -45,7 +45,7 @@ def test_append_pack(benchmark):
 def test_append_gather(benchmark):
     """64 writers are given an entry each, emptied into a commit, and settled."""
     appender = Appender(None, 10)
-    writers = [appender.writer(name, 1, lambda: None) for name in GENERATIONS]
+    writers = [appender.writer(name, 1, lambda _: None) for name in GENERATIONS]
 
     def step():
         for writer in writers:

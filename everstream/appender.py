@@ -7,9 +7,9 @@ gathered; while it is under way the next batch gathers. `Writer` is a state mach
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from valkey.exceptions import OutOfMemoryError
+from valkey.exceptions import OutOfMemoryError, ValkeyError
 
 from everstream import log
 from everstream.engine_log import Batch, EngineLog, until_answered
@@ -28,7 +28,11 @@ class Writer:
     """One generation's way into the log. Entry numbers are given out here, so there must be one per generation."""
 
     def __init__(
-        self, generation: str, next_n: int, on_refused: Callable[[], None], mark: Callable[["Writer"], None]
+        self,
+        generation: str,
+        next_n: int,
+        on_refused: Callable[[ValkeyError | None], None],
+        mark: Callable[["Writer"], None],
     ) -> None:
         self.generation = generation
         self.closed = False
@@ -88,12 +92,12 @@ class Writer:
         entries, self._gathered, self._gathered_bytes = self._gathered, [], 0
         return Batch(self.generation, self.count - len(entries) + 1, entries, self._final, self.log_bytes)
 
-    def settle(self, *, refused: bool) -> None:
-        """What `take` returned was answered."""
+    def settle(self, *, refused: bool, error: ValkeyError | None = None) -> None:
+        """What `take` returned was answered. `error` is why it was refused, if not for another engine's entry."""
         self.has_room.set()
         if refused and not self.closed:
             self.close()
-            self._on_refused()
+            self._on_refused(error)
         elif self.ended and not self._gathered:
             self.finished.set()
 
@@ -105,8 +109,9 @@ class Appender:
         self._dirty: dict[Writer, None] = {}
         self._work = asyncio.Event()
 
-    def writer(self, generation: str, next_n: int, on_refused: Callable[[], None]) -> Writer:
-        """`on_refused` is called, once, when the log has an entry of another engine's in our place."""
+    def writer(self, generation: str, next_n: int, on_refused: Callable[[ValkeyError | None], None]) -> Writer:
+        """`on_refused` is called, once, when the log has an entry of another engine's in our place; or with the error
+        of a log that can't take this generation's entries."""
         return Writer(generation, next_n, on_refused, self._mark)
 
     def _mark(self, writer: Writer) -> None:
@@ -121,12 +126,27 @@ class Appender:
             writers, self._dirty = [writer for writer in self._dirty if not writer.closed], {}
             if not writers:
                 continue
-            refused = await self._append([writer.take() for writer in writers])
+            batches = [writer.take() for writer in writers]
+            try:
+                refused: Mapping[str, ValkeyError | None] = dict.fromkeys(await self._append(batches))
+            except ValkeyError:
+                refused = await self._append_each(batches)
             for writer in writers:
-                writer.settle(refused=writer.generation in refused)
+                writer.settle(refused=writer.generation in refused, error=refused.get(writer.generation))
+
+    async def _append_each(self, batches: Sequence[Batch]) -> dict[str, ValkeyError | None]:
+        """One of them made the log fail: the others must not fail with it."""
+        refused: dict[str, ValkeyError | None] = {}
+        for batch in batches:
+            try:
+                refused |= dict.fromkeys(await self._append([batch]))
+            except ValkeyError as error:
+                refused[batch.generation] = error
+        return refused
 
     async def _append(self, batches: Sequence[Batch]) -> set[str]:
-        """Append until the log has answered: what is generated already waits while Valkey is away."""
+        """Append until the log has answered: what is generated already waits while Valkey is away. Raises ValkeyErrors
+        that waiting does not heal."""
         refused_since = None
 
         async def append() -> set[str] | None:

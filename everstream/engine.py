@@ -4,7 +4,8 @@ In: jobs from the log's queue. Out: entries in the log. One per GPU or model; as
 that is no longer refreshed is taken over by another engine process, or by this one's successor, which is handed what
 was delivered and goes on from there.
 
-Exit statuses: 0 asked to end; 3 the model can't be loaded; 4 the model died under its generations.
+Exit statuses: 0 asked to end; 3 the model can't be loaded; 4 the model died under its generations; 5 the log answers
+with an error that waiting does not heal.
 """
 
 import asyncio
@@ -25,11 +26,12 @@ from typing import Any, NoReturn
 
 import msgspec
 import uvloop
+from valkey.exceptions import ValkeyError
 
 from everstream import contract, log
 from everstream.appender import Appender
-from everstream.engine_log import UNAVAILABLE, Claim, EngineLog, until_answered
-from everstream.errors import InvalidInput, ModelDied, ModelLoadError
+from everstream.engine_log import Claim, EngineLog, until_answered
+from everstream.errors import InvalidInput, LogBroken, ModelDied, ModelLoadError
 from everstream.pacing import Paces
 from everstream.running import Means, Running
 from everstream.settings import Settings, SettingsError, load_settings
@@ -43,6 +45,7 @@ logger = logging.getLogger("everstream.engine")
 
 EXIT_MODEL_LOAD = 3
 EXIT_MODEL_DIED = 4
+EXIT_LOG_BROKEN = 5
 LET_GO_S = 1.0
 TICK_S = 0.5
 """How often leases are refreshed: also how late, at most, a stop is noticed whose message was lost."""
@@ -64,6 +67,7 @@ class Engine:
         self._ticked_at = time.monotonic()
         self._disturbed_at = -math.inf
         self._watching_since = time.monotonic()
+        self._broke: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         """Serve until cancelled. One task per duty; a duty that breaks ends the process."""
@@ -74,13 +78,18 @@ class Engine:
             duties.create_task(self._forever(self._heed_stops))
             duties.create_task(self._forever(self._answer_asks))
             duties.create_task(self._forever(self._answer_long_asks))
+            duties.create_task(self._await_break())
+
+    async def _await_break(self) -> None:
+        """Raise what a generation met that the whole engine can't go on with."""
+        await self._broke
 
     async def let_go(self) -> None:
         """Hand the leases back, so that another engine need not wait for their end. After `run`; a favour only."""
         claims = [(running.claim, running.log_bytes) for running in self._running.values()]
         for running in self._running.values():
             running.cancel()
-        with suppress(*UNAVAILABLE):
+        with suppress(ValkeyError, TimeoutError):
             await asyncio.wait_for(self._log.refresh(claims, idle_s=self._settings.lease_s), LET_GO_S)
 
     async def _forever(self, duty: Callable[[], Awaitable[None]]) -> None:
@@ -196,8 +205,8 @@ class Engine:
         if not running.task.cancelled() and (error := running.task.exception()):
             if isinstance(error, ModelDied):
                 _die(EXIT_MODEL_DIED, f"the model died: {error}")
-            # Its lease runs out, and it is taken up again.
-            logger.warning("generation %s is left for now: %r", running.claim.generation[:8], error)
+            if not self._broke.done():
+                self._broke.set_exception(error)
         if self._running.get(running.claim.generation) is running:
             del self._running[running.claim.generation]
         self._heed_room()
@@ -249,6 +258,36 @@ async def _load(settings: Settings, engine_log: EngineLog, name: str) -> Any:
 async def main(settings: Settings) -> None:
     name = settings.engine_name or socket.gethostname()
     engine_log = EngineLog(settings, consumer=f"{name}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        await _serve(settings, engine_log, name)
+    except BaseException as error:
+        await _break(settings, engine_log, name, error)
+
+
+async def _break(settings: Settings, engine_log: EngineLog, name: str, error: BaseException) -> NoReturn:
+    """End the process for an error that it can't go on with, and say which where people look."""
+    refusal = _refusal(error)
+    if refusal is None:
+        logger.critical("the engine broke", exc_info=error)
+        _die(1, "the engine can't go on")
+    message = f"the log (Valkey) refuses what the engine asks of it: {refusal}"
+    status = log.EngineStatus(
+        name, "failed", settings.model_name, error=message, code=LogBroken.code, parent=os.getppid()
+    )
+    # It may refuse that too.
+    with suppress(ValkeyError, TimeoutError):
+        await asyncio.wait_for(engine_log.report(status), LET_GO_S)
+    _die(EXIT_LOG_BROKEN, message)
+
+
+def _refusal(error: BaseException) -> ValkeyError | None:
+    """What Valkey said, if that is what broke the engine; duties break in groups."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for each in error.exceptions if (found := _refusal(each))), None)
+    return error if isinstance(error, ValkeyError) else None
+
+
+async def _serve(settings: Settings, engine_log: EngineLog, name: str) -> None:
     model = await _load(settings, engine_log, name)
     # What was loaded is garbage never: it need not be walked over again and again.
     gc.collect()
@@ -264,9 +303,6 @@ async def main(settings: Settings) -> None:
         await engine.let_go()
         await contract.finalize(model)
         _die(0, "asked to end")
-    except BaseException:
-        logger.exception("a duty of the engine broke")
-        _die(1, "the engine can't go on")
 
 
 if __name__ == "__main__":

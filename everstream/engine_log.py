@@ -10,18 +10,16 @@ from typing import Any, TypeVar, cast
 import libvalkey
 import msgspec
 from valkey import asyncio as valkey
-from valkey.exceptions import ConnectionError as ValkeyConnectionError
 from valkey.exceptions import NoScriptError, ResponseError
 from valkey.exceptions import TimeoutError as ValkeyTimeoutError
 
 from everstream import log
+from everstream.retryable import UNAVAILABLE, refusal
 from everstream.settings import Settings
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-UNAVAILABLE = (ValkeyConnectionError, ValkeyTimeoutError, ResponseError, OSError)
-"""What a call raises while Valkey is down, paused, out of memory or unable to write its file: wait and try again."""
 COMMAND_TIMEOUT_S = 5.0
 RETRY_S = 0.3
 COMPLAIN_EVERY_S = 5.0
@@ -32,6 +30,8 @@ LOADING_TTL_S = 3600
 """A model may block the process while it loads, so that nothing can refresh this status."""
 FAILED_TTL_S = 120
 """Longer than the launcher's longest pause before it tries the model again."""
+CONSUMER_GONE_S = 60
+"""Of silence, and more than any lease: then a consumer without jobs is of an engine process that has ended."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -83,12 +83,15 @@ def _pack(batches: Sequence[Batch]) -> bytes:
 
 
 async def until_answered(call: Callable[[], Awaitable[T]], what: str = "") -> T:
-    """Call until Valkey takes it; say now and then that `what` waits for it."""
+    """Call until Valkey takes it; say now and then that `what` waits for it. Raises ValkeyErrors that waiting does not
+    heal."""
     said_at = -math.inf
     while True:
         try:
             return await call()
         except UNAVAILABLE as error:
+            if cause := refusal(error):
+                raise cause from None
             if what and time.monotonic() - said_at > COMPLAIN_EVERY_S:
                 said_at = time.monotonic()
                 logger.warning("%s waits for Valkey: %s", what, error)
@@ -119,6 +122,8 @@ class EngineLog:
         self._append = self._client.register_script(log.script("append"))
         self._append_though_full = self._client.register_script(log.script("append", flags="allow-oom"))
         self._refresh = self._client.register_script(log.script("refresh"))
+        self._fail = self._client.register_script(log.script("fail", flags="allow-oom"))
+        self._report = self._client.register_script(log.script("report"))
 
     async def claim(self, count: int, *, abandon: bool = False) -> list[Claim]:
         """Wait up to BLOCK_S for jobs that nobody has claimed; with `abandon` those that nobody reads are ended."""
@@ -209,18 +214,26 @@ class EngineLog:
                     return await connection.read_response()
             except ResponseError:
                 raise
-            except BaseException:
+            except BaseException as error:
                 # The answer may still come, and would be taken for the next one's.
                 await connection.disconnect(nowait=True)
+                if isinstance(error, TimeoutError):
+                    raise ValkeyTimeoutError("Valkey took too long to answer") from None
                 raise
 
+    async def fail(self, claim: Claim, code: str, message: str) -> None:
+        """End a generation that this engine can't go on with. Does nothing where another engine has it by now."""
+        entry = log.encode_entry("failed", {"code": code, "message": message})
+        arguments: list[Any] = [self.consumer, self._settings.retention_s, claim.job_id, claim.generation, entry]
+        await self._fail(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
+
     async def report(self, status: log.EngineStatus) -> None:
-        """Say how the engine is; forgotten by itself when it is no longer said."""
+        """Say how the engine is; forgotten by itself when it is no longer said. Forgets engines that are gone, too."""
         ttl_s = {"loading": LOADING_TTL_S, "failed": FAILED_TTL_S}.get(status.state, self._settings.lease_s)
-        async with self._client.pipeline(transaction=False) as pipe:
-            pipe.set(self._keys.engine(status.name), msgspec.json.encode(status), px=int(ttl_s * 1000))
-            pipe.sadd(self._keys.engines, status.name)
-            await pipe.execute()
+        gone_s = max(CONSUMER_GONE_S, 2 * self._settings.lease_s)
+        arguments: list[Any] = [status.name, msgspec.json.encode(status), int(ttl_s * 1000)]
+        arguments += [self.consumer, int(gone_s * 1000)]
+        await self._report(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
 
     async def last_report(self, name: str) -> log.EngineStatus | None:
         """What an earlier process of this name said last."""

@@ -31,6 +31,11 @@ class BodyTooLarge(InvalidInput):
     code = "body_too_large"
 
 
+class BodyTooSlow(InvalidInput):
+    status = 408
+    code = "request_timeout"
+
+
 class UnknownGeneration(EverstreamError):
     """There is no such generation, or no longer: it has to be started again."""
 
@@ -39,6 +44,13 @@ class UnknownGeneration(EverstreamError):
 
     def __init__(self) -> None:
         super().__init__("this generation is unknown or has expired; start it again")
+
+
+class RequestConflict(EverstreamError):
+    """What the caller refers to was started by another request."""
+
+    status = 409
+    code = "request_id_conflict"
 
 
 class EntriesLost(EverstreamError):
@@ -64,6 +76,10 @@ class LogFull(TryLater):
 
 class TooManyStreams(TryLater):
     code = "too_many_streams"
+
+
+class TooManyBodies(TryLater):
+    code = "too_many_bodies"
 
 
 class CheckTimedOut(TryLater):
@@ -100,6 +116,19 @@ class LogUnavailable(TryLater):
     """Valkey does not answer."""
 
     code = "log_unavailable"
+
+
+class LogBroken(EverstreamError):
+    """Valkey answers with an error that waiting does not heal: a bug, or a wrong setting of its owner's."""
+
+    code = "log_error"
+
+
+class ResponseCut(ConnectionAbortedError):
+    """The rest of a response can't be had; the connection ends without the body's end, so that it can't pass for whole.
+
+    An OSError, because gunicorn leaves those to its worker, and prints all others with their stack.
+    """
 
 
 class ModelDied(Exception):

@@ -22,14 +22,23 @@ import gevent
 from gevent.event import AsyncResult, Event
 from gevent.hub import Waiter
 from gevent.queue import Queue
+from valkey.exceptions import ValkeyError
 
 from everstream import log
 from everstream.cursor import Cursor
-from everstream.errors import EntriesLost, EverstreamError, TooManyStreams, UnknownGeneration
+from everstream.errors import (
+    EntriesLost,
+    EverstreamError,
+    LogBroken,
+    ModelUnavailable,
+    TooManyStreams,
+    UnknownGeneration,
+)
 from everstream.outlet import Outlet, chunk
+from everstream.retryable import UNAVAILABLE
 from everstream.settings import Settings
 from everstream.sse import Encoder
-from everstream.web_log import READ_BYTES, UNAVAILABLE, WebLog
+from everstream.web_log import READ_BYTES, WebLog
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +54,7 @@ MAX_BEAT_S = 0.25
 TOUCH_EVERY_S = 1.0
 """How often it is said who is being read; more often where abandon_after_s is short."""
 RETRY_S = 0.5
+LOOK_AT_ENGINES_EVERY_S = 1.0
 RETURNS_PER_S = 500
 """The readers of a worker that drains are told to come back at about this rate."""
 
@@ -170,7 +180,7 @@ class Follower:
         for _ in range(READING_GREENLETS):
             gevent.spawn(self._read_for_ever)
             gevent.spawn(self._look_up_for_ever)
-        for duty in (self._listen, self._watch_queue, self._touch, self._wake_silent):
+        for duty in (self._listen, self._watch_queue, self._watch_engines, self._touch, self._wake_silent):
             gevent.spawn(duty)
 
     @property
@@ -245,7 +255,7 @@ class Follower:
     def next(self, reader: Reader) -> list[log.Entry] | Queued | Heartbeat | None:
         """Wait for what follows, up to heartbeat_s; None: the reader left, or the worker drains.
 
-        Not to be called after a terminal entry. Raises UnknownGeneration, EntriesLost.
+        Not to be called after a terminal entry. Raises EverstreamError where the log can't give the end.
         """
         # Not a generator: each one on the stack of a greenlet that waits is half a kilobyte of it.
         reader.spoke_at = time.monotonic()
@@ -299,12 +309,11 @@ class Follower:
                 gevent.sleep(RETRY_S)
                 for reader in readers:
                     reader.cursor.end_read([], to_the_end=False)
-            except Exception:
-                logger.exception(
-                    "generations can't be read: %s", ", ".join(reader.generation[:8] for reader in readers)
-                )
+            except Exception as error:
+                which = ", ".join(reader.generation[:8] for reader in readers)
+                _report(error, f"generations can't be read: {which}")
                 for reader in readers:
-                    reader.error = EverstreamError("the log can't be read; the server's log has the details")
+                    reader.error = LogBroken("the log can't be read; the server's log says why")
             for reader in readers:
                 reader.wake()
 
@@ -333,11 +342,9 @@ class Follower:
                             self._dispatch(readers, Live(first, log.split_entries(entries)))
                     # A read that finds data waiting does not yield: while much is said, nobody else would run.
                     gevent.sleep(0)
-            except UNAVAILABLE as error:
-                logger.warning("the subscription was cut, trying again: %s", error)
-            except Exception:
+            except Exception as error:
                 # All streams of this process live off this greenlet; whatever it met, it has to go on.
-                logger.exception("the subscription broke, trying again")
+                _report(error, "the subscription was cut, trying again")
             # Not all processes at once, after a restart of Valkey.
             gevent.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
 
@@ -386,7 +393,7 @@ class Follower:
         # Taken before the queue is read: a reader that comes meanwhile is not in it yet, and not claimed either.
         readers = list(self._queued)
         positions = self._log.positions()
-        failure = model_failure(self._log.engines())
+        failure = engine_failure(self._log.engines())
         for reader in readers:
             position = positions.get(reader.generation)
             if position is None:
@@ -394,10 +401,33 @@ class Follower:
                 self._queued.discard(reader)
                 position = 0 if reader.told is not None else None
             elif failure:
-                self._log.fail_queued(reader.generation, "model_failed", failure)
+                self._log.fail(reader.generation, failure, only_queued=True)
             if position != reader.position:
                 reader.position = position
                 reader.wake()
+
+    def _watch_engines(self) -> None:
+        """Where no engine can work with the log, say so to all who wait for what will not come."""
+        while True:
+            gevent.sleep(LOOK_AT_ENGINES_EVERY_S)
+            _try(self._end_all_if_broken, "the engines can't be asked for")
+
+    def _end_all_if_broken(self) -> None:
+        if not self._readers or not isinstance(failure := engine_failure(self._log.engines()), LogBroken):
+            return
+        for generation in list(self._readers):
+            try:
+                self._log.fail(generation, failure, only_queued=False)
+            except UNAVAILABLE:
+                raise
+            except ValkeyError:
+                # Not even its end gets into the log. What readers have stays a prefix of it.
+                self._end_readers(generation, failure)
+
+    def _end_readers(self, generation: str, error: EverstreamError) -> None:
+        for reader in self._readers.get(generation, ()):
+            reader.error = error
+            reader.wake()
 
     def _touch(self) -> None:
         """Say who is being read, so that an engine knows what is abandoned; and add to the counters."""
@@ -429,14 +459,21 @@ def _try(duty: Callable[[], None], what: str) -> None:
     """A duty that is done again and again, whatever it met."""
     try:
         duty()
-    except UNAVAILABLE as error:
-        logger.warning("%s, trying again: %s", what, error)
-    except Exception:
-        logger.exception("%s, trying again", what)
+    except Exception as error:
+        _report(error, f"{what}, trying again")
 
 
-def model_failure(engines: list[log.EngineStatus]) -> str:
-    """Why no engine can serve, if that is sure: every engine that was heard of failed to load its model."""
+def _report(error: Exception, what: str) -> None:
+    """What Valkey says is one line; anything else is a bug of ours, whose place we want to know."""
+    if isinstance(error, ValkeyError):
+        logger.warning("%s: %s", what, error)
+    else:
+        logger.exception(what, exc_info=error)
+
+
+def engine_failure(engines: list[log.EngineStatus]) -> EverstreamError | None:
+    """Why no engine can serve, if that is sure: all that were heard of have failed, with the model or with the log."""
     if not engines or any(engine.state != "failed" for engine in engines):
-        return ""
-    return engines[0].error
+        return None
+    failure = LogBroken if engines[0].code == LogBroken.code else ModelUnavailable
+    return failure(engines[0].error)

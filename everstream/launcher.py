@@ -11,7 +11,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from typing import IO
 
 from everstream import contract, demo_model, inputs, valkey_server
 from everstream.errors import ModelLoadError
+from everstream.ports import check_ports
 from everstream.processes import die_with_parent
 from everstream.settings import REPO_ROOT, Settings, SettingsError, load_settings
 from everstream.terminal import Terminal
@@ -201,6 +201,8 @@ class Launcher:
         say(f"engine: {settings.model_name if settings.serves_chat_model else settings.app_dir}")
         self._web.start()
         say(f"web: {settings.workers} workers at {settings.url}")
+        if settings.health_port:
+            say(f"web: health checks at {settings.address_of(settings.health_port)}")
 
     def _take_down(self) -> None:
         """Web first, so that no request is left without an engine; Valkey last, so that all is written."""
@@ -281,25 +283,11 @@ def only_launcher(settings: Settings) -> Iterator[None]:
         yield
 
 
-def check_port(settings: Settings) -> None:
-    """Raises SettingsError, with what to do, where gunicorn would only try again and again."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise SettingsError(
-                f"can't listen on {settings.address}: {error.strerror}. Set PORT to another: make run PORT="
-                f"{settings.port % 65535 + 1}"
-            ) from None
-
-
 def main() -> None:
     try:
         settings = load_settings()
         with only_launcher(settings) if not settings.valkey_url else nullcontext():
-            check_port(settings)
+            check_ports(settings)
             Launcher(settings).run()
     except SettingsError as error:
         sys.exit(f"everstream: {error}")

@@ -5,8 +5,8 @@
 Keys, all with one hash tag so that a cluster keeps them in one slot:
 
     {ns}:jobs        stream with the consumer group `engines`: the queue. A claimed job is a pending entry: the lease.
-    {ns}:gen:<id>    hash: state (open, or how it ended), model, job_id, request_key, stop; entries_bytes; `Job`
-                     while it is open
+    {ns}:gen:<id>    hash: state (open, or how it ended), model, job_id, digest, request_key, stop; entries_bytes;
+                     `Job` while it is open
     {ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see, `resume` what the model
                      needs to go on after an engine's death.
     {ns}:read        sorted set: when each open generation was last read, by the server's clock, in ms
@@ -16,11 +16,14 @@ Keys, all with one hash tag so that a cluster keeps them in one slot:
     {ns}:live        channel: what was just appended, [[generation, first n, [entry, ...]], ...]
     {ns}:control     channel: a generation that is to stop
     {ns}:req:<id>    the generation that a request id started
-    {ns}:engine:<name>  what an engine says of itself; {ns}:engines is the set of the names
-    {ns}:asks        sorted set: questions about inputs, by when their askers give up; {ns}:long_asks: about long text
+    {ns}:engine:<name>  what an engine says of itself
+    {ns}:engine_names   sorted set: until when what each of them said holds, by the server's clock, in ms
+    {ns}:waiting_asks   sorted set: questions about inputs, by when their askers give up, by the same
+    {ns}:waiting_long_asks  the same about long text
     {ns}:ask:<id>    such a question (`Ask`), until then; {ns}:answer:<id> is the list that its answer is put on
 """
 
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,7 +96,7 @@ class Job(msgspec.Struct, frozen=True):
 class Generation(msgspec.Struct, frozen=True):
     """A generation as the log knows it. `state`: open, done, cancelled, failed. `top` is its last entry's n.
 
-    `created` is when it was queued, in Unix seconds.
+    `created` is when it was queued, in Unix seconds. `digest` is the `digest` of its inputs.
     """
 
     id: str
@@ -101,6 +104,7 @@ class Generation(msgspec.Struct, frozen=True):
     model: str
     top: int
     created: int = 0
+    digest: str = ""
 
 
 class Fit(msgspec.Struct, frozen=True):
@@ -118,7 +122,8 @@ class Fit(msgspec.Struct, frozen=True):
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """What an engine says of itself. `state`: loading, ready, failed (then `error` is for people).
+    """What an engine says of itself. `state`: loading, ready, failed (then `error` is for people, and `code` is
+    model_failed or log_error).
 
     `running` counts its generations, `model_requests` is the model's own count, if it has one.
 
@@ -129,6 +134,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     state: str
     model: str
     error: str = ""
+    code: str = "model_failed"
     max_model_len: int | None = None
     running: int = 0
     model_requests: int | None = None
@@ -160,7 +166,6 @@ class Keys:
         self.jobs = self.ns + "jobs"
         self.live = self.ns + "live"
         self.control = self.ns + "control"
-        self.engines = self.ns + "engines"
         self.counters = self.ns + "counters"
         self.bytes = self.ns + "bytes"
 
@@ -177,7 +182,7 @@ class Keys:
         return f"{self.ns}engine:{name}"
 
     def asks(self, *, long: bool) -> str:
-        return self.ns + ("long_asks" if long else "asks")
+        return self.ns + ("waiting_long_asks" if long else "waiting_asks")
 
     def ask(self, ask: str) -> str:
         return f"{self.ns}ask:{ask}"
@@ -208,6 +213,11 @@ _live_decoder = msgspec.json.Decoder(list[tuple[str, int, msgspec.Raw]])
 
 encode_json = msgspec.json.Encoder().encode
 """Compact JSON, without line breaks."""
+
+
+def digest(inputs: dict[str, Any]) -> str:
+    """Equal for equal inputs, whatever the order of their names."""
+    return hashlib.sha256(msgspec.json.encode(inputs, order="deterministic")).hexdigest()
 
 
 def encode_entry(event: str, data: Any) -> bytes:

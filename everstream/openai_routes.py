@@ -12,7 +12,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from everstream import inputs, openai
+from everstream import inputs, log, openai
 from everstream.errors import EverstreamError, InvalidInput
 from everstream.starting import body, start, terms_from_json
 from everstream.streaming import MakeEncoder, admitted, follow, last_event_id, resume
@@ -43,12 +43,12 @@ def _respond(*, is_chat: bool) -> Response:
     terms = terms_from_json(given) if isinstance(given, dict) else None
     wanted = (openai.chat if is_chat else openai.completion)(given, _model())
     encoder: MakeEncoder = partial(openai.Chunks, is_chat=is_chat, include_usage=wanted.include_usage)
-    if (seen := last_event_id()) is not None:
-        return resume(*seen, encoder)
     for name in wanted.inputs:
         if name not in web().schema:
             raise InvalidInput(f"the model that is served takes no {name}", param=name)
     checked = inputs.from_json(wanted.inputs, web().schema, web().settings.max_prompt_chars)
+    if (seen := last_event_id()) is not None:
+        return resume(*seen, encoder, log.digest(checked))
     assert terms is not None
     return follow(start(checked, terms), -1, encoder)
 

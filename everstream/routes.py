@@ -4,11 +4,13 @@
     GET    /stream?prompt=...         start a generation and follow it; with Last-Event-ID: resume it
     POST   /v1/chat/completions, /v1/completions, GET /v1/models: OpenAI's API, see `openai_routes`
     POST   /generations               start: 201 {"id", "events_url"}
-    GET    /generations/<id>          {"id", "state", "text", "finish_reason", "usage"} so far
+    GET    /generations/<id>          {"id", "text", "state", "finish_reason", "usage", "last"} so far
     GET    /generations/<id>/events   follow
     DELETE /generations/<id>          stop
     GET    /healthz, /readyz          this process lives; a model is ready
     GET    /metrics                   counters and gauges of the whole service, for Prometheus
+
+These last three are on a port of their own, too: see `health`.
 
 Bounds: a body has at most 1 MiB, a request line 8,190 bytes (gunicorn), a prompt `max_prompt_chars`, a request id 16
 to 64 characters; a process has at most `max_streams` streams, and few prompts under way to an engine's check
@@ -22,27 +24,29 @@ import re
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from flask import Blueprint, Flask, Response, render_template, request
+from valkey.exceptions import ValkeyError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from everstream import contract, inputs, log, metrics, openai_routes, sse
+from everstream import contract, inputs, log, metrics, openai_routes, showing, sse
 from everstream.asking import Asking
 from everstream.client import trust_proxies
 from everstream.errors import (
     BodyTooLarge,
     EverstreamError,
     InvalidInput,
+    LogBroken,
     LogUnavailable,
     TryLater,
     UnknownGeneration,
 )
-from everstream.follower import Follower, model_failure
+from everstream.follower import Follower, engine_failure
+from everstream.retryable import UNAVAILABLE
 from everstream.settings import REPO_ROOT, Settings, load_settings
 from everstream.starting import MAX_BODY_BYTES, TERMS, Terms, body, start, terms_from_json, terms_from_query
 from everstream.streaming import admitted, event_stream, follow, is_eventsource, last_event_id, resume
 from everstream.web import EXTENSION, Web, web
-from everstream.web_log import UNAVAILABLE, WebLog
+from everstream.web_log import WebLog
 
 logger = logging.getLogger(__name__)
 
@@ -119,22 +123,8 @@ def events(generation: str) -> Response:
 
 
 @blueprint.get("/generations/<generation>")
-def show(generation: str) -> dict[str, Any]:
-    known = _known(generation)
-    web().follower.saw(generation)
-    entries = list(web().log.read_all(generation))
-    outputs = [msgspec.json.decode(entry.data) for entry in entries if entry.event == log.TOKEN]
-    end = msgspec.json.decode(entries[-1].data) if entries and entries[-1].is_terminal else {}
-    shown = {
-        "id": generation,
-        "state": _state(known, entries),
-        "text": "".join(str(output.get("text", "")) for output in outputs),
-        "finish_reason": end.get("finish_reason"),
-        "usage": end.get("usage"),
-    }
-    if "code" in end:
-        shown["error"] = {"code": end["code"], "message": end["message"], "param": end.get("param")}
-    return shown
+def show(generation: str) -> Response:
+    return showing.show(_known(generation))
 
 
 @blueprint.delete("/generations/<generation>")
@@ -153,17 +143,26 @@ def healthz() -> dict[str, Any]:
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[dict[str, Any], int]:
+    engines: list[log.EngineStatus] = []
     try:
         engines = web().log.engines()
     except UNAVAILABLE:
-        return {"ready": False, "waiting_for": "valkey", "message": "Valkey does not answer"}, 503
+        return _waiting_for("valkey", "Valkey does not answer")
+    except ValkeyError as error:
+        logger.warning("the engines can't be asked for: %s", error)
+    if fault := web().log.fault:
+        return _waiting_for("valkey", fault)
     if any(engine.state == "ready" for engine in engines):
         return {"ready": True, "engines": [_shown(engine) for engine in engines]}, 200
-    if failure := model_failure(engines):
-        return {"ready": False, "waiting_for": "model", "message": failure}, 503
+    if failure := engine_failure(engines):
+        return _waiting_for("valkey" if isinstance(failure, LogBroken) else "model", failure.message)
     if engines:
-        return {"ready": False, "waiting_for": "model", "message": f"{engines[0].model} is loading"}, 503
-    return {"ready": False, "waiting_for": "engine", "message": "no engine process has been heard of"}, 503
+        return _waiting_for("model", f"{engines[0].model} is loading")
+    return _waiting_for("engine", "no engine process has been heard of")
+
+
+def _waiting_for(what: str, message: str) -> tuple[dict[str, Any], int]:
+    return {"ready": False, "waiting_for": what, "message": message}, 503
 
 
 @blueprint.get("/metrics")
@@ -186,13 +185,6 @@ def _known(generation: str) -> log.Generation:
     if known is None:
         raise UnknownGeneration
     return known
-
-
-def _state(known: log.Generation, entries: list[log.Entry]) -> str:
-    """queued, running, done, cancelled or failed. The entries were read later, and have the last word."""
-    if entries and entries[-1].is_terminal:
-        return entries[-1].event
-    return "running" if entries or known.id not in web().log.positions() else "queued"
 
 
 @blueprint.app_errorhandler(EverstreamError)
@@ -218,14 +210,20 @@ for _class in UNAVAILABLE:
     blueprint.app_errorhandler(_class)(_unavailable)
 
 
+@blueprint.app_errorhandler(ValkeyError)
+def _refused(error: ValkeyError) -> Any:
+    logger.error("Valkey refuses: %s", error)
+    return _told(LogBroken("the log (Valkey) refuses what this needs; the server's log says why"))
+
+
 @blueprint.app_errorhandler(HTTPException)
 def _http_error(error: HTTPException) -> tuple[dict[str, Any], int, dict[str, str]] | Response:
     if isinstance(error, RequestEntityTooLarge):
         return _told(BodyTooLarge(f"the body is over {MAX_BODY_BYTES} bytes", param="body"))
-    status = error.code or 500
-    code = (error.name or "error").lower().replace(" ", "_")
+    told = EverstreamError(error.description or error.name, code=error.name.lower().replace(" ", "_"))
+    told.status = error.code or told.status
     headers = {name: value for name, value in error.get_headers() if name == "Allow"}
-    return {"error": {"code": code, "message": error.description, "param": None}}, status, headers
+    return _body_of(told), told.status, headers
 
 
 @blueprint.app_errorhandler(Exception)

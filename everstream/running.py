@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from valkey.exceptions import ValkeyError
 
 from everstream import contract, log
 from everstream.appender import Appender, Writer
@@ -61,7 +62,8 @@ class Fence(msgspec.Struct, frozen=True):
 
 
 class Running:
-    """`task` ends when the generation's end is in the log, or another engine has it. ModelDied passes through."""
+    """`task` ends when the generation's end is in the log, or another engine has it. ModelDied passes through, and the
+    ValkeyError of a log that does not even take that end."""
 
     def __init__(self, claim: Claim, means: Means, *, alone: bool) -> None:
         self.claim = claim
@@ -69,6 +71,7 @@ class Running:
         self._alone = alone
         self._max_bytes = means.settings.max_generation_bytes
         self._end: tuple[str, dict[str, Any]] | None = None
+        self._log_error: ValkeyError | None = None
         self._on_trial = False
         self._writer: Writer | None = None
         self._handler: contract.StreamOutputHandler | None = None
@@ -86,7 +89,7 @@ class Running:
 
     def break_off(self, state: str, data: dict[str, Any]) -> None:
         """Stop the model's work and end the generation with this terminal entry. The first end counts."""
-        if self._end is None and not self.ended:
+        if self._end is None and self._log_error is None and not self.ended:
             self._end = state, data
             self.cancel()
 
@@ -111,13 +114,28 @@ class Running:
             self._writer = self._open_writer(history)
             await self._infer(self._writer, history)
         except asyncio.CancelledError:
-            if self._end is None:
+            if self._end is None and self._log_error is None:
                 raise
             # The cancellation was ours and has done its work; this task still has an entry to write.
             _uncancel()
-            await self._write_end(*self._end)
+            if self._end is not None:
+                await self._write_end(*self._end)
+            if self._log_error is not None:
+                await self._fail(self._log_error)
+        except ModelDied:
+            raise
+        except Exception as error:
+            await self._fail(error)
         finally:
             self._leave_trial()
+
+    async def _fail(self, error: Exception) -> None:
+        """The way into the log is broken, for this generation at least: end it another way."""
+        is_log_error = isinstance(error, ValkeyError)
+        what = f"the log (Valkey) refuses it: {error}" if is_log_error else "something went wrong in the engine"
+        logger.error("generation %s: %s", self.claim.generation[:8], what, exc_info=None if is_log_error else error)
+        code = "log_error" if is_log_error else "internal_error"
+        await until_answered(partial(self._means.log.fail, self.claim, code, what))
 
     async def _take_up(self) -> list[log.Entry] | None:
         """Fence off the engine that had this generation. Returns what was delivered; None if nothing is left to do.
@@ -162,8 +180,14 @@ class Running:
         self.has_room = writer.has_room
         return writer
 
-    def _on_refused(self) -> None:
-        self.abandon("the log refused its entries: another engine has it")
+    def _on_refused(self, error: ValkeyError | None) -> None:
+        if error is None:
+            self.abandon("the log refused its entries: another engine has it")
+        else:
+            self._log_error = error
+            # Where it is being ended already, that only has to hear of this.
+            if self._end is None:
+                self.cancel()
 
     async def _infer(self, writer: Writer, history: list[log.Entry]) -> None:
         """Run the model to its end, however it ends, and wait until that is in the log."""

@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 8000
+    health_port: Annotated[int, Meta(ge=0, le=65535)] = 0
     workers: Annotated[int, Meta(ge=1, le=256)] = 2
     model: str = DEMO_MODEL
     engine_args: str = ""
@@ -66,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention_s: Annotated[int, Meta(ge=1, le=604_800)] = 600
     abandon_after_s: Annotated[float, Meta(ge=1, le=604_800)] = 60.0
     send_timeout_s: Annotated[float, Meta(ge=0.5, le=3600)] = 30.0
+    body_timeout_s: Annotated[float, Meta(ge=0.5, le=600)] = 20.0
     retry_ms: Annotated[int, Meta(ge=10, le=600_000)] = 1000
     flush_ms: Annotated[int, Meta(ge=0, le=MAX_FLUSH_MS)] = 0
     reader_queue_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 256 << 10
@@ -85,7 +87,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def address(self) -> str:
         """Host and port as they stand in a URL."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return self.address_of(self.port)
+
+    def address_of(self, port: int) -> str:
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
     @property
     def url(self) -> str:
@@ -142,9 +147,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             raise SettingsError(f"unknown setting {name}{hint}")
     given = {field: env[name] for name, field in fields.items() if env.get(name, "") != ""}
     try:
-        return msgspec.convert(given, Settings, strict=False)
+        settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$.")
         field = path.rstrip("`")
         name, why = variable_of(field), f" ({_REASONS[field]})" if field in _REASONS else ""
         raise SettingsError(f"{name}={env.get(name)!r}: {reason[:1].lower()}{reason[1:]}{why}") from None
+    if settings.health_port == settings.port:
+        raise SettingsError(f"{variable_of('health_port')}={settings.port}: is PORT already; it must be another")
+    return settings

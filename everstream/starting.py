@@ -1,7 +1,7 @@
 """From a request's body to a queued generation. Called by the routes of both APIs.
 
 In: what `inputs` has checked, and what the request says beside them (`Terms`). Out: a generation in the queue, or the
-one that the same request id started. Raises InvalidInput, TryLater, ModelUnavailable.
+one that the same request id started. Raises InvalidInput, RequestConflict, TryLater, ModelUnavailable, LogBroken.
 """
 
 import re
@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 from flask import request
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from everstream import inputs, log
 from everstream.asking import refuse_what_cant_fit
 from everstream.client import client
-from everstream.errors import InvalidInput, ModelUnavailable
-from everstream.follower import model_failure
+from everstream.errors import InvalidInput
+from everstream.follower import engine_failure
 from everstream.settings import MAX_FLUSH_MS
 from everstream.web import web
 
@@ -68,11 +68,8 @@ def _terms(given: dict[str, Any]) -> Terms:
 
 
 def body() -> Any:
-    """The request's JSON."""
-    try:
-        data = request.get_data(cache=False)
-    except ClientDisconnected:
-        raise RequestTimeout("the body did not come in time") from None
+    """The request's JSON. Raises InvalidInput, TooManyBodies."""
+    data = request.get_data(cache=False)
     if request.content_length is None and len(data) >= MAX_BODY_BYTES:
         # Werkzeug refuses a longer Content-Length, but cuts a chunked body off in silence.
         raise RequestEntityTooLarge
@@ -84,8 +81,8 @@ def start(given: dict[str, Any], terms: Terms) -> log.Generation:
     if web().check_inputs is not None:
         web().check_inputs(given)
     engines = web().log.engines()
-    if failure := model_failure(engines):
-        raise ModelUnavailable(failure)
+    if failure := engine_failure(engines):
+        raise failure
     _check_length(given, engines)
     model = engines[0].model if engines else web().settings.model_name
     flush_ms = web().settings.flush_ms if terms.flush_ms is None else terms.flush_ms

@@ -4,6 +4,7 @@ In: a generation, the last entry seen, and an encoder. Out: a Flask response who
 goes.
 """
 
+import logging
 import random
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -12,12 +13,14 @@ from typing import Any
 from flask import Response, request, stream_with_context
 
 from everstream import log, sse
-from everstream.errors import EntriesLost, UnknownGeneration
+from everstream.errors import EntriesLost, EverstreamError, RequestConflict, UnknownGeneration
 from everstream.follower import Follower, Heartbeat, Queued, Reader
 from everstream.outlet import Outlet
 from everstream.sse import Encoder
 from everstream.watcher import Watcher
 from everstream.web import web
+
+logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 16 << 10
 SEND_BUFFER_BYTES = 64 << 10
@@ -55,13 +58,20 @@ def admitted(respond: Callable[[], Response]) -> Response:
     return response
 
 
-def resume(generation: str, after: int | None, encoder: MakeEncoder) -> Response:
-    """Follow on from entry `after`; None: the generation's expiry was seen."""
+def resume(generation: str, after: int | None, encoder: MakeEncoder, digest: str = "") -> Response:
+    """Follow on from entry `after`; None: the generation's expiry was seen. With a `digest` of inputs only if it was
+    started with just these."""
     if after is None:
         return Response(status=204)
     known = web().follower.lookup(generation)
     if known is None:
         return _lost(log.Generation(generation, "", "", 0), UnknownGeneration(), encoder)
+    if digest and known.digest not in ("", digest):
+        raise RequestConflict(
+            "Last-Event-ID is of an answer to another request; send the same body again, or no Last-Event-ID",
+            param="Last-Event-ID",
+            code="last_event_id_conflict",
+        )
     if after > known.top:
         message = f"Last-Event-ID names entry {after}, but the log has only {known.top} of this generation"
         lost = EntriesLost(message, param="Last-Event-ID")
@@ -111,8 +121,14 @@ def _frames(head: bytes, reader: Reader, follower: Follower, connection: socket.
                 yield from _pieces([encoder.entry(entry) for entry in said])
         if follower.draining and not is_over:
             yield encoder.come_back(follower.return_after_ms())
-    except (UnknownGeneration, EntriesLost) as error:
+    except EverstreamError as error:
         yield encoder.lost(error)
+    except OSError:
+        # The client has gone.
+        raise
+    except Exception:
+        logger.exception("a stream of generation %s failed", reader.generation[:8])
+        yield encoder.lost(EverstreamError("something went wrong in the server; its log has the details"))
     finally:
         follower.unregister(reader)
         if watcher:

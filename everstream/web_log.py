@@ -4,21 +4,18 @@ import math
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import msgspec
 import valkey
 from valkey.connection import BlockingConnectionPool
-from valkey.exceptions import ConnectionError as ValkeyConnectionError
-from valkey.exceptions import ResponseError
-from valkey.exceptions import TimeoutError as ValkeyTimeoutError
+from valkey.exceptions import ValkeyError
 
 from everstream import log
-from everstream.errors import ChecksBusy, CheckTimedOut, LogFull, QueueFull
+from everstream.errors import ChecksBusy, CheckTimedOut, EverstreamError, LogFull, QueueFull, RequestConflict
+from everstream.retryable import UNAVAILABLE
 from everstream.settings import Settings
-
-UNAVAILABLE = (ValkeyConnectionError, ValkeyTimeoutError, ResponseError)
-"""What a call raises while Valkey is down, paused, out of memory or unable to write its file: wait and try again."""
 
 COMMAND_TIMEOUT_S = 5.0
 ENGINES_FOR_S = 0.2
@@ -30,10 +27,18 @@ READ_BYTES = 256 << 10
 """Per read of the log: what one reader that is far behind holds in memory at a time."""
 
 
+FAULT_S = 30
+"""A fault that was not met again for so long is taken for mended: nobody may have asked since."""
+
+
 class WebLog:
-    """Thread- and greenlet-safe; one per process."""
+    """Thread- and greenlet-safe; one per process.
+
+    Calls raise UNAVAILABLE where waiting can help, other ValkeyErrors where it can't.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self._faults: dict[str, tuple[float, str]] = {}
         self._settings = settings
         self._engines: list[log.EngineStatus] = []
         self._engines_at = -math.inf
@@ -54,38 +59,63 @@ class WebLog:
         self._stop = self._client.register_script(log.script("stop"))
         self._read = self._client.register_script(log.script("read"))
         self._touch = self._client.register_script(log.script("touch"))
+        self._positions = self._client.register_script(log.script("positions"))
         self._find = self._client.register_script(log.script("engines"))
         self._ask = self._client.register_script(log.script("ask"))
 
+    @property
+    def fault(self) -> str:
+        """What keeps this process from working with the log, in words; empty: nothing that is known."""
+        recent = {call: said for call, (at, said) in self._faults.items() if time.monotonic() - at < FAULT_S}
+        return "; ".join(f"the log (Valkey) refuses {call}: {said}" for call, said in recent.items())
+
+    @contextmanager
+    def _vital(self, call: str) -> Iterator[None]:
+        """Around what the service can't work without: an error that waiting does not heal is its fault."""
+        try:
+            yield
+        except UNAVAILABLE:
+            raise
+        except ValkeyError as error:
+            self._faults[call] = time.monotonic(), str(error)
+            raise
+        self._faults.pop(call, None)
+
     def submit(self, generation: str, job: log.Job, model: str, request_id: str = "") -> log.Generation:
-        """Queue a generation. Returns it, or the earlier one if the request id is known. Raises TryLater."""
+        """Queue a generation. Returns it, or the earlier one if the request id is known. Raises TryLater,
+        RequestConflict."""
         request_key = self._keys.request(request_id) if request_id else ""
         arguments: list[Any] = [
             generation,
             msgspec.json.encode(job),
             model,
+            digest := log.digest(job.inputs),
             request_key,
             self._settings.max_queued,
             self._settings.retention_s,
             self._settings.max_log_bytes,
         ]
-        said, *started = cast(list[bytes], self._submit(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]))
+        with self._vital("submit"):
+            said, *started = cast(list[Any], self._submit(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]))
         if said == b"queue_full":
             raise QueueFull(f"{self._settings.max_queued} requests are waiting already; try again later")
         if said == b"log_full":
-            raise LogFull("the log has no room for another generation until one that runs has ended; try again later")
-        return _generation(started[0].decode(), b"open", started[1], started[2], 0)
+            raise LogFull("the log has no room for another generation; try again later")
+        found = _generation(started[0].decode(), started[1:-1], started[-1])
+        if found.digest not in ("", digest):
+            raise RequestConflict("this request_id came with another request before; use a new one", param="request_id")
+        return found
 
     def lookup(self, generations: Sequence[str]) -> list[log.Generation | None]:
         """What is known of each generation, or None."""
         with self._client.pipeline(transaction=False) as pipe:
             for generation in generations:
-                pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id"])
+                pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id", "digest"])
                 pipe.xlen(self._keys.log(generation))
-            found = pipe.execute()
+            found = pipe.execute(raise_on_error=False)
         return [
-            None if state is None else _generation(generation, state, model, job_id, top)
-            for generation, (state, model, job_id), top in zip(generations, found[::2], found[1::2], strict=True)
+            _found(generation, fields, top)
+            for generation, fields, top in zip(generations, found[::2], found[1::2], strict=True)
         ]
 
     def read(self, places: Sequence[tuple[str, int]], max_bytes: int) -> list[log.Page | None]:
@@ -97,17 +127,11 @@ class WebLog:
         reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, max_bytes, *arguments])
         return [_page(*found) if found else None for found in cast(list[list[Any]], reply)]
 
-    def read_all(self, generation: str) -> Iterator[log.Entry]:
-        """The entries so far, page by page."""
-        after = 0
-        while (page := self.read([(generation, after)], READ_BYTES)[0]) and page.entries:
-            yield from page.entries
-            after = page.entries[-1].n
-
     def touch(self, generations: Iterable[str], counted: Mapping[str, int]) -> None:
         """Say that these are being read, and add to the counters."""
         counters = [part for pair in counted.items() for part in pair]
-        self._touch(keys=[self._keys.jobs], args=[self._keys.ns, len(counted), *counters, *generations])
+        with self._vital("touch"):
+            self._touch(keys=[self._keys.jobs], args=[self._keys.ns, len(counted), *counters, *generations])
 
     def counters(self) -> dict[str, int]:
         """All of `log.COUNTERS`."""
@@ -126,26 +150,24 @@ class WebLog:
 
     def stop(self, generation: str) -> str:
         """Ask for the end of a generation. Returns '' (unknown), 'stopping', or how it ended."""
-        return self._end(generation, "cancelled", {"reason": "requested"}, only_queued=False)
+        return self._end(generation, "cancelled", {"reason": "requested"}, claimed="ask")
 
-    def fail_queued(self, generation: str, code: str, message: str) -> str:
-        """End a generation that no engine has claimed."""
-        return self._end(generation, "failed", {"code": code, "message": message}, only_queued=True)
+    def fail(self, generation: str, error: EverstreamError, *, only_queued: bool) -> str:
+        """End a generation, even one that an engine has claimed unless only queued ones are meant."""
+        data = {"code": error.code, "message": error.message}
+        return self._end(generation, "failed", data, claimed="leave" if only_queued else "end")
 
-    def _end(self, generation: str, state: str, data: dict[str, str], *, only_queued: bool) -> str:
+    def _end(self, generation: str, state: str, data: dict[str, str], *, claimed: str) -> str:
         entry = log.encode_entry(state, data)
-        arguments: list[Any] = [self._settings.retention_s, generation, state, entry, "1" if only_queued else ""]
+        arguments: list[Any] = [self._settings.retention_s, generation, state, entry, claimed]
         reply = self._stop(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
         return cast(bytes, reply).decode()
 
     def positions(self) -> dict[str, int]:
         """Place in the queue of every generation that no engine has claimed, from 1."""
-        group = next(iter(cast(list[dict[str, Any]], self._client.xinfo_groups(self._keys.jobs))), None)
-        if group is None:
-            return {}
-        waiting = self._client.xrange(self._keys.jobs, min=f"({group['last-delivered-id'].decode()}", max="+")
-        jobs = cast(list[tuple[bytes, dict[bytes, bytes]]], waiting)
-        return {fields[b"generation"].decode(): place for place, (_, fields) in enumerate(jobs, 1)}
+        with self._vital("positions"):
+            waiting = cast(list[bytes], self._positions(keys=[self._keys.jobs], args=[self._keys.ns]))
+        return {generation.decode(): place for place, generation in enumerate(waiting, 1)}
 
     def engines(self) -> list[log.EngineStatus]:
         """The engines that were heard of within their lease; one that was ready is taken for it for ENGINES_FOR_S."""
@@ -155,8 +177,9 @@ class WebLog:
         return self._engines
 
     def _find_engines(self) -> list[log.EngineStatus]:
-        found = cast(list[bytes | None], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
-        return [msgspec.json.decode(status, type=log.EngineStatus) for status in found if status]
+        with self._vital("engines"):
+            found = cast(list[bytes], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
+        return [msgspec.json.decode(status, type=log.EngineStatus) for status in found]
 
     def ask(self, inputs: dict[str, Any], *, is_long: bool) -> log.Answer:
         """Let an engine look at inputs. Raises TryLater if too many questions wait, or none answers in time."""
@@ -192,17 +215,29 @@ class WebLog:
         try:
             connection.send_command("SUBSCRIBE", self._keys.live)
             while True:
-                kind, _, said = cast(list[Any], connection.read_response(disable_decoding=True))
+                with self._vital("subscribe"):
+                    kind, _, said = cast(list[Any], connection.read_response(disable_decoding=True))
                 yield log.decode_live(said) if kind == b"message" else []
         finally:
             connection.disconnect()
             pool.release(connection)
 
 
-def _generation(generation: str, state: bytes, model: bytes, job_id: bytes, top: int) -> log.Generation:
+def _generation(generation: str, fields: Sequence[bytes | None], top: int) -> log.Generation:
+    state, model, job_id, digest = ((field or b"").decode() for field in fields)
     # Valkey makes a job's id of its clock's milliseconds.
-    created = int(job_id.partition(b"-")[0]) // 1000
-    return log.Generation(generation, state.decode(), model.decode(), top, created)
+    created = int(job_id.partition("-")[0]) // 1000
+    return log.Generation(generation, state, model, top, created, digest)
+
+
+def _found(generation: str, fields: Any, top: Any) -> log.Generation | None:
+    """From what Valkey answered to a look-up. Keys that hold what is none of ours are of no generation."""
+    for answer in (fields, top):
+        if isinstance(answer, Exception):
+            if not str(answer).startswith("WRONGTYPE"):
+                raise answer
+            return None
+    return None if fields[0] is None else _generation(generation, fields, top)
 
 
 def _page(top: int, *found: Any) -> log.Page:

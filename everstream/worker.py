@@ -1,21 +1,21 @@
-"""gunicorn's gevent worker, with three things mended: told to stop it does so at once, a client that stalls is cut, and
-its own errors are JSON.
+"""gunicorn's gevent worker, with some things mended: told to stop it does so at once, a client that stalls is cut,
+bodies are bounded (`bodies`), health checks have a listener of their own (`health`), and its own errors are JSON.
 
 gunicorn itself would wait for streams and for idle kept connections until `graceful_timeout`, and then cut them; and it
-would wait for ever for a client that reads nothing, or sends half a body.
+would wait for ever for a client that reads nothing, or sends its body byte by byte.
 """
 
 import gc
-import json
 import socket
-import struct
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import gevent
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
+from everstream import bodies, connections, health
+from everstream.errors import ResponseCut
 from everstream.processes import run_when_others_pause
 from everstream.web import EXTENSION, Web
 
@@ -24,6 +24,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._between_requests: set[socket.socket] = set()
+        self._places_for_bodies = bodies.Places()
+        self._health: health.HealthServer | None = None
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -41,6 +43,17 @@ class Worker(GeventWorker):  # type: ignore[misc]
         web: Web = self.wsgi.extensions[EXTENSION]
         return web
 
+    def run(self) -> None:
+        port = self._web.settings.health_port
+        for listener in [each for each in self.sockets if port and each.getsockname()[1] == port]:
+            self.sockets.remove(listener)
+            self._health = health.HealthServer(listener, partial(self.handle, listener))
+            self._health.start()
+        super().run()
+        if self._health:
+            # What it has begun is over in an instant.
+            self._health.stop(timeout=1)
+
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         self._between_requests.add(client)
         try:
@@ -50,19 +63,38 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:
         self._between_requests.discard(sock)
-        sock.settimeout(self._web.settings.send_timeout_s)
+        settings = self._web.settings
+        sock.settimeout(settings.send_timeout_s)
+        source = bodies.Source(sock, self._places_for_bodies, settings.body_timeout_s)
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            if self._health and listener_name == self._health.address:
+                self._respond_to_check(self._health, listener_name, req, sock, addr)
+            else:
+                with bodies.RequestBody(req, source, self.log):
+                    super().handle_request(listener_name, req, sock, addr)
         except TimeoutError:
             self._web.follower.counted["streams_stalled"] += 1
-            _reset(sock)
+            connections.reset(sock)
             # gunicorn's word for: this connection is done with.
+            raise StopIteration from None
+        except ResponseCut as error:
+            self.log.warning("a response was cut: %s", error)
             raise StopIteration from None
         finally:
             sock.settimeout(None)
             self._between_requests.add(sock)
             if not self.alive:
-                _take_no_more(sock)
+                connections.shut(sock, socket.SHUT_RD)
+
+    def _respond_to_check(
+        self, server: health.HealthServer, listener_name: Any, req: Any, sock: socket.socket, addr: Any
+    ) -> None:
+        req.force_close()
+        with server.admitted(req.path) as refusal:
+            if refusal:
+                connections.answer(sock, *refusal)
+            else:
+                super().handle_request(listener_name, req, sock, addr)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
@@ -74,9 +106,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().handle_quit(sig, frame)
 
     def _drain(self) -> None:
+        if self._health:
+            self._health.close()
         self._web.follower.drain()
         for connection in list(self._between_requests):
-            _take_no_more(connection)
+            # For the next request gunicorn would wait until `keepalive`.
+            connections.shut(connection, socket.SHUT_RD)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn could not parse."""
@@ -84,25 +119,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             super().handle_error(req, client, addr, exc)
             return
         self.log.info("request refused: %s", type(exc).__name__)
-        status, code, message = _explain(exc)
-        body = json.dumps({"error": {"code": code, "message": message, "param": None}}).encode()
-        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        try:
-            client.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
-        except OSError:
-            self.log.debug("the client of a refused request has gone")
-
-
-def _take_no_more(connection: socket.socket) -> None:
-    """Let gunicorn read the end of a kept connection, for whose next request it would wait until `keepalive`."""
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RD)
-
-
-def _reset(connection: socket.socket) -> None:
-    """So that closing drops what the kernel still holds for a client that does not take it."""
-    with suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connections.answer(client, *_explain(exc))
 
 
 def _explain(error: ParseException) -> tuple[str, str, str]:

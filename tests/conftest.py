@@ -1,10 +1,14 @@
+import os
 import shutil
 import signal
+import warnings
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from everstream import demo_model
+from everstream.settings import load_settings
 from tests.answers import outcome, submit_all
 from tests.sse_client import read_all
 from tests.stack import MODELS, Stack, nginx_executable, running_stack
@@ -72,6 +76,28 @@ def proxied(tmp_path_factory):
 def undisturbed(llm):
     """The outcomes of `answers.PROMPTS` with nothing done to the first engine."""
     return [outcome(read_all(llm.events_url(generation))) for generation in submit_all(llm)]
+
+
+@pytest.fixture(scope="module")
+def vllm():
+    """vLLM, imported without its warnings and without what it leaves in the environment of later tests."""
+    environ = dict(os.environ)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import vllm
+        import vllm.v1.engine.output_processor
+    yield vllm
+    os.environ.clear()
+    os.environ.update(environ)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(vllm):
+    """The demo model's, as vLLM has it."""
+    from vllm.tokenizers import get_tokenizer
+
+    given = {name: value for name, value in os.environ.items() if name.startswith("EVERSTREAM_CACHE")}
+    return get_tokenizer(str(demo_model.folder(load_settings(given))))
 
 
 @pytest.fixture

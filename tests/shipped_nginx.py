@@ -12,6 +12,7 @@ from everstream.settings import REPO_ROOT
 
 DEPLOY = REPO_ROOT / "deploy"
 HTTP2_DIRECTIVE_SINCE = (1, 25, 1)
+RESOLVE_SINCE = (1, 27, 3)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Layout:
 
     def _adapt(self, text: str) -> str:
         replaced = {
-            "server web:8000 resolve;": f"server {self.upstream};",
+            "server web:8000 resolve": f"server {self.upstream}",
             "listen 80;": f"listen 127.0.0.1:{self.port};",
             "listen 443 ssl;": f"listen 127.0.0.1:{self.tls_port} ssl;",
             "/var/log/nginx": str(self.folder),

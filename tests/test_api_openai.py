@@ -121,6 +121,34 @@ def test_a_request_id_attaches_to_the_same_answer(chat):
     assert [event.data for event in first] == [event.data for event in second]
 
 
+def test_an_answer_to_another_request_is_not_gone_on_with(chat):
+    body = {**ASK, "request_id": "0123456789abcdef-another"}
+    events, _ = post(chat, "chat/completions", body)
+    other = body | {"messages": [{"role": "user", "content": "Something else"}]}
+    _, answer = post(chat, "chat/completions", other)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["type"]) == (409, "request_id_conflict", "invalid_request_error")
+    _, answer = post(chat, "chat/completions", other, **{"Last-Event-ID": events[1].id})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (409, "last_event_id_conflict", "Last-Event-ID")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "chat/completions", 405),
+        ("DELETE", "models", 405),
+        ("POST", "responses", 404),
+        ("GET", "models/x/y", 404),
+    ],
+)
+def test_what_is_not_there_is_said_in_openais_words(chat, method, path, status):
+    answer = requests.request(method, f"{chat.url}/v1/{path}", timeout=60)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["param"]) == (status, "invalid_request_error", None)
+    assert error["message"] and error["code"] in ("not_found", "method_not_allowed")
+
+
 def test_an_answer_that_is_gone_is_said_and_ends(chat):
     events, _ = post(chat, "chat/completions", ASK, **{"Last-Event-ID": f"{'0' * 32}.3"})
     assert chunks_of(events)[-1]["error"]["code"] == "generation_expired"

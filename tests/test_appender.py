@@ -13,7 +13,7 @@ ENTRY = log.encode_entry("", {"text": "a"})
 class Refusals:
     count = 0
 
-    def __call__(self):
+    def __call__(self, error):
         self.count += 1
 
 
@@ -101,7 +101,7 @@ def test_what_a_closed_one_gathered_is_not_appended():
     async def main():
         kept = KeptLog()
         appender = Appender(kept, lease_s=10)
-        closed, open_ = (appender.writer(name, 1, lambda: None) for name in ("closed", "open"))
+        closed, open_ = (appender.writer(name, 1, lambda error: None) for name in ("closed", "open"))
         closed.put(ENTRY)
         closed.close()
         open_.end("done", {})

@@ -119,6 +119,21 @@ def test_valkey_is_out_of_memory_for_good(own_stack, gate):
     assert text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c"
 
 
+def test_the_log_was_emptied(own_stack, gate):
+    """As by FLUSHALL, or by failing over to a replica that had nothing yet."""
+    stack = own_stack().start()
+    generation = stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
+    with connect(stack.events_url(generation)) as stream, valkey.Valkey.from_url(stack.settings.log_url) as client:
+        stream.read(until=lambda seen: len(seen.events) == 2)
+        client.flushall()
+        assert requests.get(f"{stack.url}/metrics", timeout=30).status_code == 200
+        assert stream.read().events[-1].json["code"] == "generation_expired"
+        gate.open()
+        wait_for(lambda: stack.readiness()["ready"])
+        assert text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c"
+    assert stack.engines[0].popen.poll() is None
+
+
 @pytest.mark.parametrize("fsync", ["always", "everysec"])
 def test_the_disk_is_full_for_a_while(own_stack, gate, fsync):
     """With `always` Valkey ends itself; else it refuses to write. Either way what was shown is still there."""

@@ -180,7 +180,7 @@ def test_slow_readers_cost_bounded_memory_and_get_every_token(own_stack):
 
 
 def test_half_a_body_is_not_waited_for_for_ever(own_stack):
-    stack = own_stack(EVERSTREAM_SEND_TIMEOUT_S="0.5").start()
+    stack = own_stack(EVERSTREAM_BODY_TIMEOUT_S="0.5").start()
     with socket.create_connection(("127.0.0.1", stack.port)) as connection:
         connection.sendall(b"POST /generations HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         connection.settimeout(30)

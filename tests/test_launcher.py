@@ -13,7 +13,7 @@ import requests
 
 from everstream.launcher import Part
 from tests.sse_client import assert_whole, connect, read_all, text_of
-from tests.stack import LAUNCHER, MODELS, Launched, Stack, wait_for
+from tests.stack import LAUNCHER, MODELS, Launched, Stack, free_port, wait_for
 
 
 @pytest.fixture
@@ -149,13 +149,26 @@ def test_a_second_launcher_on_the_same_state_is_refused(launched):
     assert requests.get(f"{launched.url}/readyz", timeout=30).ok
 
 
-def test_a_port_in_use_is_said(tmp_path):
+@pytest.mark.parametrize("setting", ["PORT", "EVERSTREAM_HEALTH_PORT"])
+def test_a_port_in_use_is_said(tmp_path, setting):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = refused(os.environ | {"PORT": str(port), "EVERSTREAM_STATE_DIR": str(tmp_path)})
-    assert f"can't listen on 127.0.0.1:{port}: Address already in use. Set PORT to another" in said
+        ports = {"PORT": str(free_port()), setting: str(port)}
+        said = refused(os.environ | ports | {"EVERSTREAM_STATE_DIR": str(tmp_path)})
+    assert f"can't listen on 127.0.0.1:{port}: Address already in use. Set {setting} to another" in said
+
+
+def test_health_checks_have_a_port_of_their_own_if_one_is_set(tmp_path):
+    port = free_port()
+    stack = Launched(tmp_path, app_dir=MODELS / "scripted", EVERSTREAM_HEALTH_PORT=str(port))
+    try:
+        stack.launch()
+        assert f"everstream | web: health checks at 127.0.0.1:{port}\n" in stack.launcher.output
+        assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=30).ok
+    finally:
+        stack.stop()
 
 
 def test_a_wrong_setting_is_said():

@@ -6,11 +6,11 @@ import uuid
 import pytest
 from msgspec import structs
 
-from everstream import log
+from everstream import engine_log, log
 from everstream.engine_log import Batch, EngineLog
-from everstream.errors import ChecksBusy, LogFull, QueueFull
-from everstream.web_log import MAX_WAITING_ASKS, MAX_WAITING_LONG_ASKS, WebLog
-from tests.stack import Stack, wait_for
+from everstream.errors import ChecksBusy, EverstreamError, LogFull, QueueFull, RequestConflict
+from everstream.web_log import MAX_WAITING_ASKS, MAX_WAITING_LONG_ASKS, READ_BYTES, WebLog
+from tests.stack import Stack, tries, wait_for
 
 LEASE_S = 100
 """No test waits for it: `let_pass` has it pass."""
@@ -49,16 +49,16 @@ def run(settings):
             try:
                 await test(engine)
             finally:
-                for engine_log in made:
-                    await engine_log.close()
+                for one in made:
+                    await one.close()
 
         asyncio.run(main())
 
     return run
 
 
-def submit(web, generation=None, request_id=""):
-    return web.submit(generation or uuid.uuid4().hex, log.Job({"prompt": "a"}), "model", request_id).id
+def submit(web, generation=None, request_id="", prompt="a"):
+    return web.submit(generation or uuid.uuid4().hex, log.Job({"prompt": prompt}), "model", request_id).id
 
 
 def token(text):
@@ -66,7 +66,8 @@ def token(text):
 
 
 def entries_of(web, generation):
-    return list(web.read_all(generation))
+    page = web.read([(generation, 0)], READ_BYTES)[0]
+    return page.entries if page else []
 
 
 DONE = (log.encode_entry("done", {"finish_reason": "stop"}), b"")
@@ -344,13 +345,13 @@ def test_stopping(web, run):
     async def test(engine):
         one = engine("one")
         queued = submit(web)
-        assert web.fail_queued("0" * 32, "code", "message") == ""
+        assert web.fail("0" * 32, EverstreamError("message"), only_queued=True) == ""
         assert web.stop(queued) == "cancelled"
         assert web.stop(queued) == "cancelled"
         assert [entry.event for entry in entries_of(web, queued)] == ["cancelled"]
         running = submit(web)
         claim = await claim_one(one)
-        assert web.fail_queued(running, "code", "message") == "open"
+        assert web.fail(running, EverstreamError("message"), only_queued=True) == "open"
         assert (await one.refresh([(claim, 0)])).verdicts == ["held"]
         assert web.stop(running) == "stopping"
         assert (await one.refresh([(claim, 0)])).verdicts == ["stop"]
@@ -372,11 +373,103 @@ def test_the_queue_is_bounded_and_tells_places(web, run):
     assert submit(web) in web.positions()
 
 
+def test_a_log_that_was_emptied_is_no_fault(web, run):
+    async def test(engine):
+        submit(web)
+        one = engine("one")
+        claim = await claim_one(one)
+        web._client.flushall()
+        assert web.positions() == {}
+        assert (await one.refresh([(claim, 0)])).verdicts == ["lost"]
+        await one.fail(claim, "code", "message")
+        await one.report(log.EngineStatus("one", "ready", "model"))
+        assert await one.append([Batch(claim.generation, 1, [token("x")])]) == {claim.generation}
+        assert (web.fault, web.lookup([claim.generation])) == ("", [None])
+
+    run(test)
+
+
+def test_a_key_that_is_none_of_ours_stops_no_other_generation(web, run, settings):
+    async def test(engine):
+        one, foreign, other = engine("one"), submit(web), submit(web)
+        web._client.set(web._keys.generation(foreign), "something else")
+        claims = await one.claim(2)
+        assert [claim.generation for claim in claims] == [other]
+        running = submit(web)
+        claims += await one.claim(1)
+        web._client.set(web._keys.generation(other), "something else")
+        assert (await one.refresh([(claim, 0) for claim in claims])).verdicts == ["lost", "held"]
+        web._client.set(web._keys.log(running), "something else")
+        assert web.lookup([other, running]) == [None, None]
+        assert web.read([(running, 0)], 1) == [None]
+        for claim in claims:
+            await one.fail(claim, "code", "message")
+        assert web._client.xlen(web._keys.jobs) == 0
+        # One that is finished and then made something else is no hindrance when room is made.
+        finished = submit(web)
+        web.stop(finished)
+        web._client.set(web._keys.generation(finished), "something else")
+        small = WebLog(structs.replace(settings, max_log_bytes=2000))
+        submit(small)
+        small.close()
+
+    run(test)
+
+
+def test_only_who_has_a_generation_can_fail_it(web, run):
+    async def test(engine):
+        generation, zombie, heir = submit(web), engine("zombie"), engine("heir")
+        claim = await claim_one(zombie)
+        let_pass(web, claim)
+        (taken,) = await heir.take_over(1, LEASE_S)
+        await zombie.fail(claim, "code", "message")
+        assert web.lookup([generation])[0].state == "open"
+        await heir.fail(taken, "code", "message")
+        assert [entry.data for entry in entries_of(web, generation)] == [b'{"code":"code","message":"message"}']
+        await heir.fail(taken, "code", "message")
+        assert web.lookup([generation])[0].top == 1
+
+    run(test)
+
+
 def test_a_request_id_starts_one_generation(web):
     request_id = uuid.uuid4().hex
     first = submit(web, request_id=request_id)
     assert submit(web, request_id=request_id) == first
     assert list(web.positions()) == [first]
+
+
+def test_a_request_id_whose_generation_is_gone_starts_another(web):
+    request_id = uuid.uuid4().hex
+    first = submit(web, request_id=request_id)
+    web._client.delete(web._keys.generation(first))
+    assert submit(web, request_id=request_id) != first
+
+
+def test_a_request_id_that_comes_again_with_another_request_is_refused(web):
+    request_id = uuid.uuid4().hex
+    first = submit(web, request_id=request_id, prompt="a")
+    with pytest.raises(RequestConflict):
+        submit(web, request_id=request_id, prompt="b")
+    assert list(web.positions()) == [first]
+    ordered, other_way = {"prompt": "a", "seed": 7}, {"seed": 7, "prompt": "a"}
+    assert log.digest(ordered) == log.digest(other_way) != log.digest({"prompt": "a", "seed": "7"})
+
+
+def test_one_that_attaches_is_told_how_far_it_is(web, run):
+    async def test(engine):
+        request_id = uuid.uuid4().hex
+        generation = submit(web, request_id=request_id)
+
+        def attached():
+            return web.submit("0" * 32, log.Job({"prompt": "a"}), "model", request_id)
+
+        assert (attached().id, attached().state, attached().top) == (generation, "open", 0)
+        await engine("one").append([Batch(generation, 1, [token("x"), DONE], "done")])
+        assert attached() == web.lookup([generation])[0]
+        assert (attached().state, attached().top) == ("done", 2)
+
+    run(test)
 
 
 def test_a_request_id_lives_as_long_as_its_generation(web, run, settings):
@@ -403,6 +496,44 @@ def test_a_full_log_takes_no_more(web, settings):
     with pytest.raises(LogFull):
         submit(small)
     small.close()
+
+
+def test_room_is_made_for_a_large_one_among_many_small(web, settings, run):
+    async def test(engine):
+        small = WebLog(structs.replace(settings, max_log_bytes=600_000))
+        one = engine("one")
+        finished = [submit(small) for _ in range(2)]
+        # As many as fit, and more: the oldest go.
+        while web.lookup(finished[:1]) != [None]:
+            await one.append([Batch(generation, 1, [DONE], "done") for generation in finished[-2:]])
+            finished += [submit(small) for _ in range(2)]
+        for generation in finished[-2:]:
+            small.stop(generation)
+        assert len(finished) > 400
+        large = submit(small, prompt="x" * 500_000)
+        assert small.lookup([large])[0].state == "open"
+        assert small.gauges()["log_bytes"] <= 600_000
+        with pytest.raises(LogFull):
+            submit(small, prompt="x" * 500_000)
+        small.close()
+
+    run(test)
+
+
+def test_what_has_expired_makes_room(web, settings, run):
+    async def test(engine):
+        small = WebLog(structs.replace(settings, max_log_bytes=10_000))
+        one = engine("one")
+        finished = [submit(small) for _ in range(3)]
+        await one.append([Batch(generation, 1, [DONE], "done") for generation in finished])
+        for generation in finished:
+            web._client.delete(web._keys.generation(generation), web._keys.log(generation))
+            web._client.zadd(web._keys.ns + "finished", {generation: 0})
+        submit(small, prompt="x" * 8000)
+        assert small.counters()["generations_evicted"] == 0
+        small.close()
+
+    run(test)
 
 
 def test_what_has_ended_counts_as_read_no_more(web, run):
@@ -466,6 +597,47 @@ def test_an_engine_that_is_no_longer_heard_of_is_forgotten(web, run):
     run(test)
 
 
+def idle_ms(web, consumer):
+    consumers = web._client.xinfo_consumers(web._keys.jobs, log.GROUP)
+    return next(each["idle"] for each in consumers if each["name"] == consumer.encode())
+
+
+def test_engines_that_are_gone_leave_nothing(web, run, settings, monkeypatch):
+    """As many as containers with names of their own may have been, each with a consumer of its own."""
+    monkeypatch.setattr(engine_log, "CONSUMER_GONE_S", 0)
+
+    async def test(engine):
+        last = EngineLog(structs.replace(settings, lease_s=0.5), "last")
+        names = [f"host{n}" for n in range(9000)]
+        web._client.zadd(web._keys.ns + "engine_names", dict.fromkeys(names, 1))
+        web._client.xgroup_create(web._keys.jobs, log.GROUP, id="0", mkstream=True)
+        pipe = web._client.pipeline()
+        for name in names:
+            pipe.xgroup_createconsumer(web._keys.jobs, log.GROUP, name)
+        pipe.execute()
+        working = engine("working")
+        submit(web)
+        await claim_one(working)
+
+        async def report():
+            await last.report(log.EngineStatus("last", "ready", "model"))
+            return sorted(each["name"] for each in web._client.xinfo_consumers(web._keys.jobs, log.GROUP))
+
+        assert [status.name for status in web.engines()] == []
+        await report()
+        assert [status.name for status in web.engines()] == ["last"]
+        assert web._client.zcard(web._keys.ns + "engine_names") == 1
+        # One that has a job is left alone, however long it says nothing: others still have to take the job over.
+        for _ in tries(60, "the end of the consumers"):
+            if await report() == [b"working"]:
+                break
+        await asyncio.to_thread(wait_for, lambda: idle_ms(web, "working") > 2000)
+        assert await report() == [b"working"]
+        await last.close()
+
+    run(test)
+
+
 def give_up(web):
     """As if the askers of all questions that wait had waited long enough."""
     for is_long in (False, True):
@@ -491,13 +663,14 @@ def test_no_more_questions_wait_than_can_be_answered(web, is_long, most):
 
 def test_an_engine_passes_over_questions_whose_askers_have_given_up(web, run):
     async def test(engine):
-        for prompt in ("old", "new"):
-            web._put_question({"prompt": prompt}, is_long=True)
-        (old,) = web._client.zrange(web._keys.asks(long=True), 0, 0)
-        web._client.delete(web._keys.ask(old.decode()))
+        replies = [web._put_question({}, is_long=True) for _ in range(2)]
+        # In one millisecond either may be the first.
+        first, second = (ask.decode() for ask in web._client.zrange(web._keys.asks(long=True), 0, -1))
+        assert {web._keys.answer(first), web._keys.answer(second)} == set(replies)
+        web._client.delete(web._keys.ask(first))
         one = engine("one")
         asks = [await one.next_ask(is_long=True) for _ in range(2)]
-        assert [ask and ask.inputs["prompt"] for ask in asks] == [None, "new"]
+        assert [ask and ask.reply for ask in asks] == [None, web._keys.answer(second)]
 
     run(test)
 

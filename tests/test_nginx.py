@@ -124,6 +124,50 @@ def test_nginxs_own_errors_have_the_applications_shape(proxied, sent, status, co
     assert error.get("type") == ("invalid_request_error" if "/v1/" in sent else None)
 
 
+AMBIGUOUS = [
+    "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+    "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "Transfer-Encoding:\tchunked\r\n\r\n0\r\n\r\n",
+    "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
+    "Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n",
+    "Content-Length: 0\r\nContent-Length: 0\r\n\r\n",
+    "Content-Length: +0\r\n\r\n",
+    "Content-Length: 0, 0\r\n\r\n",
+    "X: a\r\n Content-Length: 0\r\n\r\n",
+    "X: a\rContent-Length: 0\r\n\r\n",
+    "X: a\0\r\n\r\n",
+    "Host: b\r\n\r\n",
+]
+"""Heads that two servers may read in two ways, and so find different requests behind them."""
+
+
+@pytest.mark.parametrize("ambiguous", AMBIGUOUS)
+def test_what_could_be_read_in_two_ways_is_refused(proxied, ambiguous):
+    smuggled = "GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n"
+    answer = send_all(proxied.nginx_port, f"POST /generations HTTP/1.1\r\nHost: a\r\n{ambiguous}{smuggled}")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 "))
+    assert set(json.loads(body)) == {"error"}
+
+
+def send_all(port, text):
+    """All that comes back until the other side closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(text.encode())
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_what_is_encoded_in_a_path_stays_there(tmp_path, proxied):
+    path = "/generations/%0d%0aX-Smuggled:%20a%0d%0a%0d%0aGET%20/metrics"
+    with telling_headers() as upstream, proxied.another_nginx(tmp_path, upstream=upstream) as nginx:
+        answer, body = send_raw(nginx.nginx_port, f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+    told = json.loads(body)
+    assert told["path"] == path
+    assert "X-Smuggled" not in answer.headers and "X-Smuggled" not in told
+
+
 def send_raw(port, text):
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(text.encode())
@@ -188,10 +232,10 @@ def test_what_a_client_says_of_its_address_does_not_pass(proxied, tmp_path):
 
 
 class TellsHeaders(http.server.BaseHTTPRequestHandler):
-    """Answers with what it was asked with."""
+    """Answers with the headers and the path that it was asked with."""
 
     def do_GET(self):
-        body = json.dumps(dict(self.headers)).encode()
+        body = json.dumps({**self.headers, "path": self.path}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -202,8 +246,8 @@ class TellsHeaders(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def telling_headers():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), TellsHeaders) as server:
+def telling_headers(address=("127.0.0.1", 0)):
+    with http.server.ThreadingHTTPServer(address, TellsHeaders) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -2,9 +2,11 @@
 
 import http.client
 import re
+import resource
 import socket
 import uuid
 from contextlib import ExitStack, contextmanager
+from urllib.parse import urlencode
 
 import psutil
 import pytest
@@ -28,7 +30,8 @@ class Trouble:
     def __init__(self, stack, gate, folder):
         self.stack, self.gate, self.folder = stack, gate, folder
         self.request_id = f"{REQUEST_ID}-{uuid.uuid4()}"
-        self.generation = stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path, request_id=self.request_id)
+        self.inputs = {"texts": [PROMPT, "b"], "hold_before": 2, "gate": gate.path, "request_id": self.request_id}
+        self.generation = stack.submit(**self.inputs)
 
     def nginx(self, **changes):
         folder = self.folder / f"nginx{len(list(self.folder.iterdir()))}"
@@ -37,7 +40,7 @@ class Trouble:
 
     def addresses(self, nginx):
         """Of each surface one, with a secret."""
-        query = f"?texts={PROMPT}&request_id={self.request_id}"
+        query = f"?{urlencode(self.inputs, doseq=True)}"
         return {
             "stream": f"{nginx.url}/stream{query}",
             "events": nginx.events_url(self.generation) + query,
@@ -100,6 +103,8 @@ def test_what_a_client_gets_wrong(trouble):
             f"GET /{PROMPT} HTTP/1.1\r\nHost: a/{PROMPT}\r\n\r\n",
             f"GET {PROMPT}\r\n\r\n",
             f"{PROMPT}\r\n\r\n",
+            f"GET /{PROMPT} HTTP/3.0\r\nHost: a\r\n\r\n",
+            f"POST /{PROMPT} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {PROMPT}\r\n\r\n",
         ):
             with socket.create_connection(("127.0.0.1", nginx.nginx_port), timeout=30) as connection:
                 connection.sendall(line.encode())
@@ -181,6 +186,21 @@ def test_what_nginx_itself_runs_out_of(trouble):
             trouble.expect(nginx, "stream status=200", {"stream"})
         with several_connections(nginx, 10):
             wait_for(lambda: "connections are not enough" in trouble.lines(nginx), what="a word for the operator")
+    trouble.gate.open()
+
+
+def test_when_no_memory_is_left(trouble):
+    """The one thing of a request that nginx speaks of at its highest level, emerg."""
+    # As the tests' own user, who may then limit it.
+    with trouble.nginx(**{"worker_processes auto;": "worker_processes 1; user root;"}) as nginx:
+        (worker,) = nginx.nginx.children()
+        limit = worker.memory_info().vms + (256 << 10)
+        resource.prlimit(worker.pid, resource.RLIMIT_AS, (limit, limit))
+        head = f"POST /v1/models?{PROMPT} HTTP/1.1\r\nHost: a\r\nReferer: {PROMPT}\r\nContent-Length: 60000\r\n\r\n"
+        with several_connections(nginx, 200) as opened:
+            for connection in opened:
+                connection.sendall(head.encode())
+            wait_for(lambda: " status=500 " in trouble.lines(nginx), what="a request for which there is no memory")
     trouble.gate.open()
 
 

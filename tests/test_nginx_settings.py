@@ -26,6 +26,12 @@ def test_nginx_closes_idle_connections_before_gunicorn_does():
     assert number("keepalive_timeout", upstream) + 5 <= int(gunicorns[1])
 
 
+def test_an_eventsource_that_comes_back_finds_a_web_process_that_is_back():
+    (fail_timeout,) = re.findall(r"server web:8000 .*fail_timeout=(\d+)s;", SHIPPED["nginx.conf"])
+    (again_ms,) = re.findall(r"@again \{.*?retry: (\d+)", SHIPPED["everstream-locations.conf"], re.DOTALL)
+    assert int(fail_timeout) * 1000 <= int(again_ms)
+
+
 def test_nginx_takes_bodies_as_large_as_the_application_does():
     assert number("client_max_body_size") == MAX_BODY_BYTES
 

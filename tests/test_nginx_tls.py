@@ -32,6 +32,54 @@ def test_errors_and_what_is_for_operators_are_as_over_plain_http(proxied):
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
 
 
+BEGIN = """async ([url, count]) => {
+    const begin = async () => (await (await fetch(url)).body.getReader().read()).value;
+    const begun = await Promise.all(Array.from({ length: count }, begin));
+    return begun.map(bytes => new TextDecoder().decode(bytes));
+}"""
+
+
+def test_each_stream_of_a_connection_counts_towards_the_limit(chromium, proxied, gate, tmp_path):
+    """Over HTTP/2 one connection would otherwise hold a web process's streams by the hundreds."""
+    generation = proxied.submit(texts=["a"], hold_before=1, gate=gate.path)
+    with proxied.another_nginx(tmp_path, tls=True, changes={"connections 500;": "connections 3;"}) as limited:
+        page = over_http2(chromium, limited)
+        begun = page.evaluate(BEGIN, [f"/generations/{generation}/events", 5])
+        assert sorted(text.partition("\n")[0] for text in begun) == [": everstream"] * 3 + ["retry: 5000"] * 2
+        page.context.close()
+    gate.open()
+
+
+READ = """url => {
+    window.seen = 'nothing';
+    const read = async () => {
+        const reader = (await fetch(url)).body.getReader();
+        while (!(await reader.read()).done) window.seen = 'events';
+    };
+    read().then(() => { window.seen = 'the end'; }, () => { window.seen = 'a cut'; });
+}"""
+
+
+def test_a_killed_worker_looks_like_a_cut_and_not_like_an_end(chromium, proxied, gate):
+    page = over_http2(chromium, proxied)
+    page.evaluate(READ, f"/stream?texts=a&hold_before=1&gate={gate.path}")
+    wait_for_in_page(page, lambda: page.evaluate("seen") == "events")
+    for pid in proxied.workers():
+        psutil.Process(pid).kill()
+    wait_for_in_page(page, lambda: page.evaluate("seen") != "events")
+    assert page.evaluate("seen") == "a cut"
+    page.context.close()
+    gate.open()
+
+
+def over_http2(chromium, stack):
+    """A page of this stack's, with no script of ours in it."""
+    page = chromium.new_context(ignore_https_errors=True).new_page()
+    page.goto(f"{stack.tls_url}/healthz")
+    assert page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
+    return page
+
+
 LISTEN = """([count, gate]) => {
     window.seen = Array.from({ length: count }, () => []);
     seen.forEach(events => {

@@ -13,7 +13,8 @@ from gevent.hub import Waiter
 
 from everstream import log, sse
 from everstream.engine_log import Batch, EngineLog
-from everstream.follower import Follower, Live, model_failure
+from everstream.errors import LogBroken, ModelUnavailable
+from everstream.follower import Follower, Live, engine_failure
 from everstream.outlet import Outlet, chunk
 from everstream.settings import load_settings
 from tests.sse_client import assert_whole, connect, text_of
@@ -33,9 +34,9 @@ def without_engine(folder, heartbeat_s):
         stack.stop()
 
 
-@pytest.fixture(scope="module", params=["600"])
+@pytest.fixture(scope="module", params=["30"])
 def web(request, tmp_path_factory):
-    """Valkey and one web worker whose streams are never silent for so long that they would look into the log."""
+    """Valkey and one web worker whose streams are hardly ever silent for so long that they look into the log."""
     with without_engine(tmp_path_factory.mktemp("web"), request.param) as stack:
         yield stack
 
@@ -176,15 +177,22 @@ def test_what_could_not_be_counted_is_counted_later():
 @pytest.mark.parametrize(
     ("states", "failure"),
     [
-        ([], ""),
-        (["ready"], ""),
-        (["failed", "ready"], ""),
-        (["failed", "loading"], ""),
-        (["failed", "failed"], "why"),
+        ([], None),
+        (["ready"], None),
+        (["failed", "ready"], None),
+        (["failed", "loading"], None),
+        (["failed", "failed"], ModelUnavailable),
     ],
 )
 def test_a_model_is_given_up_only_when_no_engine_is_left_that_may_load_it(states, failure):
-    assert model_failure([log.EngineStatus("name", state, "model", error="why") for state in states]) == failure
+    found = engine_failure([log.EngineStatus("name", state, "model", error="why") for state in states])
+    assert (found and type(found)) == failure
+    assert found is None or found.message == "why"
+
+
+def test_what_an_engine_failed_with_is_told_apart():
+    statuses = [log.EngineStatus("name", "failed", "model", error="why", code=LogBroken.code)]
+    assert isinstance(engine_failure(statuses), LogBroken)
 
 
 def test_gaps_are_counted_when_a_stream_ends():

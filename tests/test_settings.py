@@ -16,6 +16,8 @@ def test_defaults_and_types():
         ({"EVERSTREAM_QQQQQ": "1"}, "unknown setting EVERSTREAM_QQQQQ"),
         ({"PORT": "many"}, "PORT='many': expected `int`, got `str`"),
         ({"PORT": "70000"}, "PORT='70000': expected `int` <= 65535"),
+        ({"EVERSTREAM_HEALTH_PORT": "-1"}, "EVERSTREAM_HEALTH_PORT='-1': expected `int` >= 0"),
+        ({"EVERSTREAM_HEALTH_PORT": "8000"}, "EVERSTREAM_HEALTH_PORT=8000: is PORT already; it must be another"),
         ({"EVERSTREAM_NAMESPACE": "a b"}, "EVERSTREAM_NAMESPACE='a b'"),
         ({"EVERSTREAM_HEARTBEAT_S": "31"}, "EVERSTREAM_HEARTBEAT_S='31': expected `float` <= 30.0 (the shipped nginx"),
     ],

@@ -187,7 +187,21 @@ def test_a_request_id_attaches_to_the_generation_it_started(fast, gate):
             gate.open()
             assert second.read().events == first.read().events
     generation = first.events[0].json["generation"]
-    assert fast.submit(texts=["other"], request_id=request_id) == generation
+    # How its outputs are joined is the start's choice, and none of the request.
+    again = {"texts": ["a", "b"], "hold_before": 2, "gate": str(gate.path), "request_id": request_id, "flush_ms": 16}
+    assert fast.submit(**again) == generation
+
+
+@pytest.mark.parametrize("change", [{"texts": ["other"]}, {"pause_ms": 1}])
+def test_a_request_id_with_another_body_is_a_conflict(fast, change):
+    request = {"texts": ["a"], "request_id": str(uuid.uuid4())}
+    generation = fast.submit(**request)
+    answer = requests.post(f"{fast.url}/generations", json=request | change, timeout=30)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (409, "request_id_conflict", "request_id")
+    answer = requests.get(stream_url(fast, **request | change), timeout=30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "request_id_conflict")
+    assert text_of(read_all(fast.events_url(generation))) == "a"
 
 
 def test_an_empty_last_event_id_is_none(fast):
@@ -210,6 +224,7 @@ def test_show_tells_how_far_a_generation_is(fast, gate):
         "text": "a",
         "finish_reason": None,
         "usage": None,
+        "last": 1,
     }
     gate.open()
     read_all(fast.events_url(generation))

@@ -5,6 +5,7 @@ import signal
 
 import psutil
 import pytest
+import requests
 
 from tests.sse_client import assert_whole, connect, is_over, read_all, text_of
 from tests.stack import running_stack, wait_for
@@ -90,3 +91,14 @@ def test_a_worker_is_light(web):
         loaded = [mapped.path for mapped in process.memory_maps()]
         assert not [path for path in loaded if "/torch/" in path or "/vllm/" in path]
         assert process.memory_info().rss < 80e6
+
+
+def test_an_idle_connection_does_not_delay_a_stop_and_is_ended_without_a_word(own_stack):
+    stack = own_stack(WEB_CONCURRENCY="1")
+    stack.start_web()
+    with requests.Session() as idle:
+        assert idle.get(f"{stack.url}/healthz", timeout=30).ok
+        stack.web.popen.send_signal(signal.SIGTERM)
+        assert stack.web.popen.wait(30) == 0
+    assert "graceful timeout" not in stack.web.output
+    assert "Traceback" not in stack.web.output

@@ -1,7 +1,8 @@
 """Installs requirements files and Everstream itself: `.venv/bin/python tools/install.py [--title T] REQUIREMENTS...`.
 
 Called by `make`, with the Python of the environment to install into. pip fetches uv, and uv the rest, all at the
-versions and hashes that `make lock` wrote down. Standard library only, as nothing is installed yet.
+versions and hashes that `make lock` wrote down, or at those of another file (`--constraints`). Standard library only,
+as nothing is installed yet.
 
 The CPU build of PyTorch is not on PyPI. Where pip is set up with an index that has it (a company's mirror), it comes
 from there; elsewhere from the PyTorch project's own index, which uv knows.
@@ -22,11 +23,11 @@ from everstream.terminal import moving  # noqa: E402
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
 
 
-def install(requirements: list[Path]) -> None:
+def install(requirements: list[Path], constraints: Path) -> None:
     """Beside a requirements file may lie one with the suffix `.excludes`, with what is not to be installed for it."""
     _run([*PIP, "-r", str(ROOT / "requirements-uv.txt")])
     environ = uv.environment()
-    install = [uv.executable(), "pip", "install", "--python", sys.executable, "-c", str(ROOT / "hashes.txt")]
+    install = [uv.executable(), "pip", "install", "--python", sys.executable, "-c", str(constraints)]
     options = [option for file in requirements for option in ("--requirements", str(file))]
     excludes = [file.with_suffix(".excludes") for file in requirements]
     options += [option for file in excludes if file.exists() for option in ("--excludes", str(file))]
@@ -57,11 +58,12 @@ def _run(command: list[str], environ: Mapping[str, str] | None = None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--title", default="what Everstream needs")
+    parser.add_argument("--constraints", type=Path, default=ROOT / "hashes.txt")
     parser.add_argument("requirements", nargs="+", type=Path)
     given = parser.parse_args()
     try:
         with moving(f"installing {given.title}"):
-            install(given.requirements)
+            install(given.requirements, given.constraints)
     except KeyboardInterrupt:
         sys.exit(130)
 

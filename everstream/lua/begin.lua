@@ -21,5 +21,12 @@ local function begin(job_id, generation)
 end
 
 local begun = {}
-for at = 6, #ARGV, 2 do begun[#begun + 1] = begin(ARGV[at], ARGV[at + 1]) end
+for at = 6, #ARGV, 2 do
+  local job_id, generation = ARGV[at], ARGV[at + 1]
+  local function without()
+    discard(generation, job_id)
+    return ''
+  end
+  begun[#begun + 1] = guarded(without, begin, job_id, generation)
+end
 return begun

@@ -1,6 +1,9 @@
--- What each engine that was heard of within its lease says of itself. ARGV: ns
-local names = redis.call('SMEMBERS', ns .. 'engines')
-if #names == 0 then return {} end
+-- What each engine that is still heard of says of itself, by name. ARGV: ns
+local names = redis.call('ZRANGE', ns .. 'engine_names', now_ms(), '+inf', 'BYSCORE')
 table.sort(names)
-for i, name in ipairs(names) do names[i] = ns .. 'engine:' .. name end
-return redis.call('MGET', unpack(names))
+local statuses = {}
+for _, name in ipairs(names) do
+  local status = redis.call('GET', ns .. 'engine:' .. name)
+  if status then statuses[#statuses + 1] = status end
+end
+return statuses

@@ -52,21 +52,29 @@ local function forget(generation)
   redis.call('HDEL', ns .. 'sizes', generation)
 end
 
+local function evict(generation)
+  local request_key = redis.pcall('HGET', generation_key(generation), 'request_key')
+  if type(request_key) == 'string' and request_key ~= '' then redis.call('UNLINK', request_key) end
+  redis.call('UNLINK', generation_key(generation), log_key(generation))
+  forget(generation)
+  count('generations_evicted', 1)
+end
+
 -- Take finished generations off the account once their keys have expired, and, while all take more than max_bytes,
--- the oldest finished ones before that. A few per call; every submit and every refresh calls.
+-- evict the oldest finished ones before that. Every submit and every refresh calls. The bound on one call is above what
+-- makes room for the largest job, should all that is finished be of the smallest.
+local sweep_at_most = 4096
 local function sweep(retention_s, max_bytes)
-  local finished = ns .. 'finished'
-  local expired = redis.call('ZRANGEBYSCORE', finished, '-inf', now_ms() - retention_s * 1000, 'LIMIT', 0, 100)
-  for _, generation in ipairs(expired) do forget(generation) end
-  for _ = 1, 100 do
-    local bytes = tonumber(redis.call('GET', ns .. 'bytes') or 0)
-    local oldest = redis.call('ZRANGE', finished, 0, 0)[1]
-    if bytes <= max_bytes or not oldest then return bytes end
-    local request_key = redis.call('HGET', generation_key(oldest), 'request_key')
-    if request_key and request_key ~= '' then redis.call('DEL', request_key) end
-    redis.call('DEL', generation_key(oldest), log_key(oldest))
-    forget(oldest)
-    count('generations_evicted', 1)
+  local expired_at = now_ms() - retention_s * 1000
+  for _ = 1, sweep_at_most do
+    local generation, finished_at = unpack(redis.call('ZRANGE', ns .. 'finished', 0, 0, 'WITHSCORES'))
+    if generation and tonumber(finished_at) <= expired_at then
+      forget(generation)
+    elseif generation and tonumber(redis.call('GET', ns .. 'bytes') or 0) > max_bytes then
+      evict(generation)
+    else
+      break
+    end
   end
   return tonumber(redis.call('GET', ns .. 'bytes') or 0)
 end
@@ -74,6 +82,25 @@ end
 local function drop_job(job_id)
   redis.call('XACK', jobs, group, job_id)
   redis.call('XDEL', jobs, job_id)
+end
+
+-- Do something with one generation of many. Where its keys hold what is none of ours, `otherwise` is done and returned:
+-- such a key must not stop all other generations. Any other error is raised again.
+local function guarded(otherwise, action, ...)
+  local ok, result = pcall(action, ...)
+  if ok then return result end
+  local what = type(result) == 'table' and result.err or result
+  -- As a table, so that its code stays in front.
+  if not string.find(what, '^WRONGTYPE') then error({err = what}) end
+  return otherwise()
+end
+
+-- Remove a generation whose keys hold what is none of ours: to all who ask it is unknown.
+local function discard(generation, job_id)
+  redis.call('UNLINK', generation_key(generation), log_key(generation))
+  redis.call('ZREM', ns .. 'read', generation)
+  forget(generation)
+  drop_job(job_id)
 end
 
 -- After its terminal entry a generation holds no job, and its keys expire. Its log takes no entry more, as no id is above

@@ -21,6 +21,8 @@ local function read(generation, after)
   return found
 end
 
+local function unknown() return {} end
+
 local pages = {}
-for at = 3, #ARGV, 2 do pages[#pages + 1] = read(ARGV[at], tonumber(ARGV[at + 1])) end
+for at = 3, #ARGV, 2 do pages[#pages + 1] = guarded(unknown, read, ARGV[at], tonumber(ARGV[at + 1])) end
 return pages

@@ -16,7 +16,10 @@ local function verdict(job_id, generation, bytes)
   return 'held'
 end
 
+ensure_group()
+local function lost() return 'lost' end
+
 local verdicts = {0}
-for at = 7, #ARGV, 3 do verdicts[#verdicts + 1] = verdict(ARGV[at], ARGV[at + 1], ARGV[at + 2]) end
+for at = 7, #ARGV, 3 do verdicts[#verdicts + 1] = guarded(lost, verdict, ARGV[at], ARGV[at + 1], ARGV[at + 2]) end
 if sweep(retention_s, max_log_bytes) > max_log_bytes then verdicts[1] = 1 end
 return verdicts

@@ -1,0 +1,223 @@
+"""Bodies that come slowly, in great number, in pieces that can't be read, or not at all. Raw sockets."""
+
+import http.client
+import json
+import select
+import socket
+
+import psutil
+import pytest
+import requests
+
+from everstream import bodies
+from tests.stack import Stack, wait_for
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+BODY = b'{"texts": ["a"]}'
+OTHER_FILES = 25
+"""Connections to Valkey that the worker may open meanwhile."""
+TRICKLE_S = 0.1
+"""Between two bytes. What is tested is that they end, not when."""
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    """Valkey and one web worker."""
+    stack = Stack(tmp_path_factory.mktemp("bodies"), WEB_CONCURRENCY="1", EVERSTREAM_BODY_TIMEOUT_S="600")
+    try:
+        stack.start_valkey()
+        stack.start_web()
+        yield stack
+    finally:
+        stack.stop()
+
+
+def head(headers, path=b"/generations"):
+    return b"POST " + path + b" HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n"
+
+
+def length(count):
+    return b"Content-Length: %d\r\n" % count
+
+
+def connect(stack, sent=b""):
+    connection = socket.create_connection(("127.0.0.1", stack.port), timeout=60)
+    connection.sendall(sent)
+    return connection
+
+
+def answer_of(connection):
+    """Status, headers and JSON of the next response."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, response.headers, json.loads(response.read())
+
+
+def assert_refused(connection, status, code):
+    """The next answer is this error, and the last thing that the connection carries."""
+    got, headers, body = answer_of(connection)
+    assert (got, headers["Connection"], body["error"]["code"]) == (status, "close", code)
+    assert connection.recv(1) == b""
+    return headers, body["error"]
+
+
+def new_lines(stack, since):
+    return stack.web.output[since:].splitlines()
+
+
+# Chunks that can't be read.
+
+BAD_CHUNKS = {
+    "no size": b"\r\n",
+    "no hexadecimal size": b"zz\r\n",
+    "a negative size": b"-1\r\n",
+    "a signed size": b"+1\r\na\r\n",
+    "a size in Python's way": b"1_0\r\n",
+    "a size that never ends": b"1" * 9000,
+    "an empty extension": b"5;\r\nhello\r\n",
+    "a bare CR in an extension": b"5;a\rb\r\nhello\r\n",
+    "no end of a chunk": b"5\r\nhelloXX0\r\n\r\n",
+    "a bare LF after a chunk": b"5\r\nhello\n0\r\n\r\n",
+    "a trailer without a colon": b"0\r\nnonsense\r\n\r\n",
+    "a trailer with a space in its name": b"0\r\nA b: c\r\n\r\n",
+    "a trailer that is not allowed": b"0\r\nContent-Length: 5\r\n\r\n",
+    "a folded trailer": b"0\r\nA: b\r\n c\r\n\r\n",
+    "a trailer with a control character": b"0\r\nA: b\0\r\n\r\n",
+    "a bare LF in the trailers": b"0\r\nA: b\n",
+    "a trailer that is too long": b"0\r\nA: " + b"b" * 9000 + b"\r\n\r\n",
+    "too many trailers": b"0\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+    "trailers that never end": b"0\r\n" + b"A: b\r\n" * 150_000,
+}
+
+
+@pytest.mark.parametrize("sent", BAD_CHUNKS.values(), ids=BAD_CHUNKS)
+def test_chunks_that_can_not_be_read_are_the_clients_error(web, sent):
+    since = len(web.web.output)
+    with connect(web, head(CHUNKED) + sent) as connection:
+        _, error = assert_refused(connection, 400, "bad_request")
+    assert error["param"] == "body"
+    assert error["message"].startswith("the chunks of the body can't be read: ")
+    (line,) = new_lines(web, since)
+    assert f"[INFO] request refused: {error['message']}" in line
+
+
+ENDS = {
+    "in a chunk": (CHUNKED, b"5\r\nhel"),
+    "after a chunk": (CHUNKED, b"5\r\nhello"),
+    "in a size": (CHUNKED, b"5"),
+    "before the trailers": (CHUNKED, b"0\r\n"),
+    # What came is JSON, and would be taken for all.
+    "in a body of known length": (length(100), BODY),
+}
+
+
+@pytest.mark.parametrize(("headers", "sent"), ENDS.values(), ids=ENDS)
+def test_a_connection_that_ends_before_the_body(web, headers, sent):
+    since = len(web.web.output)
+    with connect(web, head(headers) + sent) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        _, error = assert_refused(connection, 400, "bad_request")
+    assert error["param"] == "body"
+    assert len(new_lines(web, since)) == 1
+
+
+@pytest.mark.parametrize("sent", [b"zz\r\n", b"0\r\nA b: c\r\n\r\n"])
+def test_openais_clients_are_told_in_openais_way(web, sent):
+    with connect(web, head(CHUNKED, b"/v1/chat/completions") + sent) as connection:
+        _, error = assert_refused(connection, 400, "bad_request")
+    assert error["type"] == "invalid_request_error"
+
+
+def test_a_bad_body_after_a_good_one_on_the_same_connection(web):
+    good = b"10\r\n" + BODY + b"\r\n0\r\nA-Trailer: x\r\n\r\n"
+    with connect(web, head(CHUNKED) + good) as connection:
+        for _ in range(2):
+            assert answer_of(connection)[0] == 201
+            connection.sendall(head(CHUNKED) + good)
+        assert answer_of(connection)[0] == 201
+        connection.sendall(head(CHUNKED) + b"zz\r\n")
+        assert_refused(connection, 400, "bad_request")
+
+
+def test_a_body_that_nobody_reads_and_that_is_there_keeps_the_connection(web):
+    with connect(web, head(length(16), b"/nowhere") + BODY + head(length(16)) + BODY) as connection:
+        assert answer_of(connection)[0] == 404
+        assert answer_of(connection)[0] == 201
+
+
+@pytest.mark.parametrize(("headers", "sent"), [(length(100), BODY), (CHUNKED, b"5\r\nhel"), (CHUNKED, b"zz\r\n")])
+def test_a_body_that_nobody_reads_and_that_is_not_there_is_not_waited_for(web, headers, sent):
+    since = len(web.web.output)
+    with connect(web, head(headers, b"/nowhere") + sent) as connection:
+        assert_refused(connection, 404, "not_found")
+    assert new_lines(web, since) == []
+
+
+# Slow ones.
+
+
+@pytest.mark.parametrize(
+    ("headers", "first", "trickle"),
+    [
+        (length(100_000), b"{", b" "),
+        (CHUNKED, b"186a0\r\n{", b" "),
+        (CHUNKED, b"", b"1\r\n \r\n"),
+        (CHUNKED, b"1;a=", b"b"),
+        (CHUNKED, b"0\r\nA: ", b"b"),
+    ],
+    ids=["of known length", "in a chunk", "in many chunks", "in an extension", "in a trailer"],
+)
+def test_a_body_has_so_long_however_it_trickles_in(own_stack, headers, first, trickle):
+    stack = own_stack(EVERSTREAM_BODY_TIMEOUT_S="1", WEB_CONCURRENCY="1")
+    stack.start_web()
+    with connect(stack, head(headers) + first) as connection:
+        for _ in range(600):
+            if select.select([connection], [], [], TRICKLE_S)[0]:
+                break
+            connection.sendall(trickle)
+        _, error = assert_refused(connection, 408, "request_timeout")
+    assert error == {"code": "request_timeout", "message": "the body did not come within 1 s", "param": "body"}
+
+
+def test_so_many_bodies_are_waited_for_and_no_more(web):
+    (worker,) = web.workers()
+    idle = psutil.Process(worker).num_fds()
+    slow = [connect(web, head(length(len(BODY))) + BODY[:1]) for _ in range(bodies.AT_ONCE + 50)]
+    answered = wait_for(lambda: (ready := select.select(slow, [], [], 0)[0]) and len(ready) >= 50 and ready)
+    assert len(answered) == 50
+    # Whoever does not take the answer has no connection to hold either.
+    most = idle + bodies.AT_ONCE + OTHER_FILES
+    wait_for(lambda: psutil.Process(worker).num_fds() <= most, what="the end of those refused")
+    for connection in answered:
+        headers, error = assert_refused(connection, 503, "too_many_bodies")
+        assert headers["Retry-After"] == "5"
+        assert "limit" in error["message"]
+    # What need not be waited for goes on.
+    assert requests.get(f"{web.url}/healthz", timeout=30).ok
+    with connect(web, head(length(len(BODY))) + BODY) as at_once:
+        assert answer_of(at_once)[0] == 201
+    for connection in slow:
+        if connection not in answered:
+            connection.sendall(BODY[1:])
+            assert answer_of(connection)[0] == 201
+    # Their places are free again.
+    with connect(web, head(length(len(BODY)))) as later:
+        assert not select.select([later], [], [], TRICKLE_S)[0]
+        later.sendall(BODY)
+        assert answer_of(later)[0] == 201
+    for connection in slow:
+        connection.close()
+
+
+def test_who_leaves_in_the_midst_of_a_body_leaves_its_place(web):
+    (worker,) = web.workers()
+    idle = psutil.Process(worker).num_fds()
+    for _ in range(2):
+        gone = [connect(web, head(CHUNKED) + b"5\r\nhel") for _ in range(bodies.AT_ONCE)]
+        for connection in gone:
+            connection.close()
+        wait_for(lambda: psutil.Process(worker).num_fds() <= idle + OTHER_FILES, what="those that left")
+    with connect(web, head(CHUNKED) + b"10\r\n") as connection:
+        assert not select.select([connection], [], [], TRICKLE_S)[0]
+        connection.sendall(BODY + b"\r\n0\r\n\r\n")
+        assert answer_of(connection)[0] == 201

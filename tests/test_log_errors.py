@@ -1,0 +1,183 @@
+"""Errors of Valkey that waiting does not heal: they are said at once, in the stream and in /readyz."""
+
+import asyncio
+from contextlib import closing, contextmanager
+
+import pytest
+import requests
+import valkey
+from msgspec import structs
+from valkey.asyncio.connection import DefaultParser as AsyncParser
+from valkey.connection import DefaultParser
+
+from everstream import log
+from everstream.engine_log import EngineLog, until_answered
+from everstream.retryable import UNAVAILABLE
+from tests.sse_client import assert_whole, connect, read_all, text_of
+from tests.stack import wait_for
+
+HEALED_BY_WAITING = (
+    "BUSY a script is running",
+    "CLUSTERDOWN the cluster is down",
+    "LOADING the dataset is being read",
+    "MASTERDOWN the link with the primary is down",
+    "MISCONF errors writing to the AOF file",
+    "NOREPLICAS not enough good replicas",
+    "OOM command not allowed",
+    "READONLY this is a replica",
+    "TRYAGAIN multiple keys during resharding",
+    "ERR max number of clients reached",
+)
+NOT_HEALED = (
+    "CROSSSLOT keys in request don't hash to the same slot",
+    "ERR user_script:3: attempt to index a nil value",
+    "ERR invalid password",
+    "MOVED 3999 127.0.0.1:6381",
+    "NOAUTH authentication required",
+    "NOPERM this user has no permissions",
+    "WRONGPASS invalid username-password pair",
+    "WRONGTYPE operation against a key holding the wrong kind of value",
+)
+
+
+@pytest.mark.parametrize("parser", [DefaultParser, AsyncParser])
+def test_what_waiting_heals_is_one_list_for_both_clients(parser):
+    assert [said for said in HEALED_BY_WAITING if not isinstance(parser.parse_error(said), UNAVAILABLE)] == []
+    assert [said for said in NOT_HEALED if isinstance(parser.parse_error(said), UNAVAILABLE)] == []
+
+
+@pytest.fixture
+def stack(own_stack):
+    return own_stack(WEB_CONCURRENCY="1").start()
+
+
+@pytest.fixture
+def client(stack):
+    with closing(valkey.Valkey.from_url(stack.settings.log_url)) as client:
+        yield client
+
+
+@pytest.fixture
+def keys(stack):
+    return log.Keys(stack.settings.namespace)
+
+
+@contextmanager
+def denied(client, command):
+    """Valkey's owner takes a command away from the user that all processes have."""
+    client.execute_command("ACL", "SETUSER", "default", f"-{command}")
+    try:
+        yield
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", f"+{command}")
+
+
+def held(stack, gate, **inputs):
+    """A generation that has said its first word, and waits with the second."""
+    generation = stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path, **inputs)
+    wait_for(lambda: stack.show(generation)["text"] == "a", what="the first output")
+    return generation
+
+
+@pytest.mark.parametrize("command", ["xadd", "publish"])
+def test_a_log_that_refuses_entries_ends_generation_and_engine(stack, client, gate, command):
+    with connect(stack.events_url(held(stack, gate))) as stream:
+        with denied(client, command):
+            gate.open()
+            stream.read()
+            assert stream.events[-1].type == "failed"
+            assert stream.events[-1].json["code"] == "log_error"
+            assert "no permissions" in stream.events[-1].json["message"]
+            # Who comes back with its id has seen it.
+            assert (
+                requests.get(f"{stack.url}/stream", {"last_event_id": stream.decoder.last_id}, timeout=30).status_code
+                == 204
+            )
+            wait_for(lambda: stack.engines[0].popen.poll() is not None, what="the end of the engine")
+            assert stack.engines[0].popen.returncode == 5
+            assert "Traceback" not in stack.engines[0].output
+            ready = requests.get(f"{stack.url}/readyz", timeout=30)
+            assert (ready.status_code, ready.json()["waiting_for"]) == (503, "valkey")
+            assert "no permissions" in ready.json()["message"]
+            refused = requests.post(f"{stack.url}/generations", json={"texts": ["a"]}, timeout=30)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (500, "log_error")
+        stack.start_engine()
+        wait_for(lambda: stack.readiness()["ready"], what="a ready engine, once the log takes entries again")
+        assert text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c"
+
+
+def test_an_end_that_was_asked_for_and_is_refused_ends_the_engine_too(stack, client, gate):
+    generation = held(stack, gate)
+    with connect(stack.events_url(generation)) as stream, denied(client, "xadd"):
+        requests.delete(f"{stack.url}/generations/{generation}", timeout=30)
+        assert stream.read().events[-1].json["code"] == "log_error"
+        wait_for(lambda: stack.engines[0].popen.poll() == 5, what="the end of the engine")
+
+
+def test_an_engine_that_may_not_claim_ends_and_what_waits_is_told_why(own_stack, gate):
+    stack = own_stack(WEB_CONCURRENCY="1", EVERSTREAM_MAX_RUNNING="1").start()
+    running = held(stack, gate)
+    waiting = stack.submit(texts=["c"])
+    with closing(valkey.Valkey.from_url(stack.settings.log_url)) as client, denied(client, "xreadgroup"):
+        gate.open()
+        assert read_all(stack.events_url(waiting))[-1].json["code"] == "log_error"
+        wait_for(lambda: stack.engines[0].popen.poll() == 5, what="the end of the engine")
+        assert "refuses what the engine asks of it" in stack.engines[0].output
+        assert stack.show(waiting)["state"] == "failed"
+        assert_whole(read_all(stack.events_url(running)))
+
+
+def test_a_log_that_can_not_be_read_ends_the_stream(stack, client):
+    generation = stack.submit(texts=["a"])
+    read_all(stack.events_url(generation))
+    with denied(client, "xrange"):
+        events = read_all(stack.events_url(generation))
+        assert [event.type for event in events] == ["open", "failed"]
+        assert events[-1].json["code"] == "log_error"
+    assert_whole(read_all(stack.events_url(generation)))
+
+
+def test_what_can_not_be_looked_up_is_not_called_unknown(stack, client):
+    generation = stack.submit(texts=["a"])
+    with denied(client, "hmget"):
+        assert stack.show(generation)["error"]["code"] == "log_error"
+
+
+def test_a_web_process_that_may_not_submit_says_so_until_it_may(stack, client):
+    def submit():
+        return requests.post(f"{stack.url}/generations", json={"texts": ["a"]}, timeout=30)
+
+    with denied(client, "hset"):
+        assert submit().json()["error"]["code"] == "log_error"
+        assert "refuses submit: " in stack.readiness()["message"]
+    wait_for(lambda: submit().status_code == 201)
+    assert stack.readiness()["ready"]
+
+
+@pytest.mark.parametrize("kind", ["log", "generation"])
+def test_a_key_that_is_none_of_ours_harms_one_generation_alone(stack, client, keys, gate, kind):
+    foreign, other = held(stack, gate), held(stack, gate)
+    client.set(getattr(keys, kind)(foreign), "something else")
+    with connect(stack.events_url(other)) as stream:
+        gate.open()
+        assert_whole(stream.read().events)
+    # Nobody is kept waiting for it, and nothing of it is left to be claimed again.
+    assert read_all(stack.events_url(foreign))[-1].type == "failed"
+    wait_for(lambda: client.xlen(keys.jobs) == 0, what="the end of its job")
+    assert stack.engines[0].popen.poll() is None
+    assert text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c"
+
+
+def test_a_wrong_password_is_not_waited_with(stack, client):
+    client.execute_command("ACL", "SETUSER", "somebody", "on", ">secret", "~*", "&*", "+@all")
+    url = f"unix://somebody:wrong@{stack.settings.valkey_socket}"
+
+    async def main():
+        engine_log = EngineLog(structs.replace(stack.settings, valkey_url=url), "consumer")
+        try:
+            await asyncio.wait_for(until_answered(lambda: engine_log.history("0" * 32)), 30)
+        finally:
+            await engine_log.close()
+
+    with pytest.raises(valkey.exceptions.ResponseError, match="invalid username-password pair"):
+        asyncio.run(main())
