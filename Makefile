@@ -31,6 +31,7 @@ bench: setup-dev model  ## Measure what README.md and docs/performance.md say of
 	$(BIN)/python -m bench.keep_alive
 	$(BIN)/python -m bench.profile
 	$(BIN)/python -m bench.start
+	$(BIN)/python -m bench.oversize
 	$(BIN)/python -m bench.goals
 
 hot: setup-dev  ## Time the functions that run for every token, beside the last time on this machine

@@ -5,14 +5,17 @@ tokens so far, so after an engine's death it is rebuilt exactly by feeding it th
 covers a character split over tokens, and text held back because it may begin a stop string.
 """
 
+from functools import partial
 from typing import Any
 
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
-from everstream import vllm_start
+from everstream import fitting, vllm_start
 from everstream.contract import StreamOutputHandler
 from everstream.errors import InvalidInput
+from everstream.inputs import text_bytes
+from everstream.lanes import Lanes
 from everstream.settings import load_settings
 from everstream.vllm_seam import Vllm
 from input_schema import parse_messages
@@ -32,9 +35,11 @@ class InferlessPythonModel:
         self.max_model_len = self.vllm.max_model_len
         suggested = self.vllm.suggested_sampling
         self.sampling_defaults = {name: suggested[name] for name in SAMPLING_DEFAULTS if name in suggested}
+        self.prompt_fit = fitting.fit(self.tokenizer, self.max_model_len)
+        self.lanes = Lanes()
 
     async def infer(self, inputs: dict[str, Any], stream_output_handler: StreamOutputHandler) -> None:
-        prompt = self.prompt_tokens(inputs)
+        prompt = await self.tokenized(inputs)
         answer = Answer(self, prompt, inputs, stream_output_handler)
         if answer.replay():
             return
@@ -51,9 +56,13 @@ class InferlessPythonModel:
     def running_requests(self) -> int | None:
         return self.vllm.running_requests
 
-    def check(self, inputs: dict[str, Any]) -> None:
+    async def check(self, inputs: dict[str, Any]) -> None:
         """Raise InvalidInput if the prompt does not fit into the model's context."""
-        self.prompt_tokens(inputs)
+        await self.tokenized(inputs)
+
+    async def tokenized(self, inputs: dict[str, Any]) -> list[int]:
+        """As `prompt_tokens`, without holding up the event loop and its streams."""
+        return await self.lanes.run(text_bytes(inputs), partial(self.prompt_tokens, inputs))
 
     def prompt_tokens(self, inputs: dict[str, Any]) -> list[int]:
         """The chat template applied and tokenized. Raises InvalidInput where no room is left for an answer."""

@@ -5,11 +5,12 @@
 `datatype`, `required`, `shape` and `example`. The web process checks requests against this before anything starts.
 """
 
-import json
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
 
 from everstream.errors import InvalidInput
-from everstream.inputs import is_text
 
 IS_STREAMING_OUTPUT = True
 
@@ -106,22 +107,31 @@ def check_inputs(inputs: dict[str, Any]) -> None:
 def parse_messages(text: str) -> list[dict[str, str]]:
     """The chat turns, each `{"role", "content"}`. Raises InvalidInput."""
     try:
-        messages = json.loads(text)
+        messages = _messages_decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise _explained(error) from None
     except (ValueError, RecursionError):
-        raise InvalidInput("messages is not JSON", param="messages") from None
-    if not isinstance(messages, list) or not messages or len(messages) > MAX_MESSAGES:
-        raise InvalidInput(f"messages must be a JSON array of 1 to {MAX_MESSAGES} messages", param="messages")
-    for at, message in enumerate(messages):
-        _check_message(message, f"messages[{at}]")
-    return messages
+        raise InvalidInput("messages is not JSON, or holds half a surrogate pair", param="messages") from None
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
-def _check_message(message: Any, where: str) -> None:
-    if not isinstance(message, dict) or set(message) != {"role", "content"}:
-        raise InvalidInput(f"{where} must be an object with role and content, and nothing else", param=where)
-    if message["role"] not in ROLES:
-        raise InvalidInput(f"{where}.role must be one of {', '.join(ROLES)}", param=f"{where}.role")
-    if not isinstance(message["content"], str) or not message["content"]:
-        raise InvalidInput(f"{where}.content must be a string that is not empty", param=f"{where}.content")
-    if not is_text(message["content"]):
-        raise InvalidInput(f"{where}.content holds half a surrogate pair", param=f"{where}.content")
+class Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    role: Literal[ROLES]  # type: ignore[valid-type]
+    content: Annotated[str, Meta(min_length=1)]
+
+
+# It stops at the first thing that is wrong, so that a body of small things is not made into as many objects.
+_messages_decoder = msgspec.json.Decoder(Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)])
+_WANTED = {
+    "": f"must be a JSON array of 1 to {MAX_MESSAGES} messages",
+    "]": "must be an object with role and content, and nothing else",
+    "role": f"must be one of {', '.join(ROLES)}",
+    "content": "must be a string that is not empty",
+}
+
+
+def _explained(error: msgspec.ValidationError) -> InvalidInput:
+    """msgspec's messages end with the place: `$[1].role`."""
+    path = str(error).partition(" - at `$")[2].rstrip("`")
+    last = path.rpartition(".")[2] if "." in path else path[-1:]
+    return InvalidInput(f"messages{path} {_WANTED[last]}", param=f"messages{path}")

@@ -192,6 +192,16 @@ async def infer(model: Any, inputs: dict[str, Any], handler: StreamOutputHandler
     handler.finalise_streamed_output()
 
 
+async def check(model: Any, inputs: dict[str, Any]) -> None:
+    """Have the model look at inputs before anything starts, if it can; a plain `check` in a thread. Raises what it
+    does."""
+    look = getattr(model, "check", None)
+    if inspect.iscoroutinefunction(look):
+        await look(inputs)
+    elif look is not None:
+        await asyncio.to_thread(look, inputs)
+
+
 def runs_concurrently(model: Any) -> bool:
     return inspect.iscoroutinefunction(model.infer)
 

@@ -77,6 +77,7 @@ class Engine:
             duties.create_task(self._forever(self._keep_leases))
             duties.create_task(self._forever(self._heed_stops))
             duties.create_task(self._forever(self._answer_asks))
+            duties.create_task(self._forever(self._answer_long_asks))
             duties.create_task(self._await_break())
 
     async def _await_break(self) -> None:
@@ -172,20 +173,23 @@ class Engine:
                 self._running[generation].break_off("cancelled", {"reason": "requested"})
 
     async def _answer_asks(self) -> None:
-        ask = await self._log.next_ask()
+        await self._answer(await self._log.next_ask(is_long=False))
+
+    async def _answer_long_asks(self) -> None:
+        await self._answer(await self._log.next_ask(is_long=True))
+
+    async def _answer(self, ask: log.Ask | None) -> None:
         if ask is not None:
             await self._log.answer(ask, await self._check(ask.inputs))
 
     async def _check(self, inputs: dict[str, Any]) -> log.Answer:
-        check = getattr(self._model, "check", None)
         try:
-            if check is not None:
-                # In a thread: it tokenizes long prompts, and the event loop has tokens to deliver.
-                await asyncio.to_thread(check, inputs)
+            await contract.check(self._model, inputs)
         except InvalidInput as error:
             return log.Answer(error.message, error.param, error.code)
-        except Exception:
+        except Exception as error:
             logger.exception("the model's check failed")
+            return log.Answer(f"the model's check raised {type(error).__name__}", is_bug=True)
         return log.Answer()
 
     def _start(self, claim: Claim, *, alone: bool = False) -> None:
@@ -221,6 +225,7 @@ class Engine:
             max_model_len=getattr(self._model, "max_model_len", None),
             running=len(self._running),
             model_requests=getattr(self._model, "running_requests", None),
+            fit=fit if isinstance(fit := getattr(self._model, "prompt_fit", None), log.Fit) else None,
         )
 
 

@@ -240,15 +240,18 @@ class EngineLog:
         found = await self._client.get(self._keys.engine(name))
         return msgspec.json.decode(found, type=log.EngineStatus) if found else None
 
-    async def next_ask(self) -> log.Ask | None:
-        """Wait up to BLOCK_S for a question."""
-        found = await cast(Awaitable[list[bytes] | None], self._client.blpop([self._keys.asks], timeout=BLOCK_S))
-        return msgspec.json.decode(found[1], type=log.Ask) if found else None
+    async def next_ask(self, *, is_long: bool) -> log.Ask | None:
+        """Wait up to BLOCK_S for a question. None, too, for one whose asker has given up."""
+        waiting = self._keys.asks(long=is_long)
+        popped = await cast(Awaitable[list[bytes] | None], self._client.bzpopmin([waiting], timeout=BLOCK_S))
+        found = await self._client.getdel(self._keys.ask(popped[1].decode())) if popped else None
+        return msgspec.json.decode(found, type=log.Ask) if found else None
 
     async def answer(self, ask: log.Ask, answer: log.Answer) -> None:
-        async with self._client.pipeline(transaction=False) as pipe:
+        # In one transaction: an answer that nobody takes must not stay.
+        async with self._client.pipeline(transaction=True) as pipe:
             pipe.rpush(ask.reply, msgspec.json.encode(answer))
-            pipe.expire(ask.reply, 60)
+            pipe.expire(ask.reply, log.ASK_TIMEOUT_S)
             await pipe.execute()
 
     async def close(self) -> None:

@@ -82,6 +82,29 @@ class TooManyBodies(TryLater):
     code = "too_many_bodies"
 
 
+class CheckTimedOut(TryLater):
+    """No engine said in time whether a prompt fits."""
+
+    code = "check_timed_out"
+
+
+class ChecksBusy(TryLater):
+    code = "checks_busy"
+
+
+class TooManyChecks(TryLater):
+    """Of one client."""
+
+    status = 429
+    code = "too_many_checks"
+
+
+class ModelError(EverstreamError):
+    """The model's own code raised what it should not: its owner has to mend it."""
+
+    code = "model_error"
+
+
 class ModelUnavailable(EverstreamError):
     """No engine can load the model: its owner has to mend it."""
 

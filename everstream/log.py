@@ -18,11 +18,12 @@ Keys, all with one hash tag so that a cluster keeps them in one slot:
     {ns}:req:<id>    the generation that a request id started
     {ns}:engine:<name>  what an engine says of itself
     {ns}:engine_names   sorted set: until when what each of them said holds, by the server's clock, in ms
-    {ns}:asks        list: questions about inputs, answered by any engine (`Ask`)
+    {ns}:waiting_asks   sorted set: questions about inputs, by when their askers give up, by the same
+    {ns}:waiting_long_asks  the same about long text
+    {ns}:ask:<id>    such a question (`Ask`), until then; {ns}:answer:<id> is the list that its answer is put on
 """
 
 import hashlib
-import secrets
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ from typing import Any
 import msgspec
 
 GROUP = "engines"
+LONG_TEXT_BYTES = 32 << 10
+"""Text that takes a tokenizer tens of milliseconds and more. What is shorter does not wait for it."""
+ASK_TIMEOUT_S = 4
+"""Of a question about inputs. Below the web side's command timeout, under which the wait for an answer runs, too."""
 TERMINAL = frozenset({"done", "cancelled", "failed"})
 TOKEN = ""
 """The event name of model output: SSE's default event, so that a page's `onmessage` gets it."""
@@ -102,6 +107,20 @@ class Generation(msgspec.Struct, frozen=True):
     digest: str = ""
 
 
+class Fit(msgspec.Struct, frozen=True):
+    """What could fit into a model's context at most, whatever the text: `max_bytes` in UTF-8 of each of these inputs.
+
+    Bytes in `dropped` don't count: the tokenizer leaves them out.
+    """
+
+    inputs: list[str]
+    max_bytes: int
+    dropped: list[int] = []
+
+    def exceeded_by(self, text: str) -> bool:
+        return len(text.encode().translate(None, bytes(self.dropped))) > self.max_bytes
+
+
 class EngineStatus(msgspec.Struct, frozen=True):
     """What an engine says of itself. `state`: loading, ready, failed (then `error` is for people, and `code` is
     model_failed or log_error).
@@ -120,6 +139,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     running: int = 0
     model_requests: int | None = None
     parent: int = 0
+    fit: Fit | None = None
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -130,11 +150,12 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Empty `message`: it could."""
+    """Empty `message`: it could. `is_bug`: nobody knows, as the model's own check broke."""
 
     message: str = ""
     param: str | None = None
     code: str = "invalid_request"
+    is_bug: bool = False
 
 
 class Keys:
@@ -145,7 +166,6 @@ class Keys:
         self.jobs = self.ns + "jobs"
         self.live = self.ns + "live"
         self.control = self.ns + "control"
-        self.asks = self.ns + "asks"
         self.counters = self.ns + "counters"
         self.bytes = self.ns + "bytes"
 
@@ -161,8 +181,14 @@ class Keys:
     def engine(self, name: str) -> str:
         return f"{self.ns}engine:{name}"
 
-    def answer(self) -> str:
-        return f"{self.ns}answer:{secrets.token_hex(16)}"
+    def asks(self, *, long: bool) -> str:
+        return self.ns + ("waiting_long_asks" if long else "waiting_asks")
+
+    def ask(self, ask: str) -> str:
+        return f"{self.ns}ask:{ask}"
+
+    def answer(self, ask: str) -> str:
+        return f"{self.ns}answer:{ask}"
 
 
 @cache

@@ -65,4 +65,6 @@ def is_asked() -> bool:
 def error_body(error: EverstreamError) -> dict[str, Any]:
     """As OpenAI's clients expect it."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
+    if error.status == 429:
+        kind = "rate_limit_error"
     return {"error": {**error.body()["error"], "type": kind}}

@@ -13,8 +13,8 @@
 These last three are on a port of their own, too: see `health`.
 
 Bounds: a body has at most 1 MiB, a request line 8,190 bytes (gunicorn), a prompt `max_prompt_chars`, a request id 16
-to 64 characters; a process has at most `max_streams` streams. A web process keeps nothing that matters; any of them
-can answer any request.
+to 64 characters; a process has at most `max_streams` streams, and few prompts under way to an engine's check
+(`asking`). A web process keeps nothing that matters; any of them can answer any request.
 """
 
 import logging
@@ -29,6 +29,8 @@ from valkey.exceptions import ValkeyError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from everstream import contract, inputs, log, metrics, openai_routes, showing, sse
+from everstream.asking import Asking
+from everstream.client import trust_proxies
 from everstream.errors import (
     BodyTooLarge,
     EverstreamError,
@@ -63,8 +65,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions[EXTENSION] = Web(
-        settings, web_log, Follower(web_log, settings), module.INPUT_SCHEMA, getattr(module, "check_inputs", None)
+        settings,
+        web_log,
+        Follower(web_log, settings),
+        Asking(web_log),
+        module.INPUT_SCHEMA,
+        getattr(module, "check_inputs", None),
     )
+    trust_proxies(app, settings.proxies)
     app.register_blueprint(blueprint)
     app.register_blueprint(openai_routes.blueprint)
     return app

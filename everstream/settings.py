@@ -61,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_generation_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 64 << 20
     max_log_bytes: Annotated[int, Meta(ge=65536)] = 1 << 30
     max_streams: Annotated[int, Meta(ge=1, le=60_000)] = 4000
+    proxies: Annotated[int, Meta(ge=0, le=10)] = 0
     lease_s: Annotated[float, Meta(ge=0.5, le=600)] = 10.0
     heartbeat_s: Annotated[float, Meta(ge=0.2, le=MAX_HEARTBEAT_S)] = 15.0
     retention_s: Annotated[int, Meta(ge=1, le=604_800)] = 600

@@ -13,6 +13,8 @@ from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from everstream import inputs, log
+from everstream.asking import refuse_what_cant_fit
+from everstream.client import client
 from everstream.errors import InvalidInput
 from everstream.follower import engine_failure
 from everstream.settings import MAX_FLUSH_MS
@@ -88,13 +90,14 @@ def start(given: dict[str, Any], terms: Terms) -> log.Generation:
 
 
 def _check_length(given: dict[str, Any], engines: list[log.EngineStatus]) -> None:
-    """Let an engine count the tokens of a prompt that could be over the model's context.
+    """Let an engine count the tokens of a prompt that may be over the model's context, or not.
 
-    A token stands for at least one byte, so most prompts can be let through without asking. Where no engine answers,
-    the generation itself will end with the same error.
+    A token stands for at least one byte, so most prompts can be let through without asking. While no engine is ready
+    none is asked: the generation itself will end with the same error.
     """
-    limits = [engine.max_model_len for engine in engines if engine.state == "ready" and engine.max_model_len]
-    if limits and inputs.text_bytes(given) + TEMPLATE_TOKENS >= min(limits):
-        answer = web().log.ask(given)
-        if answer is not None and answer.message:
-            raise InvalidInput(answer.message, param=answer.param, code=answer.code)
+    ready = [engine for engine in engines if engine.state == "ready"]
+    refuse_what_cant_fit(given, ready)
+    limits = [engine.max_model_len for engine in ready if engine.max_model_len]
+    text_bytes = inputs.text_bytes(given)
+    if limits and text_bytes + TEMPLATE_TOKENS >= min(limits):
+        web().asking.check(given, text_bytes, client())

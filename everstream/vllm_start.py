@@ -34,6 +34,9 @@ def start(settings: Settings) -> AsyncLLM:
 
     Call it in the main thread and before the process has threads of its own, as it may fork.
     """
+    # Prompts are tokenized one to a thread, in `lanes`, which bounds the threads. By default one for each core would be
+    # added to these, for batches.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     args = engine_args(settings)
     if not runs_in_one_process(args):
         return AsyncLLM.from_engine_args(args)

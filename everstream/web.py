@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from flask import current_app
 
+from everstream.asking import Asking
 from everstream.follower import Follower
 from everstream.inputs import Schema
 from everstream.settings import Settings
@@ -19,6 +20,7 @@ class Web(msgspec.Struct):
     settings: Settings
     log: WebLog
     follower: Follower
+    asking: Asking
     schema: Schema
     check_inputs: Any
     writes_straight: bool = False

@@ -1,6 +1,7 @@
 """The web side's client of the log: submit, read, stop, ask. Synchronous; under gevent each call yields."""
 
 import math
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,15 +13,16 @@ from valkey.connection import BlockingConnectionPool
 from valkey.exceptions import ValkeyError
 
 from everstream import log
-from everstream.errors import EverstreamError, LogFull, QueueFull, RequestConflict
+from everstream.errors import ChecksBusy, CheckTimedOut, EverstreamError, LogFull, QueueFull, RequestConflict
 from everstream.retryable import UNAVAILABLE
 from everstream.settings import Settings
 
 COMMAND_TIMEOUT_S = 5.0
 ENGINES_FOR_S = 0.2
 """Less than an engine's tick: many requests at once need not ask one by one."""
-ASK_TIMEOUT_S = 4
-"""Below the command timeout, under which the wait for an answer runs, too."""
+MAX_WAITING_ASKS = 64
+MAX_WAITING_LONG_ASKS = 16
+"""Questions of all web processes. One engine answers about as many before their askers give up."""
 READ_BYTES = 256 << 10
 """Per read of the log: what one reader that is far behind holds in memory at a time."""
 
@@ -59,6 +61,7 @@ class WebLog:
         self._touch = self._client.register_script(log.script("touch"))
         self._positions = self._client.register_script(log.script("positions"))
         self._find = self._client.register_script(log.script("engines"))
+        self._ask = self._client.register_script(log.script("ask"))
 
     @property
     def fault(self) -> str:
@@ -178,16 +181,23 @@ class WebLog:
             found = cast(list[bytes], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
         return [msgspec.json.decode(status, type=log.EngineStatus) for status in found]
 
-    def ask(self, inputs: dict[str, Any]) -> log.Answer | None:
-        """Let an engine look at inputs; None: none answered in time."""
-        reply = self._keys.answer()
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.rpush(self._keys.asks, msgspec.json.encode(log.Ask(reply, inputs)))
-            # What no engine answered is of no use later.
-            pipe.expire(self._keys.asks, 2 * ASK_TIMEOUT_S)
-            pipe.execute()
-        found = cast(list[bytes] | None, self._client.blpop([reply], timeout=ASK_TIMEOUT_S))
-        return msgspec.json.decode(found[1], type=log.Answer) if found else None
+    def ask(self, inputs: dict[str, Any], *, is_long: bool) -> log.Answer:
+        """Let an engine look at inputs. Raises TryLater if too many questions wait, or none answers in time."""
+        reply = self._put_question(inputs, is_long=is_long)
+        found = cast(list[bytes] | None, self._client.blpop([reply], timeout=log.ASK_TIMEOUT_S))
+        if not found:
+            raise CheckTimedOut("no engine has checked the length of the prompt in time; try again later")
+        return msgspec.json.decode(found[1], type=log.Answer)
+
+    def _put_question(self, inputs: dict[str, Any], *, is_long: bool) -> str:
+        """Returns the list that the answer will be put on."""
+        ask = secrets.token_hex(16)
+        reply, most = self._keys.answer(ask), MAX_WAITING_LONG_ASKS if is_long else MAX_WAITING_ASKS
+        question = msgspec.json.encode(log.Ask(reply, inputs))
+        arguments: list[Any] = [self._keys.asks(long=is_long), ask, question, log.ASK_TIMEOUT_S * 1000, most]
+        if not self._ask(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]):
+            raise ChecksBusy(f"{most} prompts wait to be checked already; try again later")
+        return reply
 
     def close(self) -> None:
         self._client.close()

@@ -80,7 +80,7 @@ def test_a_wrong_engine_argument_is_said_in_one_line(own_stack):
 
 
 def test_what_a_models_checks_raise_is_no_answer_but_said(own_stack, model_folder):
-    """A bug in `check_inputs` is told as one of the server, and one in `check` stops no generation."""
+    """A bug in `check_inputs` is told as one of the server, and one in `check` as the model's; neither is a yes."""
     raising = "\n\ndef check_inputs(inputs):\n    assert inputs['texts'] != ['bug'], 'secret'\n"
     (model_folder / "input_schema.py").write_text(SCHEMA + raising)
     scripted = (MODELS / "scripted" / "app.py").read_text()
@@ -95,6 +95,7 @@ def test_what_a_models_checks_raise_is_no_answer_but_said(own_stack, model_folde
     answer = requests.post(f"{stack.url}/generations", json={"texts": ["bug"]}, timeout=30)
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "secret" not in answer.text and "secret" in stack.web.output
-    generation = stack.submit(texts=["a"])
-    wait_for(lambda: stack.show(generation)["state"] == "done")
-    assert "the model's check failed" in stack.engines[0].output
+    answer = requests.post(f"{stack.url}/generations", json={"texts": ["a"]}, timeout=30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "model_error")
+    assert answer.json()["error"]["message"] == "the model's check raised KeyError"
+    assert "the model's check failed" in stack.engines[0].output and "secret" in stack.engines[0].output

@@ -1,6 +1,7 @@
 """Every wrong input is named, with what is allowed."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,12 @@ def test_a_query_and_a_body_say_the_same():
     messages = [{"role": "user", "content": "hi"}]
     body = {"messages": messages, "max_tokens": 5, "temperature": 0, "top_p": 0.5, "seed": 2**40, "stop": ["a", "b"]}
     query = from_query(
-        messages=json.dumps(messages), max_tokens="5", temperature="0", top_p="0.5", seed=str(2**40), stop=["a", "b"]
+        messages=json.dumps(messages, separators=(",", ":")),
+        max_tokens="5",
+        temperature="0",
+        top_p="0.5",
+        seed=str(2**40),
+        stop=["a", "b"],
     )
     assert from_json(body) == query
     assert input_schema.parse_messages(query["messages"]) == messages
@@ -59,7 +65,7 @@ def test_a_string_may_stand_for_an_array_of_one():
         ({"promt": "a"}, "promt", "did you mean prompt?"),
         ({"prompt": "a", "messages": "[]"}, "messages", "not both"),
         ({"messages": "[]", "system": "a"}, "system", "goes with prompt"),
-        ({"messages": "{"}, "messages", "not JSON"),
+        ({"messages": "["}, "messages", "not JSON"),
         ({"messages": []}, "messages", "1 to 1000"),
         ({"messages": {"role": "user"}}, "messages", "JSON array"),
         ({"messages": [{"role": "user"}]}, "messages[0]", "role and content"),
@@ -69,7 +75,10 @@ def test_a_string_may_stand_for_an_array_of_one():
             "one of",
         ),
         ({"messages": [{"role": "user", "content": [1]}]}, "messages[0].content", "must be a string"),
-        ({"messages": '[{"role": "user", "content": "\\ud800"}]'}, "messages[0].content", "surrogate"),
+        ({"messages": '[{"role": "user", "content": "\\ud800"}]'}, "messages", "surrogate"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages", "no text"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content", "not empty"),
+        ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages[0]", "nothing else"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens", "from 1 to 1000000, got 0"),
         ({"prompt": "a", "max_tokens": 1.5}, "max_tokens", "a whole number, got float"),
         ({"prompt": "a", "max_tokens": True}, "max_tokens", "a whole number, got bool"),
@@ -113,11 +122,72 @@ def test_wrong_queries(query, param, message):
     assert message in raised.value.message
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a": NaN}', b'{"a": ' + b"9" * 5000 + b"}"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b'{"a": ' + b"[" * 100_000, b'{"a": NaN}', b'{"a": "\\ud800"}', b"[1]", b"7"]
+)
 def test_bodies_that_are_no_json(body):
     with pytest.raises(InvalidInput) as raised:
         inputs.parse_body(body)
     assert raised.value.param == "body"
+
+
+@pytest.mark.parametrize(("value", "message"), [(b"9" * 5000, "out of range"), (b"1e999", "out of range")])
+def test_a_number_that_no_machine_has(value, message):
+    with pytest.raises(InvalidInput, match=message) as raised:
+        inputs.parse_body(b'{"seed": ' + value + b"}")
+    assert raised.value.param == "seed"
+
+
+def parsed(body):
+    given = inputs.from_json(inputs.parse_body(body), SCHEMA, MAX_CHARS)
+    input_schema.check_inputs(given)
+    return given
+
+
+def test_long_arrays_of_a_body():
+    messages = [{"role": "user", "content": "a"}] * 200
+    schema = {"texts": {"datatype": "STRING", "shape": [-1]}, "counts": {"datatype": "INT32", "shape": [-1]}}
+    body = {"texts": ["abcdefgh"] * 900, "counts": list(range(1000, 2000))}
+    assert inputs.from_json(inputs.parse_body(json.dumps(body).encode()), schema, MAX_CHARS) == body
+    text = inputs.from_json(inputs.parse_body(json.dumps({"messages": messages}).encode()), SCHEMA, 100_000)["messages"]
+    assert input_schema.parse_messages(text) == messages
+    with pytest.raises(InvalidInput, match="1 to 1000"):
+        input_schema.parse_messages(json.dumps(messages * 6))
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("begin", "item", "end", "param", "message"),
+    [
+        (b'{"messages":[', b"[],", b"[]]}", "messages", "characters, allowed are at most"),
+        (b'{"messages":{', b'"a":0,', b'"a":0}}', "messages", "characters, allowed are at most"),
+        (b'{"prompt":[', b"0,", b"0]}", "prompt", "must be a string, got an array"),
+        (b'{"stop":[', b"[],", b"[]]}", "stop", "each item a string: Expected `str`, got `array`"),
+        (b'{"prompt":"a","top_k":[', b"0,", b"0]}", "top_k", "must be a whole number"),
+        (b'{"prompt":"a","other":[', b"{},", b"{}]}", "other", "unknown parameter 'other'"),
+        (b"[", b"[],", b"[]]", "body", "must be a JSON object"),
+    ],
+)
+def test_a_body_of_many_small_things_is_not_made_into_as_many_objects(begin, item, end, param, message):
+    body = begin + item * (MIB // len(item)) + end
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput) as raised:
+            parsed(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert raised.value.param == param
+    assert message in raised.value.message
+    assert peak < 6 * len(body)
+
+
+def test_the_names_of_a_body_are_bounded():
+    body = json.dumps(dict.fromkeys(map(str, range(1001)))).encode()
+    with pytest.raises(InvalidInput, match="1001 names, allowed are at most 1000"):
+        inputs.parse_body(body)
 
 
 JSON = st.recursive(

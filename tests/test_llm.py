@@ -103,6 +103,14 @@ def test_a_prompt_over_the_models_context(llm):
     assert "3031 tokens" in error["message"] and "2048" in error["message"]
 
 
+def test_a_prompt_that_is_too_long_whatever_its_tokens(llm):
+    answer = requests.post(f"{llm.url}/generations", json={"prompt": "x" * 190_000}, timeout=30)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "prompt")
+    # Without a look at it: the longest token of the demo model's has 81 bytes.
+    assert "190000 bytes" in error["message"] and str(2047 * 81) in error["message"]
+
+
 def test_a_long_prompt_that_fits_is_taken(llm):
     prompt = "word " * 1500
     events = read_all(llm.events_url(llm.submit(prompt=prompt, max_tokens=2, temperature=0)))

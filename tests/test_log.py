@@ -8,8 +8,8 @@ from msgspec import structs
 
 from everstream import engine_log, log
 from everstream.engine_log import Batch, EngineLog
-from everstream.errors import EverstreamError, LogFull, QueueFull, RequestConflict
-from everstream.web_log import READ_BYTES, WebLog
+from everstream.errors import ChecksBusy, EverstreamError, LogFull, QueueFull, RequestConflict
+from everstream.web_log import MAX_WAITING_ASKS, MAX_WAITING_LONG_ASKS, READ_BYTES, WebLog
 from tests.stack import Stack, tries, wait_for
 
 LEASE_S = 100
@@ -634,5 +634,61 @@ def test_engines_that_are_gone_leave_nothing(web, run, settings, monkeypatch):
         await asyncio.to_thread(wait_for, lambda: idle_ms(web, "working") > 2000)
         assert await report() == [b"working"]
         await last.close()
+
+    run(test)
+
+
+def give_up(web):
+    """As if the askers of all questions that wait had waited long enough."""
+    for is_long in (False, True):
+        waiting = web._keys.asks(long=is_long)
+        for ask in web._client.zrange(waiting, 0, -1):
+            web._client.zadd(waiting, {ask: 1})
+            web._client.delete(web._keys.ask(ask.decode()))
+
+
+@pytest.mark.parametrize(("is_long", "most"), [(False, MAX_WAITING_ASKS), (True, MAX_WAITING_LONG_ASKS)])
+def test_no_more_questions_wait_than_can_be_answered(web, is_long, most):
+    for _ in range(most):
+        web._put_question({}, is_long=is_long)
+    with pytest.raises(ChecksBusy, match=f"^{most} prompts wait"):
+        web.ask({}, is_long=is_long)
+    web._put_question({}, is_long=not is_long)
+    # Nobody answered, as after an engine's death: those that gave up are in nobody's way.
+    give_up(web)
+    for _ in range(most):
+        web._put_question({}, is_long=is_long)
+    assert web._client.zcard(web._keys.asks(long=is_long)) == most
+
+
+def test_an_engine_passes_over_questions_whose_askers_have_given_up(web, run):
+    async def test(engine):
+        replies = [web._put_question({}, is_long=True) for _ in range(2)]
+        # In one millisecond either may be the first.
+        first, second = (ask.decode() for ask in web._client.zrange(web._keys.asks(long=True), 0, -1))
+        assert {web._keys.answer(first), web._keys.answer(second)} == set(replies)
+        web._client.delete(web._keys.ask(first))
+        one = engine("one")
+        asks = [await one.next_ask(is_long=True) for _ in range(2)]
+        assert [ask and ask.reply for ask in asks] == [None, web._keys.answer(second)]
+
+    run(test)
+
+
+def test_what_is_asked_and_answered_leaves_no_key(web, run):
+    async def test(engine):
+        one = engine("one")
+        asking = asyncio.create_task(asyncio.to_thread(web.ask, {"prompt": "a"}, is_long=False))
+        async with asyncio.timeout(60):
+            while not (ask := await one.next_ask(is_long=False)):
+                pass
+        await one.answer(ask, log.Answer("too long"))
+        assert (await asking).message == "too long"
+        assert web._client.keys("*") == []
+        # One that nobody takes, and a question that nobody hears: both go by themselves.
+        await one.answer(ask, log.Answer())
+        web._put_question({}, is_long=True)
+        keys = web._client.keys("*")
+        assert len(keys) == 3 and all(0 < web._client.pttl(key) <= 4000 for key in keys)
 
     run(test)

@@ -12,6 +12,8 @@ INPUT_SCHEMA = {
     "repeat": _scalar("INT32", minimum=1, maximum=100_000),
     "pause_ms": _scalar("FP32", minimum=0, maximum=1000),
     "gate": _scalar("STRING"),
+    "check_gate": _scalar("STRING"),
+    "check_begun": _scalar("STRING"),
     "hold_before": _scalar("INT32"),
     "raise_before": _scalar("INT32"),
     "kill_before": _scalar("INT32"),
