@@ -2,7 +2,7 @@
 
 import re
 
-from everstream.settings import MAX_HEARTBEAT_S, REPO_ROOT
+from everstream.settings import MAX_HEARTBEAT_S, REPO_ROOT, load_settings
 from everstream.starting import MAX_BODY_BYTES
 from tests.shipped_nginx import DEPLOY
 
@@ -44,3 +44,12 @@ def test_every_file_is_mounted():
     mounts = "".join(path.read_text() for path in (REPO_ROOT / "docker-compose.yml", DEPLOY / "docker-compose.tls.yml"))
     for name in SHIPPED:
         assert f"./deploy/{name}:/etc/nginx/" in mounts
+
+
+def test_every_setting_in_the_compose_file_is_one():
+    """A process that meets an unknown one does not start."""
+    given = re.findall(r"^ +(EVERSTREAM_[A-Z_]+): (\S+)$", (REPO_ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+    settings = load_settings(dict(given))
+    # nginx passes one address on, and no more.
+    assert settings.proxies == 1
+    assert SHIPPED["everstream-locations.conf"].count("X-Forwarded-For $remote_addr;") == 1
