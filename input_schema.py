@@ -131,7 +131,8 @@ _WANTED = {
 
 
 def _explained(error: msgspec.ValidationError) -> InvalidInput:
-    """msgspec's messages end with the place: `$[1].role`."""
-    path = str(error).partition(" - at `$")[2].rstrip("`")
+    """msgspec's messages end with the place: `$[1].role`. Before it they may quote the client."""
+    _, has_place, path = str(error).rpartition(" - at `$")
+    path = path.rstrip("`") if has_place else ""
     last = path.rpartition(".")[2] if "." in path else path[-1:]
     return InvalidInput(f"messages{path} {_WANTED[last]}", param=f"messages{path}")

@@ -89,12 +89,12 @@ class Source:
         """Let the client have its answer, for a moment, before the connection is closed."""
         self.give_back_place()
         self._places = self._lingering
-        self._deadline = min(self._deadline, time.monotonic() + LINGER_S)
+        self._deadline = time.monotonic() + LINGER_S
         shut(self._connection, socket.SHUT_WR)
         with suppress(OSError, BodyTooSlow, TooManyBodies):
-            for _ in range(LINGER_BYTES // _READ_BYTES):
-                if not self.recv(_READ_BYTES):
-                    break
+            dropped = 0
+            while dropped < LINGER_BYTES and (data := self.recv(_READ_BYTES)):
+                dropped += len(data)
 
 
 class RequestBody(Body):  # type: ignore[misc]
@@ -113,7 +113,7 @@ class RequestBody(Body):  # type: ignore[misc]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # gunicorn's word for: the response is written, the connection is to be closed.
+        # gunicorn raises it when the response is written and the connection is to be closed.
         if kind is StopIteration and not self._is_over:
             self._source.linger()
         self._source.give_back_place()

@@ -6,7 +6,7 @@ contract share state between calls. Optional: `check(inputs)` raises InvalidInpu
 `max_model_len` is the context length in tokens, `running_requests` what the model itself counts as under way,
 `has_died` says that the model can serve no more.
 
-Called by `engine`; `load_schema` by `inputs` too, in the web process, so nothing here imports what is heavy.
+Called by `engine`; `load_schema` by `routes` and `launcher`, so nothing here imports what is heavy.
 """
 
 import asyncio

@@ -93,7 +93,7 @@ class Engine:
             await asyncio.wait_for(self._log.refresh(claims, idle_s=self._settings.lease_s), LET_GO_S)
 
     async def _forever(self, duty: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a duty; while Valkey is away or refuses, wait and try again."""
+        """Repeat a duty. Retry while Valkey is unavailable; any other error ends the engine."""
         while True:
             await until_answered(duty, f"the duty to {duty.__name__.strip('_').replace('_', ' ')}")
 
@@ -114,7 +114,7 @@ class Engine:
         idle_s = self._settings.lease_s - self._tick_s
         claims = await self._log.take_over(room, idle_s, abandon=self._may_abandon())
         alone = len(claims) == 1 and not self._running
-        # Not the oldest first each time: one that is innocent should not be on trial at each of many deaths.
+        # Shuffle, so that a healthy generation isn't always retried first.
         random.shuffle(claims)
         for claim in claims:
             self._start(claim, alone=alone)
@@ -131,6 +131,8 @@ class Engine:
             # A job that ended while this asked is not pending any more.
             if verdict == "lost" and not each.ended:
                 each.abandon("its lease went to another engine")
+            elif verdict == "foreign":
+                each.fail("its keys in the log hold something else")
             elif verdict == "stop":
                 each.break_off("cancelled", {"reason": "requested"})
             elif verdict == "abandoned":
@@ -184,7 +186,8 @@ class Engine:
 
     async def _check(self, inputs: dict[str, Any]) -> log.Answer:
         try:
-            await contract.check(self._model, inputs)
+            async with asyncio.timeout(log.ASK_TIMEOUT_S):
+                await contract.check(self._model, inputs)
         except InvalidInput as error:
             return log.Answer(error.message, error.param, error.code)
         except Exception as error:
@@ -289,7 +292,7 @@ def _refusal(error: BaseException) -> ValkeyError | None:
 
 async def _serve(settings: Settings, engine_log: EngineLog, name: str) -> None:
     model = await _load(settings, engine_log, name)
-    # What was loaded is garbage never: it need not be walked over again and again.
+    # Loaded objects live until exit; exclude them from garbage collection.
     gc.collect()
     gc.freeze()
     engine = Engine(settings, model, engine_log, name)

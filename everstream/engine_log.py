@@ -31,7 +31,8 @@ LOADING_TTL_S = 3600
 FAILED_TTL_S = 120
 """Longer than the launcher's longest pause before it tries the model again."""
 CONSUMER_GONE_S = 60
-"""Of silence, and more than any lease: then a consumer without jobs is of an engine process that has ended."""
+"""At least, and twice the lease if that is longer: a consumer without jobs that was silent for so long is of a process
+that has ended."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -57,7 +58,8 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
 
 
 class Refreshed(msgspec.Struct, frozen=True):
-    """`verdicts`, for each job: held, lost (another engine has it), stop (asked for) or abandoned (nobody reads it).
+    """`verdicts`, for each job: held, lost (another engine has it), stop (asked for), abandoned (nobody reads it) or
+    foreign (its keys hold what is none of ours).
 
     `full`: the log is over its bound, and no finished generation is left to drop.
     """

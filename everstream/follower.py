@@ -12,6 +12,7 @@ that is slow or away delays no heartbeat, and readers that all come back at once
 """
 
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -174,6 +175,7 @@ class Follower:
         self._queued: set[Reader] = set()
         self._someone_queues = Event()
         self._seen: set[str] = set()
+        self._broken_since = math.inf
 
     def start(self) -> None:
         """Start the greenlets that serve all readers; once, in the process that serves them."""
@@ -263,7 +265,7 @@ class Follower:
             if said := self._next(reader):
                 return said
             if self._is_silent(reader):
-                # Of a message that was lost, nothing shows but the silence.
+                # A lost final message leaves no gap, so re-read after silence.
                 reader.cursor.behind = True
                 return Heartbeat()
             reader.wait()
@@ -309,13 +311,22 @@ class Follower:
                 gevent.sleep(RETRY_S)
                 for reader in readers:
                     reader.cursor.end_read([], to_the_end=False)
-            except Exception as error:
-                which = ", ".join(reader.generation[:8] for reader in readers)
-                _report(error, f"generations can't be read: {which}")
+            except Exception:
+                # One of them may be at fault for all.
                 for reader in readers:
-                    reader.error = LogBroken("the log can't be read; the server's log says why")
+                    self._read_or_end(reader)
             for reader in readers:
                 reader.wake()
+
+    def _read_or_end(self, reader: Reader) -> None:
+        try:
+            self._read([reader])
+        except UNAVAILABLE:
+            reader.cursor.end_read([], to_the_end=False)
+        except Exception as error:
+            _report(error, f"generation {reader.generation[:8]} can't be read")
+            why = str(error) if isinstance(error, ValkeyError) else "the server's log says why"
+            reader.error = LogBroken(f"the log (Valkey) can't be read: {why}")
 
     def _read(self, readers: list[Reader]) -> None:
         places = [(reader.generation, reader.cursor.begin_read()) for reader in readers]
@@ -413,7 +424,13 @@ class Follower:
             _try(self._end_all_if_broken, "the engines can't be asked for")
 
     def _end_all_if_broken(self) -> None:
-        if not self._readers or not isinstance(failure := engine_failure(self._log.engines()), LogBroken):
+        failure = engine_failure(self._log.engines()) if self._readers else None
+        if not isinstance(failure, LogBroken):
+            self._broken_since = math.inf
+            return
+        # After an outage a healthy engine may not have been heard of again yet.
+        self._broken_since = min(self._broken_since, time.monotonic())
+        if time.monotonic() - self._broken_since < self._settings.lease_s:
             return
         for generation in list(self._readers):
             try:
@@ -475,5 +492,6 @@ def engine_failure(engines: list[log.EngineStatus]) -> EverstreamError | None:
     """Why no engine can serve, if that is sure: all that were heard of have failed, with the model or with the log."""
     if not engines or any(engine.state != "failed" for engine in engines):
         return None
-    failure = LogBroken if engines[0].code == LogBroken.code else ModelUnavailable
-    return failure(engines[0].error)
+    if broken := next((engine for engine in engines if engine.code == LogBroken.code), None):
+        return LogBroken(broken.error)
+    return ModelUnavailable(engines[0].error)

@@ -159,7 +159,7 @@ def _long_array(name: str, value: msgspec.Raw, field: Mapping[str, Any]) -> list
     if not _is_array(field):
         raise InvalidInput(f"{name} must be {kind}, got an array or an object", param=name)
     try:
-        decoder = _text_array_decoder if kind == _kind("STRING") else _number_array_decoder
+        decoder = _text_array_decoder if field["datatype"].upper() in _STRINGS else _number_array_decoder
         return decoder.decode(value)
     except _NO_JSON as error:
         raise InvalidInput(f"{name} must be an array, each item {kind}: {error}"[:200], param=name) from None

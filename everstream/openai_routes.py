@@ -40,7 +40,7 @@ def models() -> dict[str, Any]:
 
 def _respond(*, is_chat: bool) -> Response:
     given = body()
-    terms = terms_from_json(given) if isinstance(given, dict) else None
+    terms = terms_from_json(given)
     wanted = (openai.chat if is_chat else openai.completion)(given, _model())
     encoder: MakeEncoder = partial(openai.Chunks, is_chat=is_chat, include_usage=wanted.include_usage)
     for name in wanted.inputs:
@@ -49,7 +49,6 @@ def _respond(*, is_chat: bool) -> Response:
     checked = inputs.from_json(wanted.inputs, web().schema, web().settings.max_prompt_chars)
     if (seen := last_event_id()) is not None:
         return resume(*seen, encoder, log.digest(checked))
-    assert terms is not None
     return follow(start(checked, terms), -1, encoder)
 
 

@@ -1,7 +1,7 @@
 """Which of Valkey's errors waiting can heal: one list, for both clients of the log and for all who wait for it.
 
-All other errors of Valkey are bugs or wrong settings (NOPERM, WRONGPASS, WRONGTYPE, CROSSSLOT, an error in a script).
-They stay the same however long one waits, so they are said at once.
+All other errors (NOPERM, WRONGPASS, WRONGTYPE, CROSSSLOT, a script's own) are bugs or wrong settings. Waiting never
+clears them, so they are reported at once.
 """
 
 from typing import Any
@@ -10,7 +10,6 @@ from valkey._parsers.base import BaseParser
 from valkey.exceptions import (
     AuthenticationError,
     OutOfMemoryError,
-    ReadOnlyError,
     ResponseError,
     ValkeyError,
 )
@@ -24,7 +23,7 @@ class NotNow(ResponseError):
 
 _CODES = ("BUSY", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "TRYAGAIN", "UNBLOCKED")
 
-UNAVAILABLE = (ValkeyConnectionError, ValkeyTimeoutError, OutOfMemoryError, ReadOnlyError, NotNow)
+UNAVAILABLE = (ValkeyConnectionError, ValkeyTimeoutError, OutOfMemoryError, NotNow)
 """What a call raises while Valkey is down, paused, loading (a ConnectionError), out of memory or a replica, or can't
 write its file: wait and try again."""
 
@@ -43,7 +42,9 @@ def _teach_parsers() -> None:
     known: dict[str, Any] = BaseParser.EXCEPTION_CLASSES
     texts = {text: ResponseError for text, error in known["ERR"].items() if error is AuthenticationError}
     refusals = dict.fromkeys(("NOAUTH", "WRONGPASS"), ResponseError)
-    known |= dict.fromkeys(_CODES, NotNow) | refusals | {"ERR": known["ERR"] | texts}
+    # A primary that was demoted stays one that can't be written to: as a lost connection it is looked for again.
+    lost = {"READONLY": ValkeyConnectionError}
+    known |= dict.fromkeys(_CODES, NotNow) | refusals | lost | {"ERR": known["ERR"] | texts}
 
 
 _teach_parsers()

@@ -43,7 +43,7 @@ from everstream.errors import (
 from everstream.follower import Follower, engine_failure
 from everstream.retryable import UNAVAILABLE
 from everstream.settings import REPO_ROOT, Settings, load_settings
-from everstream.starting import MAX_BODY_BYTES, TERMS, Terms, body, start, terms_from_json, terms_from_query
+from everstream.starting import MAX_BODY_BYTES, TERMS, body, start, terms_from_json, terms_from_query
 from everstream.streaming import admitted, event_stream, follow, is_eventsource, last_event_id, resume
 from everstream.web import EXTENSION, Web, web
 from everstream.web_log import WebLog
@@ -105,7 +105,7 @@ def _start_and_follow() -> Response:
 @blueprint.post("/generations")
 def submit() -> tuple[dict[str, str], int, dict[str, str]]:
     wanted = body()
-    terms = terms_from_json(wanted) if isinstance(wanted, dict) else Terms()
+    terms = terms_from_json(wanted)
     given = inputs.from_json(wanted, web().schema, web().settings.max_prompt_chars)
     generation = start(given, terms).id
     location = f"/generations/{generation}"
@@ -213,7 +213,7 @@ for _class in UNAVAILABLE:
 @blueprint.app_errorhandler(ValkeyError)
 def _refused(error: ValkeyError) -> Any:
     logger.error("Valkey refuses: %s", error)
-    return _told(LogBroken("the log (Valkey) refuses what this needs; the server's log says why"))
+    return _told(LogBroken(f"the log (Valkey) refuses what this needs: {error}"))
 
 
 @blueprint.app_errorhandler(HTTPException)

@@ -93,6 +93,12 @@ class Running:
             self._end = state, data
             self.cancel()
 
+    def fail(self, why: str) -> None:
+        """The log can't take its entries any more."""
+        if self._writer is not None:
+            self._writer.close()
+        self._on_refused(ValkeyError(why))
+
     def abandon(self, why: str) -> None:
         """Another engine has it: say nothing more."""
         if self._writer is not None:
@@ -131,6 +137,8 @@ class Running:
 
     async def _fail(self, error: Exception) -> None:
         """The way into the log is broken, for this generation at least: end it another way."""
+        if self._writer is not None:
+            self._writer.close()
         is_log_error = isinstance(error, ValkeyError)
         what = f"the log (Valkey) refuses it: {error}" if is_log_error else "something went wrong in the engine"
         logger.error("generation %s: %s", self.claim.generation[:8], what, exc_info=None if is_log_error else error)
@@ -212,11 +220,14 @@ class Running:
         await writer.finished.wait()
 
     async def _write_end(self, state: str, data: dict[str, Any]) -> None:
-        if self._writer is None:
-            await self._enter(state, data)
-        else:
+        if self._writer is not None:
             self._writer.end(state, data)
             await self._writer.finished.wait()
+            return
+        try:
+            await self._enter(state, data)
+        except ValkeyError as error:
+            self._log_error = error
 
     def put(self, entry: bytes, resume: bytes = b"") -> None:
         """The model's output, encoded."""

@@ -118,7 +118,7 @@ def _next(found: Web, generation: str, after: int) -> list[log.Entry]:
     except ValkeyError as error:
         raise ResponseCut(f"the log (Valkey) can't be read: {error}") from None
     if page is None or not page.entries:
-        raise ResponseCut("its generation has expired")
+        raise ResponseCut("the log no longer has the rest")
     return page.entries
 
 

@@ -67,8 +67,8 @@ def _terms(given: dict[str, Any]) -> Terms:
     return Terms(request_id, flush_ms)
 
 
-def body() -> Any:
-    """The request's JSON. Raises InvalidInput, TooManyBodies."""
+def body() -> dict[str, Any]:
+    """The request's JSON object. Raises InvalidInput, TooManyBodies."""
     data = request.get_data(cache=False)
     if request.content_length is None and len(data) >= MAX_BODY_BYTES:
         # Werkzeug refuses a longer Content-Length, but cuts a chunked body off in silence.
@@ -90,7 +90,7 @@ def start(given: dict[str, Any], terms: Terms) -> log.Generation:
 
 
 def _check_length(given: dict[str, Any], engines: list[log.EngineStatus]) -> None:
-    """Let an engine count the tokens of a prompt that may be over the model's context, or not.
+    """Refuse a prompt that can't fit into the model's context; have an engine count the tokens of one that may not.
 
     A token stands for at least one byte, so most prompts can be let through without asking. While no engine is ready
     none is asked: the generation itself will end with the same error.

@@ -25,10 +25,8 @@ MAX_WAITING_LONG_ASKS = 16
 """Questions of all web processes. One engine answers about as many before their askers give up."""
 READ_BYTES = 256 << 10
 """Per read of the log: what one reader that is far behind holds in memory at a time."""
-
-
 FAULT_S = 30
-"""A fault that was not met again for so long is taken for mended: nobody may have asked since."""
+"""A fault is forgotten after so long without meeting it again: nobody may have asked since."""
 
 
 class WebLog:
@@ -108,15 +106,15 @@ class WebLog:
 
     def lookup(self, generations: Sequence[str]) -> list[log.Generation | None]:
         """What is known of each generation, or None."""
-        with self._client.pipeline(transaction=False) as pipe:
+        with self._vital("lookup"), self._client.pipeline(transaction=False) as pipe:
             for generation in generations:
                 pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id", "digest"])
                 pipe.xlen(self._keys.log(generation))
             found = pipe.execute(raise_on_error=False)
-        return [
-            _found(generation, fields, top)
-            for generation, fields, top in zip(generations, found[::2], found[1::2], strict=True)
-        ]
+            return [
+                _found(generation, fields, top)
+                for generation, fields, top in zip(generations, found[::2], found[1::2], strict=True)
+            ]
 
     def read(self, places: Sequence[tuple[str, int]], max_bytes: int) -> list[log.Page | None]:
         """For each generation and n, the entries above it: as many as fit for all, at least one if there is one.
@@ -124,7 +122,8 @@ class WebLog:
         None: unknown or expired.
         """
         arguments = [part for place in places for part in place]
-        reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, max_bytes, *arguments])
+        with self._vital("read"):
+            reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, max_bytes, *arguments])
         return [_page(*found) if found else None for found in cast(list[list[Any]], reply)]
 
     def touch(self, generations: Iterable[str], counted: Mapping[str, int]) -> None:
@@ -153,13 +152,14 @@ class WebLog:
         return self._end(generation, "cancelled", {"reason": "requested"}, claimed="ask")
 
     def fail(self, generation: str, error: EverstreamError, *, only_queued: bool) -> str:
-        """End a generation, even one that an engine has claimed unless only queued ones are meant."""
+        """End a generation that no engine has claimed or, unless only queued ones are meant, whose lease ran out."""
         data = {"code": error.code, "message": error.message}
         return self._end(generation, "failed", data, claimed="leave" if only_queued else "end")
 
     def _end(self, generation: str, state: str, data: dict[str, str], *, claimed: str) -> str:
         entry = log.encode_entry(state, data)
-        arguments: list[Any] = [self._settings.retention_s, generation, state, entry, claimed]
+        lease_ms = int(self._settings.lease_s * 1000)
+        arguments: list[Any] = [self._settings.retention_s, generation, state, entry, claimed, lease_ms]
         reply = self._stop(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
         return cast(bytes, reply).decode()
 
@@ -207,17 +207,20 @@ class WebLog:
     def subscribe(self) -> Iterator[list[tuple[str, int, msgspec.Raw]]]:
         """Yield an empty list once subscribed, then what each message says, as `log.decode_live` has it.
 
-        Raises UNAVAILABLE when cut.
+        Raises UNAVAILABLE when cut, other ValkeyErrors when refused.
         """
         # Without valkey-py's PubSub: what it does around each message costs more than to take the message apart.
         pool = self._subscriber.connection_pool
-        connection = pool.get_connection("SUBSCRIBE")
+        with self._vital("subscribe"):
+            connection = pool.get_connection("SUBSCRIBE")
         try:
-            connection.send_command("SUBSCRIBE", self._keys.live)
+            with self._vital("subscribe"):
+                connection.send_command("SUBSCRIBE", self._keys.live)
+                connection.read_response(disable_decoding=True)
+            yield []
             while True:
-                with self._vital("subscribe"):
-                    kind, _, said = cast(list[Any], connection.read_response(disable_decoding=True))
-                yield log.decode_live(said) if kind == b"message" else []
+                _, _, said = cast(list[Any], connection.read_response(disable_decoding=True))
+                yield log.decode_live(said)
         finally:
             connection.disconnect()
             pool.release(connection)

@@ -26,6 +26,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._between_requests: set[socket.socket] = set()
         self._places_for_bodies = bodies.Places()
         self._health: health.HealthServer | None = None
+        self.wsgi: Any = None
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -108,6 +109,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def _drain(self) -> None:
         if self._health:
             self._health.close()
+        if self.wsgi is None:
+            # Told to stop while it loads: there is nothing to end yet.
+            return
         self._web.follower.drain()
         for connection in list(self._between_requests):
             # For the next request gunicorn would wait until `keepalive`.

@@ -28,7 +28,7 @@ def fill(stack, count, size):
 
 
 def test_what_nobody_reads_is_abandoned_and_what_somebody_reads_is_not(own_stack, gate):
-    stack = own_stack(EVERSTREAM_ABANDON_AFTER_S="3").start()
+    stack = own_stack(EVERSTREAM_ABANDON_AFTER_S="10").start()
     held = {"texts": ["a", "b"], "hold_before": 2, "gate": gate.path}
     followed, looked_at = stack.submit(**held), stack.submit(**held)
     with connect(stack.events_url(followed)) as stream:

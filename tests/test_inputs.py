@@ -79,6 +79,8 @@ def test_a_string_may_stand_for_an_array_of_one():
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages", "no text"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content", "not empty"),
         ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages[0]", "nothing else"),
+        ({"messages": [{"role": "user", "content": "x", " - at `$.zz": 1}]}, "messages[0]", "nothing else"),
+        ({"messages": [{"role": "a - at `$.zz", "content": "x"}]}, "messages[0].role", "one of"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens", "from 1 to 1000000, got 0"),
         ({"prompt": "a", "max_tokens": 1.5}, "max_tokens", "a whole number, got float"),
         ({"prompt": "a", "max_tokens": True}, "max_tokens", "a whole number, got bool"),

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 
 import pytest
+import valkey
 from msgspec import structs
 
 from everstream import engine_log, log
@@ -398,7 +399,7 @@ def test_a_key_that_is_none_of_ours_stops_no_other_generation(web, run, settings
         running = submit(web)
         claims += await one.claim(1)
         web._client.set(web._keys.generation(other), "something else")
-        assert (await one.refresh([(claim, 0) for claim in claims])).verdicts == ["lost", "held"]
+        assert (await one.refresh([(claim, 0) for claim in claims])).verdicts == ["foreign", "held"]
         web._client.set(web._keys.log(running), "something else")
         assert web.lookup([other, running]) == [None, None]
         assert web.read([(running, 0)], 1) == [None]
@@ -412,6 +413,34 @@ def test_a_key_that_is_none_of_ours_stops_no_other_generation(web, run, settings
         small = WebLog(structs.replace(settings, max_log_bytes=2000))
         submit(small)
         small.close()
+        request_id = uuid.uuid4().hex
+        web._client.set(web._keys.log(submit(web, request_id=request_id)), "something else")
+        assert web.lookup([submit(web, request_id=request_id)])[0].state == "open"
+
+    run(test)
+
+
+def test_a_shared_key_that_is_none_of_ours_is_no_generations_fault(web, run):
+    async def test(engine):
+        one = engine("one")
+        submit(web)
+        claim = await claim_one(one)
+        web._client.set(web._keys.ns + "read", "something else")
+        with pytest.raises(valkey.ResponseError, match="WRONGTYPE"):
+            await one.refresh([(claim, 0)], abandon=True)
+
+    run(test)
+
+
+def test_a_generation_is_ended_for_a_broken_log_only_after_its_lease(web, run):
+    async def test(engine):
+        queued = submit(web)
+        claim = await claim_one(engine("one"))
+        error = EverstreamError("message")
+        assert web.fail(queued, error, only_queued=False) == "open"
+        let_pass(web, claim)
+        assert web.fail(queued, error, only_queued=True) == "open"
+        assert web.fail(queued, error, only_queued=False) == "failed"
 
     run(test)
 

@@ -25,7 +25,7 @@ from everstream.appender import Writer
 from everstream.cursor import Cursor
 from everstream.engine_log import Batch, EngineLog
 from everstream.follower import Live
-from everstream.web_log import WebLog
+from everstream.web_log import READ_BYTES, WebLog
 from tests.sse_client import TERMINAL, Decoder
 from tests.stack import Stack
 
@@ -42,7 +42,7 @@ class Engine:
     """What an engine process does for one generation: its writer, and the append that is under way."""
 
     def __init__(self, history, first_token):
-        self.writer = Writer("", len(history) + 1, lambda: None, lambda _: None)
+        self.writer = Writer("", len(history) + 1, lambda _: None, lambda _: None)
         self.said = first_token
         self.under_way = None
 
@@ -103,7 +103,7 @@ class Protocol(RuleBasedStateMachine):
         return self.web.read([(self.generation, client.cursor.begin_read())], PAGE_BYTES)[0]
 
     def log_now(self):
-        return list(self.web.read_all(self.generation))
+        return self.web.read([(self.generation, 0)], READ_BYTES)[0].entries
 
     # Engines: any number of them believe that the generation is theirs.
 
@@ -268,7 +268,7 @@ class Protocol(RuleBasedStateMachine):
         history = self.entries
         if history and history[-1].is_terminal:
             return
-        writer = Writer("", len(history) + 1, lambda: None, lambda _: None)
+        writer = Writer("", len(history) + 1, lambda _: None, lambda _: None)
         for n in range(sum(entry.event == log.TOKEN for entry in history), LENGTH):
             writer.put(log.encode_entry("", {"text": f"t{n} "}))
         writer.end("done", {"finish_reason": "stop"})

@@ -17,7 +17,7 @@ from everstream.errors import LogBroken, ModelUnavailable
 from everstream.follower import Follower, Live, engine_failure
 from everstream.outlet import Outlet, chunk
 from everstream.settings import load_settings
-from tests.sse_client import assert_whole, connect, text_of
+from tests.sse_client import assert_whole, connect, read_all, text_of
 from tests.stack import Stack
 
 DONE = log.encode_entry("done", {"finish_reason": "stop", "usage": None})
@@ -174,6 +174,17 @@ def test_what_could_not_be_counted_is_counted_later():
     assert (follower.counted["streams"], follower._seen) == (2, {"a"})
 
 
+def test_an_entry_that_can_not_be_read_ends_its_own_stream_alone(web, client, keys, append, generation):
+    torn = web.submit(texts=["other"])
+    client.xadd(keys.log(torn), {"entry": "no JSON"}, id="1-0")
+    with connect(web.events_url(generation)) as stream:
+        stream.read(until=until(1))
+        for _ in range(3):
+            assert read_all(web.events_url(torn))[-1].json["code"] == "log_error"
+        append(generation, 1, [DONE], "done")
+        assert_whole(stream.read().events)
+
+
 @pytest.mark.parametrize(
     ("states", "failure"),
     [
@@ -191,7 +202,7 @@ def test_a_model_is_given_up_only_when_no_engine_is_left_that_may_load_it(states
 
 
 def test_what_an_engine_failed_with_is_told_apart():
-    statuses = [log.EngineStatus("name", "failed", "model", error="why", code=LogBroken.code)]
+    statuses = [log.EngineStatus("a", "failed", "model"), log.EngineStatus("b", "failed", "model", code=LogBroken.code)]
     assert isinstance(engine_failure(statuses), LogBroken)
 
 

@@ -123,10 +123,10 @@ def test_large_ones_cost_little_memory(own_stack):
         connection.close()
 
 
-@pytest.fixture
-def crowded(own_stack):
+@pytest.fixture(params=[{"EVERSTREAM_SEND_TIMEOUT_S": "600"}], ids=["patient"])
+def crowded(request, own_stack):
     """One worker with one place for what is large; the place is taken by a reader that reads nothing."""
-    stack = own_stack(EVERSTREAM_MAX_STREAMS="1", WEB_CONCURRENCY="1", EVERSTREAM_SEND_TIMEOUT_S="2").start()
+    stack = own_stack(EVERSTREAM_MAX_STREAMS="1", WEB_CONCURRENCY="1", **request.param).start()
     stack.large = finished(stack, **LARGE)
     stack.slow = open_and_read_nothing(f"{stack.url}/generations/{stack.large}")
     stack.slow.settimeout(60)
@@ -151,6 +151,7 @@ def test_large_ones_have_the_places_of_streams(crowded):
     connection.close()
 
 
+@pytest.mark.parametrize("crowded", [{"EVERSTREAM_SEND_TIMEOUT_S": "2"}], indirect=True, ids=["impatient"])
 def test_who_takes_nothing_is_cut(crowded):
     wait_for(lambda: crowded.metric("streams_stalled_total") == 1)
     assert len(show(crowded, crowded.large).json()["text"]) == 30_000_000

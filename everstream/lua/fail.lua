@@ -13,4 +13,4 @@ local function fail()
   end
 end
 
-guarded(function() discard(generation, job_id) end, fail)
+guarded(generation, function() discard(generation, job_id) end, fail)

@@ -84,14 +84,19 @@ local function drop_job(job_id)
   redis.call('XDEL', jobs, job_id)
 end
 
--- Do something with one generation of many. Where its keys hold what is none of ours, `otherwise` is done and returned:
+-- Whether one of a generation's keys holds what is none of ours.
+local function is_foreign(generation)
+  local about, log = redis.call('TYPE', generation_key(generation)).ok, redis.call('TYPE', log_key(generation)).ok
+  return about ~= 'hash' and about ~= 'none' or log ~= 'stream' and log ~= 'none'
+end
+
+-- Do something with one generation of many. If it fails because its keys are foreign, `otherwise` is done and returned:
 -- such a key must not stop all other generations. Any other error is raised again.
-local function guarded(otherwise, action, ...)
+local function guarded(generation, otherwise, action, ...)
   local ok, result = pcall(action, ...)
   if ok then return result end
-  local what = type(result) == 'table' and result.err or result
   -- As a table, so that its code stays in front.
-  if not string.find(what, '^WRONGTYPE') then error({err = what}) end
+  if not is_foreign(generation) then error({err = type(result) == 'table' and result.err or result}) end
   return otherwise()
 end
 

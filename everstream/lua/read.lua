@@ -24,5 +24,5 @@ end
 local function unknown() return {} end
 
 local pages = {}
-for at = 3, #ARGV, 2 do pages[#pages + 1] = guarded(unknown, read, ARGV[at], tonumber(ARGV[at + 1])) end
+for at = 3, #ARGV, 2 do pages[#pages + 1] = guarded(ARGV[at], unknown, read, ARGV[at], tonumber(ARGV[at + 1])) end
 return pages

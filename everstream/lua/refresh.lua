@@ -2,7 +2,7 @@
 -- a zombie cannot steal back what went to another. An engine that ends sets it to the whole lease, and so lets go.
 -- ARGV: ns, consumer, idle_ms, abandon_after_ms (0: don't ask), retention_s, max_log_bytes, then for each job: job id,
 -- generation, bytes of its entries. Returns 1 if the log is over its bound, else 0, then for each job: 'held', 'lost',
--- 'stop' or 'abandoned'.
+-- 'stop', 'abandoned' or 'foreign'.
 local consumer, idle_ms, abandon_after_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local retention_s, max_log_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 
@@ -17,9 +17,12 @@ local function verdict(job_id, generation, bytes)
 end
 
 ensure_group()
-local function lost() return 'lost' end
+local function foreign() return 'foreign' end
 
 local verdicts = {0}
-for at = 7, #ARGV, 3 do verdicts[#verdicts + 1] = guarded(lost, verdict, ARGV[at], ARGV[at + 1], ARGV[at + 2]) end
+for at = 7, #ARGV, 3 do
+  local job_id, generation, bytes = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  verdicts[#verdicts + 1] = guarded(generation, foreign, verdict, job_id, generation, bytes)
+end
 if sweep(retention_s, max_log_bytes) > max_log_bytes then verdicts[1] = 1 end
 return verdicts

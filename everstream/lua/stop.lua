@@ -1,18 +1,21 @@
 -- Stop a generation. One that no engine has claimed ends here, with the given terminal entry; what happens to a claimed
--- one `claimed` says: 'ask' notes the wish and tells its engine, 'leave' leaves it alone, 'end' ends it here too.
--- ARGV: ns, retention_s, generation, final state, terminal entry, claimed
+-- one `claimed` says: 'ask' notes the wish and tells its engine, 'leave' leaves it alone, 'end' ends it here too if its
+-- lease has run out.
+-- ARGV: ns, retention_s, generation, final state, terminal entry, claimed, lease_ms
 -- Returns the state: '' (unknown), 'open' (left alone), 'stopping', or the final state.
 local retention_s, generation, final, entry, claimed = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local lease_ms = tonumber(ARGV[7])
 local key = generation_key(generation)
 local known = redis.call('HMGET', key, 'state', 'job_id')
 if not known[1] then return '' end
 if known[1] ~= 'open' then return known[1] end
 ensure_group()
-if claimed == 'end' or not redis.call('XPENDING', jobs, group, known[2], known[2], 1)[1] then
+local pending = redis.call('XPENDING', jobs, group, known[2], known[2], 1)[1]
+if not pending or claimed == 'end' and pending[3] >= lease_ms then
   close(generation, final, entry, retention_s)
   return final
 end
-if claimed == 'leave' then return 'open' end
+if claimed ~= 'ask' then return 'open' end
 redis.call('HSET', key, 'stop', '1')
 redis.call('PUBLISH', ns .. 'control', generation)
 return 'stopping'

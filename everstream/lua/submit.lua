@@ -10,7 +10,7 @@ local function told(how, id)
 end
 
 local earlier = request_key ~= '' and redis.call('GET', request_key)
-if earlier and redis.call('EXISTS', generation_key(earlier)) == 1 then return told('attached', earlier) end
+if earlier and not is_foreign(earlier) and redis.call('EXISTS', generation_key(earlier)) == 1 then return told('attached', earlier) end
 ensure_group()
 if redis.call('XLEN', jobs) - redis.call('XPENDING', jobs, group)[1] >= max_queued then return {'queue_full'} end
 local bytes = #job + generation_bytes
