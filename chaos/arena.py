@@ -59,7 +59,9 @@ class Arena(Launched):
         wait_for(lambda: valkey_server.answers(self.settings), HEALING_TIMEOUT_S, "Valkey")
 
     def start_b(self):
-        self.engine_b = self.start_engine(EVERSTREAM_ENGINE_NAME="b")
+        """As vLLM runs on a GPU, with a worker process; engine a has none, as on any CPU."""
+        arguments = f"{self.environ['ENGINE_ARGS']} --distributed-executor-backend mp"
+        self.engine_b = self.start_engine(EVERSTREAM_ENGINE_NAME="b", ENGINE_ARGS=arguments)
 
     def engine(self, name):
         """The engine process, or None where it is not running."""

@@ -87,7 +87,8 @@ def kill_child(words):
 
 
 def _child(engine, words):
-    return next(child for child in engine.children(recursive=True) if words in command_line(child))
+    (child,) = [each for each in engine.children(recursive=True) if words in command_line(each)]
+    return child
 
 
 def _break_engine(arena, fault, victim_of):
@@ -236,11 +237,12 @@ def kill_launcher(arena, fault):
 
 @dataclass(frozen=True)
 class Kind:
-    """`breaks`: the parts that it holds until they work again."""
+    """`breaks`: the parts that it holds until they work again. `engine`: the only one that can have it."""
 
     strike: Callable[[Arena, Fault], int | None]
     breaks: tuple[str, ...]
     is_kill: bool = False
+    engine: str | None = None
 
     @property
     def is_slow(self):
@@ -255,7 +257,7 @@ KINDS = {
     "SIGHUP gunicorn master": Kind(reload_master, ("web",)),
     "kill -9 engine": Kind(kill_engine, ("engine",), is_kill=True),
     "kill -9 EngineCore": Kind(kill_child("VLLM::EngineCore"), ("engine",), is_kill=True),
-    "kill -9 vLLM worker": Kind(kill_child("VLLM::Worker"), ("engine",), is_kill=True),
+    "kill -9 vLLM worker": Kind(kill_child("VLLM::Worker"), ("engine",), is_kill=True, engine="b"),
     "SIGSTOP engine over its lease": Kind(freeze_engine, ("engine",)),
     "kill -9 Valkey": Kind(kill_valkey, ("valkey",), is_kill=True),
     "SIGSTOP Valkey": Kind(freeze_valkey(2, 6), ("valkey",)),
@@ -264,7 +266,7 @@ KINDS = {
     "full disk, fsync always": Kind(fill_disk, ("valkey",)),
     "full disk, fsync everysec": Kind(fill_disk_everysec, ("valkey",)),
     "kill -9 nginx": Kind(kill_nginx, ("nginx",), is_kill=True),
-    "kill -9 launcher": Kind(kill_launcher, ("web", "engine"), is_kill=True),
+    "kill -9 launcher": Kind(kill_launcher, ("web", "engine"), is_kill=True, engine="a"),
 }
 
 
@@ -278,7 +280,7 @@ def schedule(counts, duration_s, rng):
         # So that an engine is back when the other faults are over.
         span_s = max(duration_s - ENGINE_START_S, 1) if slow else duration_s
         for n, kind in enumerate(kinds):
-            engine = "a" if kind == "kill -9 launcher" else ENGINES[(first + n) % len(ENGINES)]
+            engine = KINDS[kind].engine or ENGINES[(first + n) % len(ENGINES)]
             at_s = (n + rng.random()) * span_s / len(kinds)
             faults.append(Fault(kind, at_s, engine, random.Random(rng.random())))
     return sorted(faults, key=lambda fault: fault.at_s)
