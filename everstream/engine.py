@@ -67,25 +67,32 @@ class Engine:
         self._ticked_at = time.monotonic()
         self._disturbed_at = -math.inf
         self._watching_since = time.monotonic()
+        self._duties: list[asyncio.Task[None]] = []
+        self._stopping = False
         self._broke: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
-        """Serve until cancelled. One task per duty; a duty that breaks ends the process."""
-        async with asyncio.TaskGroup() as duties:
-            duties.create_task(self._appender.run())
-            duties.create_task(self._forever(self._claim))
-            duties.create_task(self._forever(self._keep_leases))
-            duties.create_task(self._forever(self._heed_stops))
-            duties.create_task(self._forever(self._answer_asks))
-            duties.create_task(self._forever(self._answer_long_asks))
-            duties.create_task(self._await_break())
+        """Serve until cancelled. One task per duty; what breaks a duty is raised at once, and is to end the process.
 
-    async def _await_break(self) -> None:
-        """Raise what a generation met that the whole engine can't go on with."""
-        await self._broke
+        No TaskGroup: it would wait for the end of all duties, and one may miss its cancellation. valkey-py calls
+        `asyncio.wait_for`, which loses it in Python 3.11 if it comes with the answer.
+        """
+        duties = (self._claim, self._keep_leases, self._heed_stops, self._answer_asks, self._answer_long_asks)
+        self._duties = [asyncio.create_task(self._forever(duty)) for duty in duties]
+        self._duties.append(asyncio.create_task(self._appender.run()))
+        try:
+            await asyncio.wait([*self._duties, self._broke], return_when=asyncio.FIRST_COMPLETED)
+            for ended in (*self._duties, self._broke):
+                if ended.done():
+                    ended.result()
+        finally:
+            self._stopping = True
+            for duty in self._duties:
+                duty.cancel()
 
     async def let_go(self) -> None:
         """Hand the leases back, so that another engine need not wait for their end. After `run`; a favour only."""
+        await asyncio.wait(self._duties, timeout=LET_GO_S)
         claims = [(running.claim, running.log_bytes) for running in self._running.values()]
         for running in self._running.values():
             running.cancel()
@@ -94,7 +101,7 @@ class Engine:
 
     async def _forever(self, duty: Callable[[], Awaitable[None]]) -> None:
         """Repeat a duty. Retry while Valkey is unavailable; any other error ends the engine."""
-        while True:
+        while not self._stopping:
             await until_answered(duty, f"the duty to {duty.__name__.strip('_').replace('_', ' ')}")
 
     async def _claim(self) -> None:
@@ -269,11 +276,10 @@ async def main(settings: Settings) -> None:
 
 async def _break(settings: Settings, engine_log: EngineLog, name: str, error: BaseException) -> NoReturn:
     """End the process for an error that it can't go on with, and say which where people look."""
-    refusal = _refusal(error)
-    if refusal is None:
+    if not isinstance(error, ValkeyError):
         logger.critical("the engine broke", exc_info=error)
         _die(1, "the engine can't go on")
-    message = f"the log (Valkey) refuses what the engine asks of it: {refusal}"
+    message = f"the log (Valkey) refuses what the engine asks of it: {error}"
     status = log.EngineStatus(
         name, "failed", settings.model_name, error=message, code=LogBroken.code, parent=os.getppid()
     )
@@ -281,13 +287,6 @@ async def _break(settings: Settings, engine_log: EngineLog, name: str, error: Ba
     with suppress(ValkeyError, TimeoutError):
         await asyncio.wait_for(engine_log.report(status), LET_GO_S)
     _die(EXIT_LOG_BROKEN, message)
-
-
-def _refusal(error: BaseException) -> ValkeyError | None:
-    """What Valkey said, if that is what broke the engine; duties break in groups."""
-    if isinstance(error, BaseExceptionGroup):
-        return next((found for each in error.exceptions if (found := _refusal(each))), None)
-    return error if isinstance(error, ValkeyError) else None
 
 
 async def _serve(settings: Settings, engine_log: EngineLog, name: str) -> None:

@@ -138,7 +138,7 @@ class EngineLog:
                 raise
             await self._create_group()
             return []
-        jobs = [(job_id, fields[b"generation"]) for _, entries in found or [] for job_id, fields in entries]
+        jobs = [(job_id, fields.get(b"generation", b"")) for _, entries in found or [] for job_id, fields in entries]
         return await self._claims(jobs, taken_over=False, abandon=abandon)
 
     async def take_over(self, count: int, idle_s: float, *, abandon: bool = False) -> list[Claim]:

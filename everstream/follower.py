@@ -25,7 +25,7 @@ from gevent.hub import Waiter
 from gevent.queue import Queue
 from valkey.exceptions import ValkeyError
 
-from everstream import log
+from everstream import log, seldom
 from everstream.cursor import Cursor
 from everstream.errors import (
     EntriesLost,
@@ -324,7 +324,7 @@ class Follower:
         except UNAVAILABLE:
             reader.cursor.end_read([], to_the_end=False)
         except Exception as error:
-            _report(error, f"generation {reader.generation[:8]} can't be read")
+            _report(error, "a generation can't be read")
             why = str(error) if isinstance(error, ValkeyError) else "the server's log says why"
             reader.error = LogBroken(f"the log (Valkey) can't be read: {why}")
 
@@ -424,7 +424,7 @@ class Follower:
             _try(self._end_all_if_broken, "the engines can't be asked for")
 
     def _end_all_if_broken(self) -> None:
-        failure = engine_failure(self._log.engines()) if self._readers else None
+        failure = self._failure() if self._readers else None
         if not isinstance(failure, LogBroken):
             self._broken_since = math.inf
             return
@@ -433,18 +433,27 @@ class Follower:
         if time.monotonic() - self._broken_since < self._settings.lease_s:
             return
         for generation in list(self._readers):
+            error: EverstreamError | None = None
             try:
                 self._log.fail(generation, failure, only_queued=False)
             except UNAVAILABLE:
                 raise
             except ValkeyError:
                 # Not even its end gets into the log. What readers have stays a prefix of it.
-                self._end_readers(generation, failure)
+                error = failure
+            for reader in self._readers.get(generation, ()):
+                # An end that is in the log may not have been published.
+                reader.cursor.behind = True
+                reader.error = error
+                reader.wake()
 
-    def _end_readers(self, generation: str, error: EverstreamError) -> None:
-        for reader in self._readers.get(generation, ()):
-            reader.error = error
-            reader.wake()
+    def _failure(self) -> EverstreamError | None:
+        try:
+            return engine_failure(self._log.engines())
+        except UNAVAILABLE:
+            raise
+        except ValkeyError as error:
+            return LogBroken(f"the log (Valkey) can't be read: {error}")
 
     def _touch(self) -> None:
         """Say who is being read, so that an engine knows what is abandoned; and add to the counters."""
@@ -483,7 +492,7 @@ def _try(duty: Callable[[], None], what: str) -> None:
 def _report(error: Exception, what: str) -> None:
     """What Valkey says is one line; anything else is a bug of ours, whose place we want to know."""
     if isinstance(error, ValkeyError):
-        logger.warning("%s: %s", what, error)
+        seldom.warning(logger, f"{what}: %s", error)
     else:
         logger.exception(what, exc_info=error)
 

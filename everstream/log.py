@@ -12,6 +12,7 @@ Keys, all with one hash tag so that a cluster keeps them in one slot:
     {ns}:read        sorted set: when each open generation was last read, by the server's clock, in ms
     {ns}:finished    sorted set: when each finished generation ended, by the same
     {ns}:sizes       hash: about how many bytes each generation takes; {ns}:bytes is the sum
+    {ns}:probe:…     what `/readyz` tries to write, for a moment
     {ns}:counters    hash: `counters` below
     {ns}:live        channel: what was just appended, [[generation, first n, [entry, ...]], ...]
     {ns}:control     channel: a generation that is to stop

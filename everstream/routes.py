@@ -28,7 +28,7 @@ from flask import Blueprint, Flask, Response, render_template, request
 from valkey.exceptions import ValkeyError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from everstream import contract, inputs, log, metrics, openai_routes, showing, sse
+from everstream import contract, inputs, log, metrics, openai_routes, seldom, showing, sse
 from everstream.asking import Asking
 from everstream.client import trust_proxies
 from everstream.errors import (
@@ -148,8 +148,10 @@ def readyz() -> tuple[dict[str, Any], int]:
         engines = web().log.engines()
     except UNAVAILABLE:
         return _waiting_for("valkey", "Valkey does not answer")
-    except ValkeyError as error:
-        logger.warning("the engines can't be asked for: %s", error)
+    except ValkeyError:
+        # It is what `fault` says.
+        pass
+    web().log.probe()
     if fault := web().log.fault:
         return _waiting_for("valkey", fault)
     if any(engine.state == "ready" for engine in engines):
@@ -202,7 +204,7 @@ def _body_of(error: EverstreamError) -> dict[str, Any]:
 
 
 def _unavailable(error: Exception) -> Any:
-    logger.warning("Valkey does not answer: %s", error)
+    seldom.warning(logger, "Valkey does not answer: %s", error)
     return _told(LogUnavailable("the log (Valkey) does not answer, or takes nothing; try again later"))
 
 
@@ -212,7 +214,7 @@ for _class in UNAVAILABLE:
 
 @blueprint.app_errorhandler(ValkeyError)
 def _refused(error: ValkeyError) -> Any:
-    logger.error("Valkey refuses: %s", error)
+    seldom.warning(logger, "Valkey refuses: %s", error)
     return _told(LogBroken(f"the log (Valkey) refuses what this needs: {error}"))
 
 

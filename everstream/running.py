@@ -117,6 +117,9 @@ class Running:
             history = await self._take_up() if self.claim.taken_over else []
             if history is None:
                 return
+            if self._end is not None:
+                # valkey-py may have lost the cancellation (`Engine.run`).
+                raise asyncio.CancelledError
             self._writer = self._open_writer(history)
             await self._infer(self._writer, history)
         except asyncio.CancelledError:

@@ -4,7 +4,7 @@ import math
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import msgspec
@@ -25,7 +25,9 @@ MAX_WAITING_LONG_ASKS = 16
 """Questions of all web processes. One engine answers about as many before their askers give up."""
 READ_BYTES = 256 << 10
 """Per read of the log: what one reader that is far behind holds in memory at a time."""
-FAULT_S = 30
+PROBE_S = 1
+"""Between two trials, however often somebody asks whether all is well."""
+FAULT_S = 5
 """A fault is forgotten after so long without meeting it again: nobody may have asked since."""
 
 
@@ -59,6 +61,8 @@ class WebLog:
         self._touch = self._client.register_script(log.script("touch"))
         self._positions = self._client.register_script(log.script("positions"))
         self._find = self._client.register_script(log.script("engines"))
+        self._probed_at = -math.inf
+        self._probe = self._client.register_script(log.script("probe"))
         self._ask = self._client.register_script(log.script("ask"))
 
     @property
@@ -66,6 +70,14 @@ class WebLog:
         """What keeps this process from working with the log, in words; empty: nothing that is known."""
         recent = {call: said for call, (at, said) in self._faults.items() if time.monotonic() - at < FAULT_S}
         return "; ".join(f"the log (Valkey) refuses {call}: {said}" for call, said in recent.items())
+
+    def probe(self) -> None:
+        """Try what all requests need, so that a fault shows in each process, and before a request meets it."""
+        if time.monotonic() - self._probed_at < PROBE_S:
+            return
+        self._probed_at = time.monotonic()
+        with suppress(ValkeyError), self._vital("probe"):
+            self._probe(keys=[self._keys.jobs], args=[self._keys.ns])
 
     @contextmanager
     def _vital(self, call: str) -> Iterator[None]:
@@ -179,7 +191,7 @@ class WebLog:
     def _find_engines(self) -> list[log.EngineStatus]:
         with self._vital("engines"):
             found = cast(list[bytes], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
-        return [msgspec.json.decode(status, type=log.EngineStatus) for status in found]
+        return [status for status in map(_status, found) if status]
 
     def ask(self, inputs: dict[str, Any], *, is_long: bool) -> log.Answer:
         """Let an engine look at inputs. Raises TryLater if too many questions wait, or none answers in time."""
@@ -224,6 +236,14 @@ class WebLog:
         finally:
             connection.disconnect()
             pool.release(connection)
+
+
+def _status(said: bytes) -> log.EngineStatus | None:
+    """None: it is of another version, or none of ours."""
+    try:
+        return msgspec.json.decode(said, type=log.EngineStatus)
+    except msgspec.DecodeError:
+        return None
 
 
 def _generation(generation: str, fields: Sequence[bytes | None], top: int) -> log.Generation:

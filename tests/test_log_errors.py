@@ -106,6 +106,42 @@ def test_a_log_that_refuses_entries_ends_generation_and_engine(stack, client, ga
         assert text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c"
 
 
+@pytest.mark.parametrize("command", ["subscribe", "xautoclaim", "xreadgroup", "bzpopmin", "evalsha"])
+def test_an_engine_that_can_not_work_with_the_log_ends_however_it_finds_out(stack, client, command):
+    stack.engines[0].stop()
+    with denied(client, command):
+        for _ in range(2):
+            engine = stack.start_engine()
+            wait_for(lambda engine=engine: engine.popen.poll() is not None, what="the end of the engine")
+            assert engine.popen.returncode == 5
+    stack.start_engine()
+    wait_for(lambda: text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c")
+
+
+@pytest.mark.parametrize("command", ["hset", "zadd", "hincrby", "set"])
+def test_what_could_not_be_submitted_leaves_nothing(stack, client, keys, command):
+    request = {"texts": ["a"], "request_id": "0123456789abcdef"}
+    with denied(client, command):
+        answer = requests.post(f"{stack.url}/generations", json=request, timeout=30)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "log_error")
+        assert client.keys(f"{keys.ns}gen:*") == client.keys(f"{keys.ns}req:*") == []
+        assert client.xlen(keys.jobs) == 0
+    if stack.engines[0].popen.poll() is not None:
+        stack.start_engine()
+    wait_for(lambda: requests.post(f"{stack.url}/generations", json=request, timeout=30).status_code == 201)
+    assert client.hget(keys.counters, "generations_started") == b"1"
+
+
+def test_a_status_and_a_job_that_are_none_of_ours_are_passed_over(stack, client, keys):
+    client.set(keys.engine("foreign"), "no JSON")
+    client.zadd(f"{keys.ns}engine_names", {"foreign": 9_999_999_999_999})
+    client.xadd(keys.jobs, {"something": "else"})
+    wait_for(lambda: client.xlen(keys.jobs) == 0, what="the end of the foreign job")
+    assert stack.readiness()["ready"]
+    assert text_of(read_all(stack.events_url(stack.submit(texts=["c"])))) == "c"
+    assert stack.engines[0].popen.poll() is None
+
+
 def test_an_end_that_was_asked_for_and_is_refused_ends_the_engine_too(stack, client, gate):
     generation = held(stack, gate)
     with connect(stack.events_url(generation)) as stream, denied(client, "xadd"):
@@ -147,11 +183,14 @@ def test_a_web_process_that_may_not_submit_says_so_until_it_may(stack, client):
     def submit():
         return requests.post(f"{stack.url}/generations", json={"texts": ["a"]}, timeout=30)
 
+    assert stack.readiness()["ready"]
     with denied(client, "hset"):
+        # Before any request has met it.
+        wait_for(lambda: "refuses probe: " in stack.readiness().get("message", ""))
         assert submit().json()["error"]["code"] == "log_error"
         assert "refuses submit: " in stack.readiness()["message"]
     wait_for(lambda: submit().status_code == 201)
-    assert stack.readiness()["ready"]
+    wait_for(lambda: stack.readiness()["ready"])
 
 
 @pytest.mark.parametrize("kind", ["log", "generation"])

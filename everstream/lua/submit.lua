@@ -15,11 +15,26 @@ ensure_group()
 if redis.call('XLEN', jobs) - redis.call('XPENDING', jobs, group)[1] >= max_queued then return {'queue_full'} end
 local bytes = #job + generation_bytes
 if sweep(retention_s, max_log_bytes - bytes) + bytes > max_log_bytes then return {'log_full'} end
-local job_id = redis.call('XADD', jobs, '*', 'generation', generation)
-redis.call('HSET', generation_key(generation), 'state', 'open', 'model', model, 'job_id', job_id,
-  'digest', digest, 'request_key', request_key, 'job', job)
-redis.call('ZADD', ns .. 'read', now_ms(), generation)
-account(generation, bytes)
-if request_key ~= '' then redis.call('SET', request_key, generation) end
-count('generations_started', 1)
-return told('started', generation)
+local job_id
+
+local function start()
+  job_id = redis.call('XADD', jobs, '*', 'generation', generation)
+  redis.call('HSET', generation_key(generation), 'state', 'open', 'model', model, 'job_id', job_id,
+    'digest', digest, 'request_key', request_key, 'job', job)
+  redis.call('ZADD', ns .. 'read', now_ms(), generation)
+  account(generation, bytes)
+  if request_key ~= '' then redis.call('SET', request_key, generation) end
+  count('generations_started', 1)
+  return told('started', generation)
+end
+
+-- A script that fails half-way keeps what it wrote. Nothing may stay: a generation would run whose client was told that
+-- it does not, and who asks again would start another.
+local ok, result = pcall(start)
+if ok then return result end
+if job_id then redis.pcall('XDEL', jobs, job_id) end
+redis.pcall('UNLINK', generation_key(generation))
+if request_key ~= '' then redis.pcall('UNLINK', request_key) end
+redis.pcall('ZREM', ns .. 'read', generation)
+pcall(forget, generation)
+error({err = type(result) == 'table' and result.err or result})
