@@ -221,3 +221,12 @@ def test_who_leaves_in_the_midst_of_a_body_leaves_its_place(web):
         assert not select.select([connection], [], [], TRICKLE_S)[0]
         connection.sendall(BODY + b"\r\n0\r\n\r\n")
         assert answer_of(connection)[0] == 201
+
+
+def test_a_client_that_goes_on_sending_gets_its_answer(web):
+    """Closing with unread data resets the connection, and a reset overtakes what was answered."""
+    size = 2 << 20
+    with connect(web, head(length(size))) as connection:
+        for _ in range(size // 8192):
+            connection.sendall(b"x" * 8192)
+        assert_refused(connection, 413, "body_too_large")

@@ -2,13 +2,14 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import requests
 import valkey
 
-from everstream import log
+from everstream import asking, log
+from everstream.errors import TooManyChecks
 from tests.stack import MODELS, running_stack, wait_for
 
 CONTEXT = 600
@@ -167,3 +168,16 @@ def test_an_engine_that_died_over_questions_keeps_nobody_waiting(asked, keys, ga
     asked.start_engine()
     asked.wait_ready()
     wait_for(lambda: code_of(post(asked, LONG)) == TOO_LONG, what="an answer of the next engine")
+
+
+@pytest.mark.parametrize(("is_long", "most"), [(False, asking.MAX_OF_A_CLIENT), (True, asking.MAX_LONG_OF_A_CLIENT)])
+def test_a_client_has_so_many_checks_under_way_and_no_more(is_long, most):
+    checks = asking.Asking(None)
+    with ExitStack() as held:
+        for _ in range(most):
+            held.enter_context(checks._place("one", is_long=is_long))
+        with pytest.raises(TooManyChecks):
+            held.enter_context(checks._place("one", is_long=is_long))
+        held.enter_context(checks._place("other", is_long=is_long))
+    with checks._place("one", is_long=is_long):
+        pass
