@@ -38,7 +38,7 @@ class Wanted(msgspec.Struct, frozen=True):
     include_usage: bool
 
 
-def chat(body: Any, model: str) -> Wanted:
+def chat(body: dict[str, Any], model: str) -> Wanted:
     """From the body of /v1/chat/completions. Raises InvalidInput."""
     body = _checked(body, model, "messages", ("max_completion_tokens",))
     if body.get("max_completion_tokens") is not None:
@@ -46,7 +46,7 @@ def chat(body: Any, model: str) -> Wanted:
     return Wanted({"messages": body["messages"], **_passed_on(body)}, _include_usage(body))
 
 
-def completion(body: Any, model: str) -> Wanted:
+def completion(body: dict[str, Any], model: str) -> Wanted:
     """From the body of /v1/completions: the prompt goes to the model as it stands. Raises InvalidInput."""
     body = _checked(body, model, "prompt", ())
     if body.get("max_tokens") is None:
@@ -54,9 +54,7 @@ def completion(body: Any, model: str) -> Wanted:
     return Wanted({"prompt": body["prompt"], "raw": True, **_passed_on(body)}, _include_usage(body))
 
 
-def _checked(body: Any, model: str, required: str, more: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(body, dict):
-        raise InvalidInput("the body must be a JSON object", param="body")
+def _checked(body: dict[str, Any], model: str, required: str, more: tuple[str, ...]) -> dict[str, Any]:
     allowed = ("model", required, *more, "stream_options", *_PASSED_ON, *_FIXED, *_IGNORED)
     for name, value in body.items():
         if name not in allowed and value is not None:
