@@ -193,8 +193,7 @@ class Engine:
 
     async def _check(self, inputs: dict[str, Any]) -> log.Answer:
         try:
-            async with asyncio.timeout(log.ASK_TIMEOUT_S):
-                await contract.check(self._model, inputs)
+            await contract.check(self._model, inputs)
         except InvalidInput as error:
             return log.Answer(error.message, error.param, error.code)
         except Exception as error:
