@@ -16,7 +16,7 @@ from valkey.exceptions import ValkeyError
 from everstream import contract, log
 from everstream.appender import Appender, Writer
 from everstream.engine_log import Batch, Claim, EngineLog, until_answered
-from everstream.errors import EverstreamError, ModelDied
+from everstream.errors import EverstreamError, LogBroken, ModelDied
 from everstream.pacing import Paces
 from everstream.settings import Settings
 
@@ -145,8 +145,8 @@ class Running:
         is_log_error = isinstance(error, ValkeyError)
         what = f"the log (Valkey) refuses it: {error}" if is_log_error else "something went wrong in the engine"
         logger.error("generation %s: %s", self.claim.generation[:8], what, exc_info=None if is_log_error else error)
-        code = "log_error" if is_log_error else "internal_error"
-        await until_answered(partial(self._means.log.fail, self.claim, code, what))
+        kind = LogBroken if is_log_error else EverstreamError
+        await until_answered(partial(self._means.log.fail, self.claim, kind.code, what))
 
     async def _take_up(self) -> list[log.Entry] | None:
         """Fence off the engine that had this generation. Returns what was delivered; None if nothing is left to do.

@@ -6,7 +6,6 @@ middle of the object's text.
 """
 
 import re
-import socket
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from valkey.exceptions import ValkeyError
 
 from everstream import log
 from everstream.errors import InvalidInput, ResponseCut, UnknownGeneration
-from everstream.streaming import PIECE_BYTES, SEND_BUFFER_BYTES
+from everstream.streaming import PIECE_BYTES, bounded_connection
 from everstream.web import Web, web
 from everstream.web_log import READ_BYTES
 
@@ -66,9 +65,7 @@ def _streamed(pieces: Iterator[bytes]) -> Response:
     small = (piece[at : at + PIECE_BYTES] for piece in pieces for at in range(0, len(piece), PIECE_BYTES))
     response = _response(small)
     response.call_on_close(web().follower.admit())
-    connection = request.environ.get("gunicorn.socket")
-    if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    bounded_connection()
     return response
 
 

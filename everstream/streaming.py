@@ -88,6 +88,14 @@ def _lost(generation: log.Generation, error: UnknownGeneration | EntriesLost, en
     return event_stream(iter([sse.GREETING, encoder(generation).lost(error)]))
 
 
+def bounded_connection() -> socket.socket | None:
+    """The client's, whose buffer in the kernel is bounded from here on; None where the server shows none."""
+    connection: socket.socket | None = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return connection
+
+
 def follow(known: log.Generation, after: int, make_encoder: MakeEncoder) -> Response:
     """Stream a generation's entries above `after`; -1 has the encoder's start before them."""
     settings, follower, encoder = web().settings, web().follower, make_encoder(known)
@@ -96,9 +104,7 @@ def follow(known: log.Generation, after: int, make_encoder: MakeEncoder) -> Resp
     # Spread a little: the clients of a process that was killed must not all come back in the same instant.
     retry_ms = random.randint(settings.retry_ms, settings.retry_ms * 3 // 2)  # noqa: S311
     head = encoder.start(retry_ms, is_new=after < 0)
-    connection = request.environ.get("gunicorn.socket")
-    if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    connection = bounded_connection()
     is_chunked = web().writes_straight and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
     reader = follower.reader(encoder, max(after, 0), Outlet(connection) if connection and is_chunked else None)
 

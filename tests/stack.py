@@ -344,6 +344,18 @@ def listening(process):
 
 
 @contextmanager
+def web_alone(folder, **environ):
+    """Valkey and one web worker; no engine."""
+    stack = Stack(folder, WEB_CONCURRENCY="1", **environ)
+    try:
+        stack.start_valkey()
+        stack.start_web()
+        yield stack
+    finally:
+        stack.stop()
+
+
+@contextmanager
 def running_stack(folder, **options):
     stack = Stack(folder, **options)
     try:

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from everstream import bodies
-from tests.stack import Stack, wait_for
+from tests.stack import wait_for, web_alone
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 BODY = b'{"texts": ["a"]}'
@@ -23,13 +23,8 @@ TRICKLE_S = 0.1
 @pytest.fixture(scope="module")
 def web(tmp_path_factory):
     """Valkey and one web worker."""
-    stack = Stack(tmp_path_factory.mktemp("bodies"), WEB_CONCURRENCY="1", EVERSTREAM_BODY_TIMEOUT_S="600")
-    try:
-        stack.start_valkey()
-        stack.start_web()
+    with web_alone(tmp_path_factory.mktemp("bodies"), EVERSTREAM_BODY_TIMEOUT_S="600") as stack:
         yield stack
-    finally:
-        stack.stop()
 
 
 def head(headers, path=b"/generations"):

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pytest
 import requests
@@ -18,26 +18,17 @@ from everstream.follower import Follower, Live, engine_failure
 from everstream.outlet import Outlet, chunk
 from everstream.settings import load_settings
 from tests.sse_client import assert_whole, connect, read_all, text_of
-from tests.stack import Stack
+from tests.stack import web_alone
 
 DONE = log.encode_entry("done", {"finish_reason": "stop", "usage": None})
-
-
-@contextmanager
-def without_engine(folder, heartbeat_s):
-    stack = Stack(folder, WEB_CONCURRENCY="1", EVERSTREAM_HEARTBEAT_S=heartbeat_s, EVERSTREAM_FLUSH_MS="40")
-    try:
-        stack.start_valkey()
-        stack.start_web()
-        yield stack
-    finally:
-        stack.stop()
 
 
 @pytest.fixture(scope="module", params=["30"])
 def web(request, tmp_path_factory):
     """Valkey and one web worker whose streams are hardly ever silent for so long that they look into the log."""
-    with without_engine(tmp_path_factory.mktemp("web"), request.param) as stack:
+    with web_alone(
+        tmp_path_factory.mktemp("web"), EVERSTREAM_HEARTBEAT_S=request.param, EVERSTREAM_FLUSH_MS="40"
+    ) as stack:
         yield stack
 
 

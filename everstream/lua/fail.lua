@@ -2,8 +2,7 @@
 -- ARGV: ns, consumer, retention_s, job id, generation, terminal entry
 local consumer, retention_s, job_id, generation, entry = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 ensure_group()
-local pending = redis.call('XPENDING', jobs, group, job_id, job_id, 1)[1]
-if not pending or pending[2] ~= consumer then return end
+if lease_of(job_id) ~= consumer then return end
 
 local function fail()
   if redis.call('HGET', generation_key(generation), 'state') == 'open' then

@@ -79,6 +79,12 @@ local function sweep(retention_s, max_bytes)
   return tonumber(redis.call('GET', ns .. 'bytes') or 0)
 end
 
+-- Who has claimed a job and how long ago its lease was refreshed, in ms; nil: nobody has.
+local function lease_of(job_id)
+  local pending = redis.call('XPENDING', jobs, group, job_id, job_id, 1)[1]
+  if pending then return pending[2], pending[3] end
+end
+
 local function drop_job(job_id)
   redis.call('XACK', jobs, group, job_id)
   redis.call('XDEL', jobs, job_id)

@@ -7,8 +7,7 @@ local consumer, idle_ms, abandon_after_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local retention_s, max_log_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local function verdict(job_id, generation, bytes)
-  local pending = redis.call('XPENDING', jobs, group, job_id, job_id, 1)[1]
-  if not pending or pending[2] ~= consumer then return 'lost' end
+  if lease_of(job_id) ~= consumer then return 'lost' end
   redis.call('XCLAIM', jobs, group, consumer, 0, job_id, 'IDLE', idle_ms, 'JUSTID')
   account_entries(generation, bytes)
   if redis.call('HGET', generation_key(generation), 'stop') then return 'stop' end

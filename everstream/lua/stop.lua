@@ -10,8 +10,8 @@ local known = redis.call('HMGET', key, 'state', 'job_id')
 if not known[1] then return '' end
 if known[1] ~= 'open' then return known[1] end
 ensure_group()
-local pending = redis.call('XPENDING', jobs, group, known[2], known[2], 1)[1]
-if not pending or claimed == 'end' and pending[3] >= lease_ms then
+local owner, idle_ms = lease_of(known[2])
+if not owner or claimed == 'end' and idle_ms >= lease_ms then
   close(generation, final, entry, retention_s)
   return final
 end
