@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 REQUIREMENTS := $(shell if nvidia-smi >/dev/null 2>&1; then echo requirements.txt; else echo requirements-cpu.txt; fi)
 
+# Tests mostly wait: for leases, deadlines, models. Each process starts the shared stacks for itself.
+PYTEST_PROCESSES ?= 2
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # In our own environment compiled modules are kept, whatever the shell says: without them each start takes 10 s more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,7 +21,7 @@ run: setup  ## Set up if need be, and start everything on http://127.0.0.1:8000 
 	@exec $(BIN)/python -m everstream.launcher
 
 test: setup-dev model lint  ## Set up if need be, and run all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 bench: setup-dev model  ## Measure what README.md and docs/performance.md say of speed and memory (about an hour)
 	$(BIN)/python -m bench.front_ends

@@ -297,8 +297,10 @@ def test_engines_that_come_first_at_once_make_one_group(web, run):
         submit(web)
         web._client.xgroup_destroy(web._keys.jobs, log.GROUP)
         one, two = engine("one"), engine("two")
-        assert await asyncio.gather(one.claim(1), two.claim(1)) == [[], []]
-        await claim_one(one)
+        claims = [claim for found in await asyncio.gather(one.claim(1), two.claim(1)) for claim in found]
+        # Whoever came second may have found the group that the first made, and the job with it.
+        claims += [] if claims else await one.claim(1)
+        assert len(claims) == 1
 
     run(test)
 
