@@ -1,29 +1,34 @@
-# `make run` and `make test` are all one needs; both do the set-up first. See README.md.
+# `make run` and `make test` are all you need; both run the setup first. See README.md.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LIGHT := .venv-light
 REQUIREMENTS := $(shell if nvidia-smi >/dev/null 2>&1; then echo requirements.txt; else echo requirements-cpu.txt; fi)
 
-# Tests mostly wait: for leases, deadlines, models. Each process starts the shared stacks for itself.
+# Tests mostly wait for leases, deadlines and models. Each process starts its own shared stacks.
 PYTEST_PROCESSES ?= 2
+FAST_TESTS := tests/unit tests/stack/test_log.py tests/stack/test_protocol.py tests/stack/test_wire.py
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# In our own environment compiled modules are kept, whatever the shell says: without them each start takes 10 s more.
+# Keep compiled modules in our own environment, whatever the shell says: without them each start takes 10 s longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test bench hot chaos lint lock setup setup-dev model clean help
+.PHONY: run test test-fast bench hot chaos lint lock setup setup-dev model wheel clean help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-run: setup  ## Set up if need be, and start everything on http://127.0.0.1:8000 (PORT, MODEL, ENGINE_ARGS: README.md)
-	@exec $(BIN)/python -m everstream.launcher
+run: setup  ## Set up if needed, and start everything on http://127.0.0.1:8000 (PORT, MODEL, ENGINE_ARGS: docs/settings.md)
+	@exec $(BIN)/everstream run
 
-test: setup-dev model lint  ## Set up if need be, and run all tests
+test-fast: $(LIGHT)/.installed  ## Run the most useful tests in about a minute, without vLLM, in the linters' environment
+	$(LIGHT)/bin/python -m pytest --numprocesses $(PYTEST_PROCESSES) $(FAST_TESTS) $(PYTEST_ARGS)
+
+test: setup-dev model lint  ## Set up if needed, and run all tests
 	$(BIN)/python -m pytest --numprocesses $(PYTEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
-bench: setup-dev model  ## Measure what README.md and docs/performance.md say of speed and memory (about an hour)
+bench: setup-dev model  ## Measure the speed and memory figures in docs/performance.md (about an hour)
 	$(BIN)/python -m bench.front_ends
 	$(BIN)/python -m bench.hold
 	$(BIN)/python -m bench.kill
@@ -37,43 +42,53 @@ bench: setup-dev model  ## Measure what README.md and docs/performance.md say of
 	$(BIN)/python -m bench.oversize
 	$(BIN)/python -m bench.goals
 
-hot: setup-dev  ## Time the functions that run for every token, beside the last time on this machine
+hot: setup-dev  ## Time the functions that run for every token, and compare with the last run on this machine
 	$(BIN)/python -m pytest bench/hot_paths.py --benchmark-enable --benchmark-autosave \
 		$(if $(wildcard .benchmarks/*/*),--benchmark-compare)
 
-chaos: setup-dev model  ## Kill everything under streams, and count what was lost (CHAOS_SEED, CHAOS_SHORT=1)
+chaos: setup-dev model  ## Kill every process under live streams, and count what was lost (CHAOS_SEED, CHAOS_SHORT=1)
 	$(BIN)/python -m chaos
 
-lint: setup-dev  ## ruff and mypy
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+lint: $(LIGHT)/.installed  ## Run ruff, mypy and import-linter, in their own small environment
+	$(LIGHT)/bin/ruff check .
+	$(LIGHT)/bin/ruff format --check .
+	$(LIGHT)/bin/mypy
+	$(LIGHT)/bin/lint-imports --no-logo
 
-model: setup
-	@$(BIN)/python -m everstream.demo_model
+model: setup  ## Build the demo model if it is missing
+	@$(BIN)/python -m everstream.llm.demo_model
 
-lock: setup  ## Write down versions and hashes of what the requirements files name (UPGRADE=--upgrade: newer ones)
+wheel: $(LIGHT)/.installed  ## Build the wheel into dist/
+	@$(LIGHT)/bin/python -m everstream.uv build --wheel --quiet --out-dir dist
+
+lock: setup  ## Lock versions and hashes for the requirements files (UPGRADE=--upgrade for newer versions)
 	@tools/lock.sh
 
-setup: $(VENV)/.installed  ## Install what is pinned, into .venv
-setup-dev: setup $(VENV)/.installed-dev
+setup: $(VENV)/.installed  ## Install the pinned packages into .venv
+setup-dev: setup $(VENV)/.installed-dev  ## The same, plus what the tests and benchmarks need
 
-clean:  ## Remove .venv; the demo model and the log stay in the user's directories
-	rm -rf $(VENV)
+clean:  ## Remove the environments; keep the demo model and the log in the user's directories
+	rm -rf $(VENV) $(LIGHT)
 
-# The stamps come last, so a set-up that was killed half-way is done again.
-$(VENV)/.made:
+# The stamps are written last, so an interrupted setup runs again.
+%/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Everstream needs Python 3.11 or newer; set PYTHON")'
-	@rm -rf $(VENV)
-	@$(PYTHON) -m venv $(VENV) || { echo "everstream | on Debian: apt-get install python3-venv"; exit 1; }
+	@rm -rf $*
+	@$(PYTHON) -m venv $* || { echo "everstream | on Debian: apt-get install python3-venv"; exit 1; }
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.made requirements.txt requirements-cpu.txt requirements-cpu.excludes \
-		requirements-engine.txt requirements-web.txt requirements-uv.txt constraints.txt hashes.txt pyproject.toml tools/install.py
-	@$(BIN)/python tools/install.py --title "vLLM and what else $(REQUIREMENTS) names" $(REQUIREMENTS)
+INSTALLING := requirements-web.txt requirements-uv.txt constraints.txt hashes.txt pyproject.toml hatch_build.py tools/install.py
+
+$(VENV)/.installed: $(VENV)/.made requirements.txt requirements-cpu.txt requirements-cpu.excludes requirements-engine.txt \
+		$(INSTALLING)
+	@$(BIN)/python tools/install.py --title "vLLM and the rest of $(REQUIREMENTS)" $(REQUIREMENTS)
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt tests/system-packages.sh
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-light.txt tools/system-packages.sh
 	@$(BIN)/python tools/install.py --title "what the tests need" requirements-dev.txt
-	@tests/system-packages.sh
+	@tools/system-packages.sh
+	@touch $@
+
+$(LIGHT)/.installed: $(LIGHT)/.made requirements-light.txt $(INSTALLING)
+	@$(LIGHT)/bin/python tools/install.py --title "what the linters and the fast tests need" requirements-light.txt
 	@touch $@

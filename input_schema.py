@@ -1,16 +1,15 @@
-"""What the chat model of `app.py` takes, in the words of the Inferless contract.
+"""The inputs of the chat model in `app.py`, in the format of the Inferless contract.
 
-`raw` gives the model the prompt as it stands, without the chat template; `ignore_eos` has it go on to `max_tokens`.
-`minimum`, `maximum`, `min_length`, `max_length`, `max_items` and `format` are additions of ours to the contract's
+`raw` passes the prompt to the model unchanged, without the chat template; `ignore_eos` makes it run to `max_tokens`.
+`minimum`, `maximum`, `min_length`, `max_length`, `max_items` and `format` are our additions to the contract's
 `datatype`, `required`, `shape` and `example`. The web process checks requests against this before anything starts.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgspec
-from msgspec import Meta
+from everstream.llm.messages import check_inputs
 
-from everstream.errors import InvalidInput
+__all__ = ["INPUT_SCHEMA", "IS_STREAMING_OUTPUT", "check_inputs"]
 
 IS_STREAMING_OUTPUT = True
 
@@ -81,58 +80,3 @@ INPUT_SCHEMA: dict[str, dict[str, Any]] = {
         "max_length": 200,
     },
 }
-
-ROLES = ("system", "user", "assistant")
-MAX_MESSAGES = 1000
-
-
-def check_inputs(inputs: dict[str, Any]) -> None:
-    """What the schema can't say: `prompt` or `messages`, and what a message is. Raises InvalidInput."""
-    if "prompt" in inputs and "messages" in inputs:
-        raise InvalidInput("give either prompt or messages, not both", param="messages")
-    if "messages" in inputs:
-        if inputs.get("raw"):
-            raise InvalidInput("raw goes with prompt; messages always have the chat template", param="raw")
-        if "system" in inputs:
-            raise InvalidInput("system goes with prompt; put a system message into messages", param="system")
-        parse_messages(inputs["messages"])
-    elif "system" in inputs and inputs.get("raw"):
-        raise InvalidInput("system has no place in a raw prompt", param="system")
-    elif "prompt" not in inputs:
-        raise InvalidInput("prompt is missing: give prompt (one user turn) or messages (JSON)", param="prompt")
-    elif not (inputs["prompt"] if inputs.get("raw") else inputs["prompt"].strip()):
-        raise InvalidInput("prompt is empty", param="prompt")
-
-
-def parse_messages(text: str) -> list[dict[str, str]]:
-    """The chat turns, each `{"role", "content"}`. Raises InvalidInput."""
-    try:
-        messages = _messages_decoder.decode(text)
-    except msgspec.ValidationError as error:
-        raise _explained(error) from None
-    except (ValueError, RecursionError):
-        raise InvalidInput("messages is not JSON, or holds half a surrogate pair", param="messages") from None
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
-class Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    role: Literal[ROLES]  # type: ignore[valid-type]
-    content: Annotated[str, Meta(min_length=1)]
-
-
-# It stops at the first thing that is wrong, so that a body of small things is not made into as many objects.
-_messages_decoder = msgspec.json.Decoder(Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)])
-_WANTED = {
-    "": f"must be a JSON array of 1 to {MAX_MESSAGES} messages",
-    "]": "must be an object with role and content, and nothing else",
-    "role": f"must be one of {', '.join(ROLES)}",
-    "content": "must be a string that is not empty",
-}
-
-
-def _explained(error: msgspec.ValidationError) -> InvalidInput:
-    """msgspec's messages end with the place: `$[1].role`. Before it they may quote the client."""
-    _, has_place, path = str(error).rpartition(" - at `$")
-    path = path.rstrip("`") if has_place else ""
-    last = path.rpartition(".")[2] if "." in path else path[-1:]
-    return InvalidInput(f"messages{path} {_WANTED[last]}", param=f"messages{path}")

@@ -1,5 +1,5 @@
 """The Flask application for gunicorn: `gunicorn -c gunicorn.conf.py wsgi:app`."""
 
-from everstream.routes import create_app
+from everstream.wsgi import app
 
-app = create_app()
+__all__ = ["app"]

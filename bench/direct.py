@@ -1,7 +1,7 @@
-"""`AsyncLLM.generate` alone, as the measure of what Everstream adds: a process that takes commands on its input.
+"""`AsyncLLM.generate` alone, the baseline for Everstream's overhead: a process that reads commands from its stdin.
 
-Each line is a JSON list of prompts with the number of tokens wanted, and of how many to run at once; the answer is one
-JSON line. Called by `bench.overhead`.
+Each line is a JSON object with prompts, `max_tokens` and `at_once`, the number of prompts to run concurrently. The
+reply is one JSON line. Used by `bench.overhead` and `bench.profile`.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ import time
 
 import uvloop
 
-from everstream.settings import REPO_ROOT, load_settings
+from everstream.settings import PROJECT_ROOT, load_settings
 
-sys.path.insert(0, str(REPO_ROOT))
+sys.path.insert(0, str(PROJECT_ROOT))
 
 
 async def answer(llm, tokens, max_tokens):
-    """Seconds to the first token, and the number of tokens."""
+    """Returns the seconds to the first token and the number of tokens."""
     from vllm import SamplingParams
     from vllm.inputs.engine import tokens_input
     from vllm.sampling_params import RequestOutputKind
@@ -33,20 +33,20 @@ async def answer(llm, tokens, max_tokens):
 
 async def main():
     from app import as_messages
-    from everstream import vllm_start
+    from everstream.llm import vllm_start
 
     llm = vllm_start.start(load_settings())
     tokenizer = llm.get_tokenizer()
     say({"ready": True})
     while command := await asyncio.to_thread(sys.stdin.readline):
-        wanted = json.loads(command)
+        request = json.loads(command)
         prompts = [
             tokenizer.apply_chat_template(as_messages({"prompt": text}), add_generation_prompt=True, return_dict=False)
-            for text in wanted["prompts"]
+            for text in request["prompts"]
         ]
-        limit = asyncio.Semaphore(wanted["at_once"])
+        limit = asyncio.Semaphore(request["at_once"])
 
-        async def one(tokens, limit=limit, max_tokens=wanted["max_tokens"]):
+        async def one(tokens, limit=limit, max_tokens=request["max_tokens"]):
             async with limit:
                 return await answer(llm, tokens, max_tokens)
 

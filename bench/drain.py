@@ -1,7 +1,7 @@
-"""How 1,000 open streams leave a worker that is told to stop, and come back: `python -m bench.drain`, or `make bench`.
+"""How 1,000 open streams leave stopping workers and reconnect: `python -m bench.drain`, or `make bench`.
 
-Real gunicorn with two workers, the scripted test model, plain readers that do as EventSource does. In: SIGHUP, then
-SIGTERM and a new start. Out: a table.
+Uses real gunicorn with two workers, the scripted test model, and readers that behave like EventSource. Sends SIGHUP,
+then SIGTERM followed by a restart. Prints a table.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.sse_client import Decoder
-from tests.stack import Stack, wait_for
+from harness.sse_client import Decoder
+from harness.stack import Stack, wait_for
 
 STREAMS = 1000
 GENERATIONS = 50
@@ -20,7 +20,7 @@ UNTIL_S = 300
 
 
 class Reader:
-    """One EventSource: open until it is cut, then open again after what `retry` says."""
+    """One EventSource: stays open until it is cut, then reconnects after the `retry` delay."""
 
     def __init__(self, port, generation):
         self.port, self.generation = port, generation
@@ -59,24 +59,24 @@ async def until(readers, condition):
 
 
 async def disturbed(readers, disturb):
-    """What the readers saw: seconds after the signal."""
+    """What the readers saw, in seconds after the signal."""
     signalled_at = time.monotonic()
     disturb()
     await until(readers, lambda reader: reader.ended_at and reader.ended_at > signalled_at)
     await until(readers, lambda reader: reader.opened_at > reader.ended_at)
-    back = [reader.opened_at - signalled_at for reader in readers]
+    reconnect_s = [reader.opened_at - signalled_at for reader in readers]
     return {
-        "last stream ended after, s": max(reader.ended_at for reader in readers) - signalled_at,
-        "first came back after, s": min(back),
-        "last came back after, s": max(back),
-        "most within 100 ms": Counter(int(each * 10) for each in back).most_common(1)[0][1],
+        "last stream closed after, s": max(reader.ended_at for reader in readers) - signalled_at,
+        "first reconnect after, s": min(reconnect_s),
+        "last reconnect after, s": max(reconnect_s),
+        "most reconnects within 100 ms": Counter(int(each * 10) for each in reconnect_s).most_common(1)[0][1],
         "refused connections": sum(reader.refused for reader in readers),
     }
 
 
 def restart(stack):
     stack.web.popen.send_signal(signal.SIGTERM)
-    # In a thread: the readers read on meanwhile.
+    # In a thread, so that the readers keep reading.
     asyncio.get_running_loop().run_in_executor(None, lambda: (stack.web.popen.wait(30), stack.start_web()))
 
 
@@ -87,7 +87,7 @@ async def measure(stack, generations):
     columns = {"SIGHUP": await disturbed(readers, lambda: stack.web.popen.send_signal(signal.SIGHUP))}
     for reader in readers:
         reader.refused = 0
-    columns["SIGTERM, started again"] = await disturbed(readers, lambda: restart(stack))
+    columns["SIGTERM and restart"] = await disturbed(readers, lambda: restart(stack))
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,8 +1,9 @@
-"""One generation to many viewers: Everstream beside sse-starlette and nginx's nchan. `python -m bench.fan_out`.
+"""One generation to many viewers: Everstream compared with sse-starlette and nginx's nchan. `python -m bench.fan_out`.
 
-Each gets the same events at the same rate, one after the other in alternating rounds, and sends each to all viewers.
-CPU per delivered event is that of the processes that serve (Everstream: the web worker and Valkey). Out: a table, and
-bench/results/fan_out.json. nchan is left out, by name, where nginx has no such module (Debian: libnginx-mod-nchan).
+The servers take turns in rotating rounds. Each gets the same events at the same rate and sends every event to all
+viewers. CPU per delivered event covers the serving processes (for Everstream, the web worker and Valkey). Prints a
+table and writes bench/results/fan_out.json. Skips nchan, with a message, if nginx lacks the module (Debian:
+libnginx-mod-nchan).
 """
 
 import argparse
@@ -22,7 +23,7 @@ import requests
 
 from bench import cpu, load
 from bench.hold import Talker, start_generations
-from tests.stack import Process, Stack, free_port, nginx_executable, wait_for
+from harness.stack import Process, Stack, free_port, nginx_executable, wait_for
 
 RESULTS = Path(__file__).parent / "results" / "fan_out.json"
 NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
@@ -45,12 +46,12 @@ class Everstream:
         self.pids = [self._stack.valkey.pid, *cpu.front_end(self._stack.web.pid)]
 
     def begin(self):
-        """The path of something new to watch."""
+        """Start something new to watch. Returns its path."""
         (self._generation,) = start_generations(self._stack.settings, 1)
         return f"/generations/{self._generation}/events"
 
     def publish(self, events, every_s):
-        """In a process of its own."""
+        """Runs in a separate process."""
 
         async def main():
             talker = Talker(self._stack.settings, [self._generation])
@@ -67,7 +68,7 @@ class Everstream:
 
 
 class Posted:
-    """A server that is told each event by POST."""
+    """A server that receives each event by POST."""
 
     def begin(self):
         return "/events/one"
@@ -127,7 +128,7 @@ def _listens(url):
 
 
 class Viewer(load.Stream):
-    """Others' events have ids of their own making, or none."""
+    """Other servers send ids of their own format, or none."""
 
     __slots__ = ()
 
@@ -136,17 +137,15 @@ class Viewer(load.Stream):
             super()._check_id(event_id)
 
 
-def measure(server, wanted):
-    """CPU microseconds per delivered event, and how late the last viewer was."""
+def measure(server, args):
+    """Returns CPU microseconds per delivered event."""
     loader, itl_s, path = load.Load(server.url), array("d"), server.begin()
-    viewers = [Viewer(load.Api("events"), itl_s) for _ in range(wanted.viewers)]
+    viewers = [Viewer(load.Api("events"), itl_s) for _ in range(args.viewers)]
     for viewer in viewers:
         loader.start(viewer, "GET", path)
     loader.poll_until(lambda: all(viewer.status for viewer in viewers))
     before = sum(cpu.cpu_s(server.pids).values())
-    publisher = multiprocessing.Process(
-        target=server.publish, args=(wanted.events, wanted.every_ms / 1000), daemon=True
-    )
+    publisher = multiprocessing.Process(target=server.publish, args=(args.events, args.every_ms / 1000), daemon=True)
     publisher.start()
     deadline = time.perf_counter() + 120
     while loader.open and time.perf_counter() < deadline:
@@ -154,8 +153,8 @@ def measure(server, wanted):
     used = sum(cpu.cpu_s(server.pids).values()) - before
     publisher.join()
     delivered = sum(viewer.events for viewer in viewers)
-    if delivered != wanted.viewers * wanted.events or loader.wrong:
-        raise SystemExit(f"{server.name}: {delivered} of {wanted.viewers * wanted.events} delivered; {loader.wrong}")
+    if delivered != args.viewers * args.events or loader.wrong:
+        raise SystemExit(f"{server.name}: {delivered} of {args.viewers * args.events} delivered; {loader.wrong}")
     return 1e6 * used / delivered
 
 
@@ -165,7 +164,7 @@ def all_servers(folder, viewers):
     if NCHAN.exists() and shutil.which("nginx", path="/usr/sbin:/usr/bin"):
         kinds.append(Nchan)
     else:
-        print(f"{Nchan.name} is left out: apt-get install libnginx-mod-nchan", file=sys.stderr)
+        print(f"{Nchan.name} is skipped: apt-get install libnginx-mod-nchan", file=sys.stderr)
     with ExitStack() as stack:
         servers = []
         for kind in kinds:
@@ -179,20 +178,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--viewers", type=int, default=1000)
     parser.add_argument("--events", type=int, default=200)
-    parser.add_argument("--every-ms", type=float, default=25, help="between two events (25)")
+    parser.add_argument("--every-ms", type=float, default=25, help="interval between events (25)")
     parser.add_argument("--rounds", type=int, default=3)
-    wanted = parser.parse_args()
-    load.allow_files(wanted.viewers + 500)
-    with tempfile.TemporaryDirectory() as folder, all_servers(Path(folder), wanted.viewers) as servers:
+    args = parser.parse_args()
+    load.allow_files(args.viewers + 500)
+    with tempfile.TemporaryDirectory() as folder, all_servers(Path(folder), args.viewers) as servers:
         found = {server.name: [] for server in servers}
-        for n in range(wanted.rounds):
+        for n in range(args.rounds):
             turn = n % len(servers)
             for server in servers[turn:] + servers[:turn]:
-                found[server.name].append(measure(server, wanted))
+                found[server.name].append(measure(server, args))
     medians = {name: statistics.median(each) for name, each in found.items()}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"options": vars(wanted), "rounds": found, "medians": medians}, indent=1) + "\n")
-    print(f"| {wanted.viewers} viewers of one | CPU µs per delivered event | Everstream to it |\n|---|---:|---:|")
+    RESULTS.write_text(json.dumps({"options": vars(args), "rounds": found, "medians": medians}, indent=1) + "\n")
+    columns = ("CPU µs per delivered event", "Everstream relative to it")
+    print(f"| {args.viewers} viewers of one generation | {' | '.join(columns)} |\n|---|---:|---:|")
     for name, value in medians.items():
         print(f"| {name} | {value:.1f} | {medians['Everstream'] / value:.2f} |")
 

@@ -1,4 +1,4 @@
-"""The server that `bench.fan_out` compares with: sse-starlette as its own examples have it, a queue for each viewer."""
+"""The sse-starlette server for `bench.fan_out`, as in that library's examples: one queue per viewer."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ viewers: set[asyncio.Queue] = set()
 async def events(_request: Request) -> EventSourceResponse:
     queue: asyncio.Queue = asyncio.Queue()
 
-    async def said():
+    async def published():
         viewers.add(queue)
         try:
             while True:
@@ -25,7 +25,7 @@ async def events(_request: Request) -> EventSourceResponse:
         finally:
             viewers.discard(queue)
 
-    return EventSourceResponse(said(), sep="\n")
+    return EventSourceResponse(published(), sep="\n")
 
 
 async def publish(request: Request) -> Response:

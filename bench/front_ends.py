@@ -1,9 +1,9 @@
-"""What a token costs: Everstream beside vLLM's own servers. `make bench`, or `python -m bench.front_ends --help`.
+"""What a token costs: Everstream compared with vLLM's servers. `make bench`, or `python -m bench.front_ends --help`.
 
-For each model all servers are up, each with its own engine, and take the same requests from the same load generator
-(`bench.load`, /v1/completions) in turn, each round in another order; the figures are medians over the rounds. CPU is
-that of everything but vLLM's EngineCore and worker: for Everstream its engine process, Valkey and the web workers.
-Prints tables, writes bench/results/front_ends.json and plots.
+For each model all servers run at the same time, each with its own engine. The same load generator (`bench.load`,
+/v1/completions) sends each in turn the same requests, in a different order each round; the figures are medians over the
+rounds. CPU covers everything except vLLM's EngineCore and worker: for Everstream the engine process, Valkey and the web
+workers. Prints tables, and writes bench/results/front_ends.json and plots.
 """
 
 import argparse
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from bench import cpu, load, plots, servers, tiny_model
 from bench.overhead import prompts
-from everstream import demo_model
+from everstream.llm import demo_model
 from everstream.settings import load_settings
 
 RESULTS = Path(__file__).parent / "results"
 STREAMS = (1, 16, 64, 128, 256)
 PACED = "Everstream, flush_ms=16"
 REQUESTS_OF_ONE = 5
-"""One stream at a time is so many, one after the other: a median of one would say little."""
+"""Sequential requests when there is one stream at a time, as a median of one would mean little."""
 FIGURES = {
     "cpu_us_per_token": "CPU µs per token",
     "tokens_per_s": "tokens/s",
@@ -35,7 +35,7 @@ FIGURES = {
 
 
 class Side:
-    """A server, asked in one way."""
+    """A server with one set of request parameters."""
 
     def __init__(self, server, name, **inputs):
         self.server, self.name = server, name
@@ -62,15 +62,15 @@ class Side:
 
 
 def sides_of(found):
-    """Everstream twice: each token in an event of its own, and paced."""
+    """Includes Everstream twice: with one event per token, and with coalescing."""
     everstream, *others = found
     return [Side(everstream, "Everstream"), Side(everstream, PACED, flush_ms=16)] + [
         Side(server, server.name) for server in others
     ]
 
 
-def compare(model, kv_cache, wanted, tokens):
-    """By number of streams and side: the median of each figure."""
+def compare(model, kv_cache, args, tokens):
+    """The median of each figure, by number of streams and side."""
     with (
         tempfile.TemporaryDirectory(prefix="everstream-bench-") as folder,
         servers.started(model, kv_cache, Path(folder)) as found,
@@ -78,13 +78,13 @@ def compare(model, kv_cache, wanted, tokens):
         sides = sides_of(found)
         for side in sides:
             side.measure("warm", 16, 16)
-        return {streams: _rounds(sides, streams, tokens, wanted.rounds) for streams in wanted.streams}
+        return {streams: _rounds(sides, streams, tokens, args.rounds) for streams in args.streams}
 
 
 def _rounds(sides, streams, tokens, rounds):
     measured = {side.name: [] for side in sides}
     for n in range(rounds):
-        # Each is first, and last, about as often as the others.
+        # Rotate, so that each side is first and last about equally often.
         turn = n % len(sides)
         for side in sides[turn:] + sides[:turn]:
             measured[side.name].append(side.measure(f"{streams}-{n}-{side.name}", streams, tokens))
@@ -99,7 +99,7 @@ def _medians(found):
 
 
 def table(found):
-    """Markdown: a block for each number of streams."""
+    """A Markdown table, grouped by number of streams."""
     lines = ["| streams | server | " + " | ".join(FIGURES.values()) + " |", "|---:|---|" + "---:|" * len(FIGURES)]
     for streams, by_side in found.items():
         for side, figures in by_side.items():
@@ -113,21 +113,21 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", type=int, nargs="+", default=STREAMS)
     parser.add_argument("--models", nargs="+", default=["tiny", "smollm2"], choices=["tiny", "smollm2"])
-    parser.add_argument("--tokens", type=int, default=400, help="of each stream of the tiny model (400)")
-    parser.add_argument("--smollm2-tokens", type=int, default=100, help="of each stream of SmolLM2-135M (100)")
-    wanted = parser.parse_args()
+    parser.add_argument("--tokens", type=int, default=400, help="per stream of the tiny model (400)")
+    parser.add_argument("--smollm2-tokens", type=int, default=100, help="per stream of SmolLM2-135M (100)")
+    args = parser.parse_args()
     load.allow_files(servers.MAX_STREAMS + 100)
     settings = load_settings()
     runs = {
-        "tiny": lambda: compare(tiny_model.build(settings), "1G", wanted, wanted.tokens),
-        "smollm2": lambda: compare(demo_model.build(settings), "3G", wanted, wanted.smollm2_tokens),
+        "tiny": lambda: compare(tiny_model.build(settings), "1G", args, args.tokens),
+        "smollm2": lambda: compare(demo_model.build(settings), "3G", args, args.smollm2_tokens),
     }
     found = {}
-    for model in wanted.models:
+    for model in args.models:
         found[model] = runs[model]()
         print(f"\n{model}\n\n{table(found[model])}", flush=True)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "front_ends.json").write_text(json.dumps({"options": vars(wanted), "found": found}, indent=1) + "\n")
+    (RESULTS / "front_ends.json").write_text(json.dumps({"options": vars(args), "found": found}, indent=1) + "\n")
     for model, by_streams in found.items():
         plots.by_streams(by_streams, "cpu_us_per_token", f"CPU µs per token, {model}", RESULTS / f"cpu-{model}.png")
         plots.by_streams(by_streams, "tokens_per_s", f"tokens/s, {model}", RESULTS / f"tokens-{model}.png")

@@ -1,6 +1,6 @@
-"""What was to be reached, beside what the last `make bench` found: `python -m bench.goals`. Reads bench/results/.
+"""Compares the goals with the results of the last `make bench`: `python -m bench.goals`. Reads bench/results/.
 
-Prints a table in which what is missed stands in bold.
+Prints a table with missed goals in bold.
 """
 
 import json
@@ -18,7 +18,7 @@ def read(name):
 
 
 class Goal:
-    """`values` are to be at most, or at least, `bound`; `unit` stands behind each."""
+    """Each of `values` must be at most, or at least, `bound`. `unit` is appended when they are printed."""
 
     def __init__(self, what, relation, bound, values, unit=""):
         self.what, self.relation, self.bound, self.values, self.unit = what, relation, bound, values, unit
@@ -37,7 +37,7 @@ class Goal:
 
 
 def ratios(found, figure, side, other, streams=None):
-    """Of one side's figure to another's, for each number of streams."""
+    """One side's figure divided by another's, for each number of streams."""
     return [
         by_side[side][figure] / by_side[other][figure]
         for number, by_side in found.items()
@@ -46,7 +46,7 @@ def ratios(found, figure, side, other, streams=None):
 
 
 def front_ends(found):
-    """The goals that compare with vLLM's own servers, for what `bench.front_ends` found."""
+    """The goals relative to vLLM's own servers, from the results of `bench.front_ends`."""
     tiny, cpu = found["tiny"], "cpu_us_per_token"
     yield Goal(
         "CPU per token vs `vllm serve` Python, 64 and 128 streams, tiny model",
@@ -55,7 +55,7 @@ def front_ends(found):
         ratios(tiny, cpu, OURS, PYTHON, (64, 128)),
     )
     yield Goal("the same vs Rust", AT_MOST, 1.5, ratios(tiny, cpu, OURS, RUST, (64, 128)))
-    yield Goal("with pacing on vs Rust", AT_MOST, 1.0, ratios(tiny, cpu, PACED, RUST, (64, 128)))
+    yield Goal("with coalescing vs Rust", AT_MOST, 1.0, ratios(tiny, cpu, PACED, RUST, (64, 128)))
     for model, by_streams in found.items():
         numbers = ", ".join(by_streams)
         for what, figure, relation, bound in (
@@ -70,15 +70,15 @@ def front_ends(found):
 def many_streams(hold, kill):
     """The goals of `bench.hold` and `bench.kill`."""
     yield Goal("live streams held by one web worker", AT_LEAST, 15_000, [hold["streams held to the end"]])
-    yield Goal("of them dropped, or told anything wrong", AT_MOST, 0, [hold["dropped, or told anything wrong"]])
-    yield Goal("user-space memory of each", AT_MOST, 22, [hold["KB of user-space memory per stream"]], " KB")
+    yield Goal("of them dropped or sent anything wrong", AT_MOST, 0, [hold["dropped, or told anything wrong"]])
+    yield Goal("user-space memory per stream", AT_MOST, 22, [hold["KB of user-space memory per stream"]], " KB")
     late = hold["append to socket, p99 ms"]
-    yield Goal("p99 from append to socket, 1 % of them active", AT_MOST, 250, [late], " ms")
+    yield Goal("p99 from append to socket, 1 % of streams active", AT_MOST, 250, [late], " ms")
     held = kill["streams of the killed worker"]
     back_s = kill["back: all after, s"]
-    yield Goal(f"a worker with {held:,} streams killed: all resumed on the others", AT_MOST, 3, [back_s], " s")
+    yield Goal(f"kill a worker with {held:,} streams: all resumed on the others within", AT_MOST, 3, [back_s], " s")
     wrong = kill["lost"] + kill["repeated, or told anything wrong"]
-    yield Goal("of their tokens lost or repeated", AT_MOST, 0, [wrong])
+    yield Goal("tokens lost or repeated by that", AT_MOST, 0, [wrong])
 
 
 def viewers(cpu):

@@ -1,10 +1,9 @@
-"""POSTs on kept connections at the moment when gunicorn closes them: `python -m bench.keep_alive` (3 minutes).
+"""POSTs on keep-alive connections just as gunicorn closes them: `python -m bench.keep_alive` (3 minutes).
 
-nginx keeps connections to the web processes, and sends a POST on one of them. gunicorn closes a connection that was
-idle for 15 s; a POST that it has not read by then is answered 502, as it may not be sent twice. Each round leaves
-CONNECTIONS idle at once, and sends a POST for each of them just before they are closed, to workers that have no time
-for a moment, as on a busy machine. In: the shipped nginx, and the same with nginx's own `keepalive_timeout`. Out: a
-table.
+nginx keeps connections to the web processes open and reuses them for POSTs. gunicorn closes a connection after 15 s of
+idleness; if it has not read a POST by then, the client gets a 502, because a POST must not be retried. Each round
+leaves CONNECTIONS idle, then sends one POST per connection just before they are closed, while the workers are briefly
+suspended, as on a busy machine. Compares the shipped nginx with nginx's default `keepalive_timeout`. Prints a table.
 """
 
 import http.client
@@ -18,16 +17,16 @@ from pathlib import Path
 
 import psutil
 
-from everstream.settings import REPO_ROOT
-from tests.stack import Stack, wait_for
+from everstream.settings import PROJECT_ROOT
+from harness.stack import Stack, wait_for
 
 CONNECTIONS = 60
 ROUNDS = 5
 BUSY_S = 0.2
-"""How long the workers are kept from reading, half of it before the connections are closed."""
+"""How long the workers are suspended, half of it before the connections are closed."""
 SHIPPED = "keepalive_timeout 10s;"
 COLUMNS = {"60 s, nginx's default": "keepalive_timeout 60s;", "10 s, as shipped": SHIPPED}
-KEEPALIVE_S = int(re.search(r"^keepalive = (\d+)$", (REPO_ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[1])
+KEEPALIVE_S = int(re.search(r"^keepalive = (\d+)$", (PROJECT_ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[1])
 
 
 def ask(port, method, body=None):
@@ -40,7 +39,7 @@ def ask(port, method, body=None):
 
 
 def ask_at_once(port, method, body=None):
-    """One request for each connection: the threads that send them, and the list for their statuses."""
+    """Send one request per connection. Returns the threads that send them and the list that collects their statuses."""
     statuses, together = [], threading.Barrier(CONNECTIONS)
 
     def run():
@@ -66,7 +65,7 @@ def kept_busy(nginx):
 
 
 def leave_idle(nginx):
-    """Requests that wait for busy workers take a connection each; answered together, these are idle together."""
+    """Make all connections idle at the same time: requests to suspended workers use one connection each."""
     with kept_busy(nginx):
         threads, statuses = ask_at_once(nginx.nginx_port, "GET")
         wait_for(lambda: upstream_connections(nginx) >= CONNECTIONS, what="a connection for each request")

@@ -1,8 +1,8 @@
-"""How fast the streams of a killed web worker are back: `python -m bench.kill`, or `make bench`.
+"""How fast the streams of a killed web worker resume: `python -m bench.kill`, or `make bench`.
 
-As `bench.hold`, with two workers. One of them is killed with -9 when it has its share of the streams; its clients do
-what EventSource does, and come back after what `retry` told them, with the last id they saw. Some of the streams are
-active meanwhile. Out: a table, and bench/results/kill.json.
+Like `bench.hold`, with two workers. When both have their share of the streams, kills one with SIGKILL. Its clients
+behave like EventSource: they reconnect after the `retry` delay, with the last id they saw. Some streams are active
+meanwhile. Prints a table and writes bench/results/kill.json.
 """
 
 import argparse
@@ -20,14 +20,14 @@ import psutil
 
 from bench import load
 from bench.hold import measure, start_generations, talk
-from tests.stack import tries
+from harness.stack import tries
 
 CONNECTS_PER_POLL = 10
 RESULTS = Path(__file__).parent / "results" / "kill.json"
 
 
 class Client(load.Stream):
-    """Notes when its connection was answered."""
+    """Records when its connection was answered."""
 
     __slots__ = ("answered_at",)
 
@@ -37,7 +37,7 @@ class Client(load.Stream):
 
 
 class Clients:
-    """EventSources: each opens a stream on its generation, and a new one when it is cut."""
+    """EventSources: each opens a stream on its generation, and reconnects when it is cut."""
 
     def __init__(self, url):
         self.load = load.Load(url)
@@ -67,7 +67,7 @@ class Clients:
     def poll(self):
         wait_s = self._due[0][0] - time.perf_counter() if self._due else 0.5
         self.load.poll(max(0, min(wait_s, 0.5)), self._on_cut)
-        # A few at a time, so that answers are not read late.
+        # A few at a time, so that responses are not read late.
         for _ in range(CONNECTS_PER_POLL):
             if self._due and self._due[0][0] <= time.perf_counter():
                 self._connect(heapq.heappop(self._due)[2])
@@ -82,15 +82,15 @@ def connections(pid):
     return sum(each.status == "ESTABLISHED" for each in psutil.Process(pid).net_connections("tcp"))
 
 
-def kill(stack, wanted):
-    generations = start_generations(stack.settings, wanted.streams)
-    stop, said = multiprocessing.Event(), multiprocessing.Queue()
-    active = generations[: max(1, wanted.streams // 100)]
+def kill(stack, args):
+    generations = start_generations(stack.settings, args.streams)
+    stop, reports = multiprocessing.Event(), multiprocessing.Queue()
+    active = generations[: max(1, args.streams // 100)]
     talker = multiprocessing.Process(
-        target=talk, args=(stack.settings, generations, active, 0.5, stop, said), daemon=True
+        target=talk, args=(stack.settings, generations, active, 0.5, stop, reports), daemon=True
     )
     talker.start()
-    said.get(timeout=load.STUCK_S)
+    reports.get(timeout=load.STUCK_S)
     clients = Clients(stack.url)
     clients.open_all(generations)
     victim = max(stack.workers(), key=connections)
@@ -101,7 +101,7 @@ def kill(stack, wanted):
     back_s = [stream.answered_at - killed_at for stream in clients.cut]
     stop.set()
     clients.poll_until(lambda: all(stream.ended for stream in clients.streams))
-    entries = said.get(timeout=load.STUCK_S)
+    entries = reports.get(timeout=load.STUCK_S)
     return {
         "streams of the killed worker": held,
         "cut, in all": len(clients.cut),
@@ -115,10 +115,10 @@ def kill(stack, wanted):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=10_000, help="of both workers")
-    wanted = parser.parse_args()
+    parser.add_argument("--streams", type=int, default=10_000, help="in total, over both workers")
+    args = parser.parse_args()
     title = "one of two web workers killed with -9"
-    measure(kill, wanted, title, RESULTS, WEB_CONCURRENCY="2", EVERSTREAM_RETRY_MS="1000")
+    measure(kill, args, title, RESULTS, WEB_CONCURRENCY="2", EVERSTREAM_RETRY_MS="1000")
 
 
 if __name__ == "__main__":

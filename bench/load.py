@@ -1,10 +1,11 @@
-"""A load generator for event streams: one process, one epoll, tens of thousands of streams. Also `--help`.
+"""A load generator for event streams: one process, one epoll, tens of thousands of streams. See also `--help`.
 
     python -m bench.load http://127.0.0.1:8000 --api stream --streams 64 --tokens 400
 
-In: the address of a server, what to ask for, how many streams at once. Out: a table, or one line of JSON. It checks
-while it counts: the status, ids without a gap or a repeat (where a server gives any), one end, and nothing after it.
-Each stream has a connection of its own; they come from several addresses 127.0.0.x, as one has some 28,000 ports.
+In: a server's address, what to request, and how many concurrent streams. Out: a table, or one line of JSON. It also
+verifies the responses: the status, ids without gaps or repeats (if the server sends ids), exactly one terminal event,
+and nothing after it. Each stream has its own connection. Connections use several source addresses 127.0.0.x, because
+each address has only about 28,000 ports.
 """
 
 import argparse
@@ -22,16 +23,16 @@ from urllib.parse import quote, urlsplit
 
 SOURCES = 16
 CONNECTING_AT_ONCE = 500
-"""Below what a listening socket lets wait."""
+"""Below the backlog of a listening socket."""
 STUCK_S = 1800
-"""No run takes so long: what has not come by then never will."""
+"""No run takes this long: anything still missing by then is stuck."""
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens": ?(\d+)')
 _EVENT_ID = re.compile(rb"([^.]+)\.(\d+)")
 
 
 class Api:
-    """How one kind of request is written, and what its events mean."""
+    """How to write one kind of request, and how to interpret its events."""
 
     def __init__(self, name, model="", **inputs):
         self.name, self.model, self.inputs = name, model, inputs
@@ -56,16 +57,16 @@ class Api:
         return not event
 
     def is_end(self, event, data):
-        """Of a stream that ended well."""
+        """Whether the event ends a stream successfully."""
         return event == b"done" if self.name in ("stream", "events") else data == b"[DONE]"
 
 
 class Wrong(Exception):
-    """The server said what it should not."""
+    """The server sent something it should not have."""
 
 
 class Stream:
-    """One stream over one connection, and over the next one where it is cut. Fed with bytes, without I/O of its own."""
+    """One stream, over one connection at a time. A state machine without I/O, fed with bytes."""
 
     __slots__ = (
         "_chunked",
@@ -101,11 +102,11 @@ class Stream:
         self.connected()
 
     def connected(self):
-        """A new connection: nothing of the one before counts but what was seen."""
+        """Reset the per-connection state; keep what was received before."""
         self._head, self._raw, self._text, self._chunked, self.status = b"", b"", b"", False, 0
 
     def feed(self, data, now):
-        """What one read brought. Raises Wrong."""
+        """Process the bytes of one read. Raises Wrong."""
         if not self.status:
             self._head += data
             head, separator, data = self._head.partition(b"\r\n\r\n")
@@ -153,7 +154,7 @@ class Stream:
         if not data:
             return
         if self.ended:
-            raise Wrong(f"said {event[:100]!r} after its end")
+            raise Wrong(f"sent {event[:100]!r} after its end")
         if self.api.is_token(name, data):
             self._count_token(data, now)
         elif name == b"failed" or data.startswith(b'{"error"'):
@@ -176,18 +177,18 @@ class Stream:
     def _check_id(self, event_id):
         match = _EVENT_ID.fullmatch(event_id)
         if match is None:
-            raise Wrong(f"gave the id {event_id!r}")
+            raise Wrong(f"sent the id {event_id!r}")
         generation, n = match[1], int(match[2])
         if self.n is not None:
-            # Tokens that travel together have the last one's id; elsewhere the numbers have no gap.
+            # Coalesced tokens have the last one's id; otherwise the numbers are contiguous.
             expected = n > self.n if self.api.inputs.get("flush_ms") else n == self.n + 1
             if not expected or generation != self.generation:
-                raise Wrong(f"gave the id {event_id!r} after {self.n}")
+                raise Wrong(f"sent the id {event_id!r} after {self.n}")
         self.generation, self.n, self.last_id = generation, n, event_id
 
 
 class Load:
-    """Runs streams against one server. `wrong` counts what should not have been, by what it was."""
+    """Runs streams against one server. `wrong` counts violations by description."""
 
     def __init__(self, url, sources=SOURCES):
         parts = urlsplit(url)
@@ -199,31 +200,31 @@ class Load:
         self._epoll = select.epoll()
 
     def start(self, stream, method, path, body=b"", headers=""):
-        """Open a connection for it; what it says is taken by `poll`."""
+        """Open a connection for the stream; `poll` reads from it."""
         request = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n{headers}"
         if body:
             request += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self._opened += 1
         stream.socket = connection = socket.socket()
-        # The port is chosen at connect, when the other end is known: one port then serves many connections.
+        # Choose the port at connect, when the peer is known, so that one port can serve many connections.
         connection.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
         connection.bind((f"127.0.0.{2 + self._opened % self._sources}", 0))
         connection.setblocking(False)
         stream.connected()
         stream.started = stream.started or time.perf_counter()
-        # Nobody waits for another's connection: the server may have more of them than it accepts at the time.
+        # Connect without blocking: the server may have more pending connections than it is accepting.
         stream.request = request.encode() + b"\r\n" + body
         connection.connect_ex(self.address)
         self.open[connection.fileno()] = stream
         self._epoll.register(connection.fileno(), select.EPOLLOUT)
 
     def poll(self, timeout_s, on_cut):
-        """Take what has come. A stream that was closed by the server before its end goes to `on_cut`."""
+        """Read what has arrived. A stream that the server closed before its end is passed to `on_cut`."""
         for fileno, _ in self._epoll.poll(timeout_s):
             stream = self.open[fileno]
             try:
                 if stream.request:
-                    # Small enough for the kernel to take it at once.
+                    # Small enough for the kernel to accept in one call.
                     stream.socket.sendall(stream.request)
                     stream.request = b""
                     self._epoll.modify(fileno, select.EPOLLIN)
@@ -251,7 +252,7 @@ class Load:
         deadline = time.perf_counter() + timeout_s
         while not condition():
             if time.perf_counter() > deadline:
-                raise TimeoutError(f"{len(self.open)} streams are stuck; what was wrong: {self.wrong}")
+                raise TimeoutError(f"{len(self.open)} streams are stuck; violations: {self.wrong}")
             self.poll(1, on_cut or self.count_cut)
 
     def _note(self, what):
@@ -268,12 +269,12 @@ class Load:
 
 
 def few_connect(streams):
-    """Whether more may, of streams opened one after the other."""
+    """Whether so few of the last-opened streams are still connecting that more may be opened."""
     return sum(not each.status for each in streams[-CONNECTING_AT_ONCE:]) <= CONNECTING_AT_ONCE // 2
 
 
 def run(url, api, prompts, tokens, at_once):
-    """Each prompt once, so many at once. Returns what was measured."""
+    """Run each prompt once, `at_once` of them concurrently. Returns the measurements."""
     load, waiting, streams, itl_s = Load(url), list(reversed(prompts)), [], array("d")
 
     def has_ended():
@@ -303,7 +304,7 @@ def percentile(values, percent):
 
 
 def summary(found):
-    """The figures of a run, in the units of the tables."""
+    """The figures of a run, in the tables' units."""
     ttft_s, itl_s = found["ttft_s"], found["itl_s"]
     return {
         "streams": found["streams"],
@@ -324,29 +325,29 @@ def allow_files(count):
     if soft < count:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard) if hard >= 0 else count, hard))
     if 0 <= hard < count:
-        raise OSError(errno.EMFILE, f"{count} connections take {count} open files, and only {hard} are allowed")
+        raise OSError(errno.EMFILE, f"{count} connections need {count} open files, but the limit is {hard}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", help="of the server: http://host:port")
+    parser.add_argument("url", help="the server: http://host:port")
     parser.add_argument("--api", choices=("stream", "completions", "chat"), default="stream")
-    parser.add_argument("--model", default="", help="its name, for the last two")
-    parser.add_argument("--streams", type=int, default=64, help="at once (64)")
-    parser.add_argument("--requests", type=int, default=0, help="in all (as many as at once)")
-    parser.add_argument("--tokens", type=int, default=128, help="of each (128)")
-    parser.add_argument("--flush-ms", type=int, default=0, help="Everstream: tokens of so long in one event (0)")
+    parser.add_argument("--model", default="", help="the model name, for completions and chat")
+    parser.add_argument("--streams", type=int, default=64, help="concurrent streams (64)")
+    parser.add_argument("--requests", type=int, default=0, help="total requests (default: the number of streams)")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens per stream (128)")
+    parser.add_argument("--flush-ms", type=int, default=0, help="Everstream only: coalesce tokens within this time (0)")
     parser.add_argument("--prompt", default="why is the sky blue, and the sea?")
     parser.add_argument("--json", action="store_true")
-    wanted = parser.parse_args()
-    allow_files(wanted.streams + 100)
-    api = Api(wanted.api, wanted.model, **({"flush_ms": wanted.flush_ms} if wanted.flush_ms else {}))
-    prompts = [f"{n}: {wanted.prompt}" for n in range(wanted.requests or wanted.streams)]
+    args = parser.parse_args()
+    allow_files(args.streams + 100)
+    api = Api(args.api, args.model, **({"flush_ms": args.flush_ms} if args.flush_ms else {}))
+    prompts = [f"{n}: {args.prompt}" for n in range(args.requests or args.streams)]
     try:
-        found = summary(run(wanted.url, api, prompts, wanted.tokens, wanted.streams))
+        found = summary(run(args.url, api, prompts, args.tokens, args.streams))
     except OSError as error:
-        sys.exit(f"bench.load: {wanted.url}: {error}")
-    if wanted.json:
+        sys.exit(f"bench.load: {args.url}: {error}")
+    if args.json:
         print(json.dumps(found))
     else:
         print("\n".join(f"{name:<17} {value:.4g}" for name, value in found.items() if name != "wrong"))

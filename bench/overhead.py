@@ -1,8 +1,8 @@
 """What Everstream adds to `AsyncLLM.generate`: `make bench`, or `python -m bench.overhead --help`.
 
-Both are loaded with the same engine arguments and measured in turn, in alternating rounds of one run: the time to the
-first token of one stream at a time, over a new connection each; tokens per second of 64 streams at once; and what a
-web worker holds resident when idle. Prints a table, writes bench/results/overhead.json.
+Both load the model with the same engine arguments and are measured in alternating rounds of one run: the time to the
+first token of sequential streams, each over a new connection; tokens per second of 64 concurrent streams; and the
+resident memory of an idle web worker. Prints a table and writes bench/results/overhead.json.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from urllib.parse import quote
 import psutil
 
 from bench import load
-from everstream.settings import REPO_ROOT
-from tests.stack import running_stack, tries
+from everstream.settings import PROJECT_ROOT
+from harness.stack import running_stack, tries
 
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
 ENGINE_ARGS = "--max-model-len 2048"
@@ -31,14 +31,14 @@ TOKEN = b'data: {"text"'
 
 
 class Direct:
-    """The process of `bench.direct`."""
+    """The `bench.direct` process."""
 
     def __init__(self):
         command = [sys.executable, "-m", "bench.direct"]
         environ = os.environ | {"ENGINE_ARGS": ENGINE_ARGS, "VLLM_LOGGING_LEVEL": "ERROR"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(
-            command, cwd=REPO_ROOT, env=environ, text=True, start_new_session=True, **pipes
+            command, cwd=PROJECT_ROOT, env=environ, text=True, start_new_session=True, **pipes
         )
         self._answer()
 
@@ -57,7 +57,7 @@ class Direct:
                     return json.loads(line)
         finally:
             stuck.cancel()
-        raise RuntimeError("bench.direct ended early, or was stuck")
+        raise RuntimeError("bench.direct exited early or got stuck")
 
     @property
     def pid(self):
@@ -69,7 +69,7 @@ class Direct:
 
 
 class Stream:
-    """One GET of /stream over a socket of its own."""
+    """One GET of /stream over its own socket."""
 
     def __init__(self, address, prompt, max_tokens):
         self.started, self.ttft_s, self.received = time.perf_counter(), 0.0, bytearray()
@@ -78,7 +78,7 @@ class Stream:
         self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
 
     def read(self):
-        """Take what has come. True if that was the end."""
+        """Read what has arrived. Returns whether the stream has ended."""
         chunk = self.socket.recv(65536)
         self.received += chunk
         if not self.ttft_s and TOKEN in self.received:
@@ -91,7 +91,7 @@ class Stream:
 
 
 def everstream(address, prompts, max_tokens, at_once):
-    """As Direct, through /stream."""
+    """The same as Direct, through /stream."""
     waiting, streams, started = list(reversed(prompts)), [], time.perf_counter()
     with selectors.DefaultSelector() as selector:
         for _ in tries(load.STUCK_S, "the end of all streams"):
@@ -110,22 +110,22 @@ def everstream(address, prompts, max_tokens, at_once):
 
 
 def prompts(count, salt):
-    """Different at their first word, so that no prefix is cached; each side has an engine of its own."""
+    """Prompts that differ in the first word, so that no prefix is cached. Each side has its own engine."""
     return [f"{salt}-{n}: why is the sky blue, and the sea?" for n in range(count)]
 
 
-def measure(sides, wanted):
+def measure(sides, args):
     """All figures, by side: medians over the rounds."""
     ttft_ms = {side: [] for side in sides}
     tokens_per_s = {side: [] for side in sides}
     for run in sides.values():
-        run(prompts(wanted.streams, "warm"), 8, wanted.streams)
-    for n in range(wanted.rounds):
-        # Neither is always the first.
+        run(prompts(args.streams, "warm"), 8, args.streams)
+    for n in range(args.rounds):
+        # Alternate which side goes first.
         for side in sorted(sides, reverse=bool(n % 2)):
-            found = sides[side](prompts(wanted.requests, f"first {n}"), 4, 1)
+            found = sides[side](prompts(args.requests, f"first {n}"), 4, 1)
             ttft_ms[side] += [1000 * ttft_s for ttft_s in found["ttft_s"]]
-            found = sides[side](prompts(wanted.streams, f"many {n}"), wanted.max_tokens, wanted.streams)
+            found = sides[side](prompts(args.streams, f"many {n}"), args.max_tokens, args.streams)
             tokens_per_s[side].append(found["tokens"] / found["seconds"])
     return {
         side: {
@@ -151,7 +151,7 @@ def table(found, worker_mb, streams):
             *(f"{side['tokens_per_s']:.0f}" for side in (one, other)),
             f"ratio {ratio:.3f}",
         ),
-        ("an idle web worker, resident", "", f"{worker_mb:.0f} MB", ""),
+        ("idle web worker, resident", "", f"{worker_mb:.0f} MB", ""),
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -159,23 +159,23 @@ def table(found, worker_mb, streams):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=40, help="per round, one at a time, for the first token")
-    parser.add_argument("--streams", type=int, default=64, help="at once, for tokens per second")
-    parser.add_argument("--max-tokens", type=int, default=128, help="of each of those streams")
-    wanted = parser.parse_args()
+    parser.add_argument("--requests", type=int, default=40, help="sequential requests per round, for the first token")
+    parser.add_argument("--streams", type=int, default=64, help="concurrent streams, for tokens per second")
+    parser.add_argument("--max-tokens", type=int, default=128, help="per stream")
+    args = parser.parse_args()
     direct = Direct()
     try:
         folder = Path(tempfile.mkdtemp(prefix="everstream-bench-"))
-        with running_stack(folder, app_dir=REPO_ROOT, ENGINE_ARGS=ENGINE_ARGS, EVERSTREAM_HEARTBEAT_S="15") as stack:
+        with running_stack(folder, app_dir=PROJECT_ROOT, ENGINE_ARGS=ENGINE_ARGS, EVERSTREAM_HEARTBEAT_S="15") as stack:
             worker_mb = max(psutil.Process(pid).memory_info().rss for pid in stack.workers()) / 1e6
             address = ("127.0.0.1", stack.port)
             sides = {"AsyncLLM": direct, "Everstream": lambda *run: everstream(address, *run)}
-            found = measure(sides, wanted)
+            found = measure(sides, args)
     finally:
         direct.stop()
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"options": vars(wanted), "sides": found, "worker_mb": worker_mb}, indent=2) + "\n")
-    print(table(found, worker_mb, wanted.streams))
+    RESULTS.write_text(json.dumps({"options": vars(args), "sides": found, "worker_mb": worker_mb}, indent=2) + "\n")
+    print(table(found, worker_mb, args.streams))
 
 
 if __name__ == "__main__":

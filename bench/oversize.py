@@ -1,8 +1,9 @@
-"""What prompts that are too long do to a stream that is open: `python -m bench.oversize`. Also `--help`.
+"""The effect of overlong prompts on an open stream: `python -m bench.oversize`. See also `--help`.
 
-All real parts with the demo model, or the service at `--url`. 120 clients post prompts of 200,000 characters for 25 s,
-each a second after its last answer, while one stream is read and /readyz is asked; first all clients from one address,
-then each from its own, as X-Forwarded-For says (with `--url` that takes EVERSTREAM_PROXIES=1). Out: tables.
+Uses a real stack with the demo model, or the service at `--url`. For 25 s, 120 clients post prompts of 200,000
+characters, each one second after its last response, while one stream is read and /readyz is polled. First all clients
+share one address, then each has its own, set through X-Forwarded-For (with `--url` that needs EVERSTREAM_PROXIES=1).
+Prints tables.
 """
 
 import argparse
@@ -15,8 +16,8 @@ from itertools import pairwise, product
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from everstream.settings import REPO_ROOT
-from tests.stack import running_stack
+from everstream.settings import PROJECT_ROOT
+from harness.stack import running_stack
 
 CLIENTS = 120
 PAUSE_S = 1
@@ -25,7 +26,7 @@ FLOOD_S = 25
 ASK_EVERY_S = 0.25
 UNTIL_S = 300
 TEXTS = {"words": "word " * 40_000, "Chinese": "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(200_000))}
-"""200,000 characters each: 40,000 tokens of the demo model, and 535,000."""
+"""200,000 characters each: 40,000 and 535,000 tokens of the demo model."""
 
 
 class Service:
@@ -34,7 +35,7 @@ class Service:
         self.host, self.port = parts.hostname, parts.port or 80
 
     async def ask(self, method, path, body=b"", client="192.0.2.1"):
-        """Status and body of an answer."""
+        """Send a request. Returns the status and body of the response."""
         stream, sink = await asyncio.open_connection(self.host, self.port, limit=1 << 20)
         try:
             head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {client}\r\nConnection: close\r\n"
@@ -46,8 +47,8 @@ class Service:
         status, _, rest = answer.partition(b"\r\n")
         return int(status.split()[1]), rest.partition(b"\r\n\r\n")[2]
 
-    async def tokens(self, heard):
-        """Read one long answer; `heard` has when each of its tokens came."""
+    async def tokens(self, token_times):
+        """Read one long answer, and append the arrival time of each token to `token_times`."""
         stream, sink = await asyncio.open_connection(self.host, self.port)
         query = "prompt=Tell+me+all+you+know&max_tokens=8000&ignore_eos=true"
         sink.write(f"GET /stream?{query} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n".encode())
@@ -56,10 +57,10 @@ class Service:
                 if line.startswith(b'data: {"generation"'):
                     generation = json.loads(line[6:])["generation"]
                 elif line.startswith(b'data: {"text"'):
-                    heard.append(time.monotonic())
+                    token_times.append(time.monotonic())
         finally:
             sink.close()
-            # It would go on for as long as an abandoned one may.
+            # Otherwise it would run until it counts as abandoned.
             await self.ask("DELETE", f"/generations/{generation}")
 
 
@@ -86,7 +87,7 @@ class Flood:
             status, body = await self._service.ask("POST", "/generations", self._body, address)
         except (OSError, IndexError) as error:
             return type(error).__name__
-        return "let in" if status == 201 else f"{status} {json.loads(body)['error']['code']}"
+        return "accepted" if status == 201 else f"{status} {json.loads(body)['error']['code']}"
 
 
 async def watch_readiness(service, statuses):
@@ -95,17 +96,17 @@ async def watch_readiness(service, statuses):
         await asyncio.sleep(ASK_EVERY_S)
 
 
-def pace(heard, since, until):
-    """Longest gap, and tokens per second, of a stretch of a stream."""
-    times = [since, *(at for at in heard if since < at < until), until]
+def pace(token_times, since, until):
+    """Returns the longest gap and the tokens per second in an interval of a stream."""
+    times = [since, *(at for at in token_times if since < at < until), until]
     return max(b - a for a, b in pairwise(times)), (len(times) - 2) / (until - since)
 
 
 async def measure(url, text, addresses):
-    service, heard, statuses, flood = Service(url), [], Counter(), Flood(Service(url), text, addresses)
-    tasks = [asyncio.create_task(service.tokens(heard))]
+    service, token_times, statuses, flood = Service(url), [], Counter(), Flood(Service(url), text, addresses)
+    tasks = [asyncio.create_task(service.tokens(token_times))]
     async with asyncio.timeout(UNTIL_S):
-        while len(heard) < 10:
+        while len(token_times) < 10:
             await asyncio.sleep(0.1)
     calm_at = time.monotonic()
     await asyncio.sleep(CALM_S)
@@ -116,10 +117,10 @@ async def measure(url, text, addresses):
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    calm, flooded = pace(heard, calm_at, flood_at), pace(heard, flood_at, over_at)
+    calm, flooded = pace(token_times, calm_at, flood_at), pace(token_times, flood_at, over_at)
     return {
-        "answers": ", ".join(f"{count} x {what}" for what, count in flood.answers.most_common()),
-        "slowest answer, s": f"{flood.slowest_s:.2f}",
+        "responses": ", ".join(f"{count} x {what}" for what, count in flood.answers.most_common()),
+        "slowest response, s": f"{flood.slowest_s:.2f}",
         "the open stream's longest gap, s (before)": f"{flooded[0]:.2f} ({calm[0]:.2f})",
         "its tokens/s (before)": f"{flooded[1]:.1f} ({calm[1]:.1f})",
         "/readyz": ", ".join(f"{count} x {status}" for status, count in statuses.most_common()),
@@ -129,8 +130,8 @@ async def measure(url, text, addresses):
 def report(url, texts):
     for name, addresses in product(texts, (1, CLIENTS)):
         found = asyncio.run(measure(url, TEXTS[name], addresses))
-        origin = "one address" if addresses == 1 else "an address each"
-        print(f"| {CLIENTS} clients at {origin}, 200,000 characters of {name} | |\n|---|---|")
+        origin = "one address" if addresses == 1 else "one address each"
+        print(f"| {CLIENTS} clients, {origin}, 200,000 characters of {name} | |\n|---|---|")
         for row, value in found.items():
             print(f"| {row} | {value} |")
         print(flush=True)
@@ -138,17 +139,17 @@ def report(url, texts):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", help="a service that runs already, with a model of 8,192 tokens")
-    parser.add_argument("--text", choices=TEXTS, action="append", help="all, if not given")
-    given = parser.parse_args()
-    if given.url:
-        report(given.url, given.text or TEXTS)
+    parser.add_argument("--url", help="a running service, with a model of 8,192 tokens")
+    parser.add_argument("--text", choices=TEXTS, action="append", help="default: all")
+    args = parser.parse_args()
+    if args.url:
+        report(args.url, args.text or TEXTS)
         return
     with tempfile.TemporaryDirectory() as folder:
-        # As they are by default; the tests' stack has shorter ones.
+        # The defaults; the tests' stack uses shorter ones.
         settings = {"EVERSTREAM_LEASE_S": "10", "EVERSTREAM_HEARTBEAT_S": "15", "EVERSTREAM_PROXIES": "1"}
-        with running_stack(Path(folder), app_dir=REPO_ROOT, **settings) as stack:
-            report(stack.url, given.text or TEXTS)
+        with running_stack(Path(folder), app_dir=PROJECT_ROOT, **settings) as stack:
+            report(stack.url, args.text or TEXTS)
 
 
 if __name__ == "__main__":

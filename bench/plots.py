@@ -7,7 +7,7 @@ from matplotlib import pyplot
 
 
 def by_streams(found, figure, title, path):
-    """One line per server over the number of streams."""
+    """Plot one line per server against the number of streams."""
     canvas, axes = pyplot.subplots(figsize=(7, 4), dpi=110)
     for side in next(iter(found.values())):
         axes.plot(list(found), [found[streams][side][figure] for streams in found], marker="o", label=side)

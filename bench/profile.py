@@ -1,11 +1,10 @@
 """Where a token's time goes: `make bench`, or `python -m bench.profile --help`.
 
-Everstream alone with the tiny model. First a run that is only counted: for the engine process, Valkey and the web
-workers the CPU in all and in the kernel, and how often they waited or were interrupted. Then one under `py-spy`: the
-Python processes' user time is split by whose code held Python's lock. Only shares are taken from that, as a profiler
-slows down what it watches; a process that is interrupted in the midst of something seems to take longer for it. Beside
-it the floors: what the same machine takes for the parts that no design can do without.
-Prints tables, writes bench/results/profile.json.
+Runs Everstream alone with the tiny model. The first run only counts: total and kernel CPU time of the engine process,
+Valkey and the web workers, and their context switches. The second runs under `py-spy` and splits the Python processes'
+user time by the code that holds the GIL. Only the shares are used, because a profiler slows down the profiled process;
+code that is preempted while it holds the GIL appears slower than it is. It also measures the floors: the cost on this
+machine of the steps that no design can avoid. Prints tables and writes bench/results/profile.json.
 """
 
 import argparse
@@ -27,39 +26,53 @@ import valkey
 
 from bench import cpu, load, servers, tiny_model
 from bench.overhead import Direct, prompts
-from everstream import log
+from everstream.log.entries import encode_entry
 from everstream.settings import load_settings
-from tests.stack import Stack, tries
+from harness.stack import Stack, tries
 
 RESULTS = Path(__file__).parent / "results" / "profile.json"
 SAMPLES_PER_S = 400
 STEPS = {
     "engine": {
         "vLLM's output processor and detokenizer": ("vllm/v1/engine/output_processor", "vllm/v1/engine/detokenizer"),
-        "hearing vLLM's EngineCore (zmq, decoding)": ("zmq/", "vllm/v1/serial_utils", "vllm/v1/engine/core_client"),
-        "token to entry, entry to writer": (
-            "(app.py",
-            "everstream/vllm_seam",
-            "everstream/detokenizer",
-            "everstream/contract",
-            "everstream/pacing",
-            "everstream/running",
+        "receiving from vLLM's EngineCore (zmq, decoding)": (
+            "zmq/",
+            "vllm/v1/serial_utils",
+            "vllm/v1/engine/core_client",
         ),
-        "commits": ("everstream/appender", "everstream/engine_log", "valkey/", "asyncio/timeouts", "asyncio/streams"),
+        "token to entry, entry to writer": (
+            "everstream/llm/",
+            "everstream/contract/",
+            "everstream/engine/coalescer",
+            "everstream/engine/generation_task",
+            "everstream/log/entries",
+        ),
+        "commits": (
+            "everstream/engine/appender",
+            "everstream/log/",
+            "valkey/",
+            "asyncio/timeouts",
+            "asyncio/streams",
+        ),
     },
     "web": {
-        "hearing: subscription, decoding": ("everstream/web_log", "valkey/", "everstream/log"),
-        "encoding": ("everstream/sse", "everstream/openai.py", "(everstream/follower.py:live)"),
-        "dispatching, sending": ("everstream/follower", "everstream/outlet", "everstream/cursor"),
-        "starts and ends of streams (gunicorn, Flask)": ("gunicorn/", "flask/", "werkzeug/", "everstream/"),
+        "receiving: subscription, decoding": ("everstream/log/", "valkey/"),
+        "encoding": ("everstream/apis/", "everstream/web/live_batch"),
+        "dispatching, sending": (
+            "everstream/web/follower",
+            "everstream/web/reader",
+            "everstream/web/direct_writer",
+            "everstream/web/cursor",
+        ),
+        "opening and closing streams (gunicorn, Flask)": ("gunicorn/", "flask/", "werkzeug/", "everstream/"),
     },
 }
-"""By part: what a sample is counted for, by the innermost frame whose place is known."""
-REST = "event loop, and the rest"
+"""By part: the step that a sample counts towards, decided by the innermost frame with a known location."""
+REST = "event loop and the rest"
 
 
 def usage(pids):
-    """Of processes: seconds of CPU, and in the kernel; context switches that they wanted, and others."""
+    """Total and kernel CPU seconds of the processes, and their voluntary and involuntary context switches."""
     lines = [
         line.split()
         for pid in pids
@@ -75,7 +88,7 @@ def usage(pids):
 
 
 class Loaded:
-    """Everstream under a load that can be repeated."""
+    """Everstream under a repeatable load."""
 
     def __init__(self, server, streams, tokens, flush_ms):
         self.server, self.streams, self._tokens = server, streams, tokens
@@ -84,11 +97,11 @@ class Loaded:
 
     def run(self):
         self._runs += 1
-        asked = prompts(self.streams, f"{self.streams}-{self._runs}")
-        return load.run(self.server.url, self._api, asked, self._tokens, self.streams)
+        batch = prompts(self.streams, f"{self.streams}-{self._runs}")
+        return load.run(self.server.url, self._api, batch, self._tokens, self.streams)
 
     def count(self, runs):
-        """By part: per token CPU and kernel time in µs, per step of the engine waits and interruptions."""
+        """By part: CPU and kernel time in µs per token, waits and interruptions per engine step."""
         groups = self.server.groups()
         before = {part: usage(pids) for part, pids in groups.items()}
         tokens = sum(self.run()["tokens"] for _ in range(runs))
@@ -122,7 +135,7 @@ class Loaded:
             self.run()
         found = Counter()
         for path in files.values():
-            # A gunicorn master has nothing to say.
+            # A gunicorn master yields no samples.
             for line in path.read_text().splitlines() if path.exists() else ():
                 stack, _, count = line.rpartition(" ")
                 found[step_of(part, stack.split(";"))] += int(count)
@@ -139,7 +152,7 @@ def step_of(part, stack):
 
 
 def profile(loaded, seconds, folder):
-    """By part: what `count` gives, and with `steps` how the CPU time is made up, in µs per token."""
+    """By part: the result of `count`, plus `steps`, the breakdown of the CPU time in µs per token."""
     loaded.run()
     counted = loaded.count(3)
     for part, figures in counted.items():
@@ -155,7 +168,7 @@ def profile(loaded, seconds, folder):
 
 
 def send_us(count=200_000, sockets=64, size_bytes=250):
-    """CPU of one send of an event over loopback, to sockets that another process reads."""
+    """CPU time of sending one event over loopback, to sockets that another process reads."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         reader = os.fork()
         if reader == 0:
@@ -184,11 +197,11 @@ def _read_all(readers):
 
 
 def xadd_us(folder, count=50_000, at_once=64):
-    """Valkey's CPU for one XADD of an entry into one of so many logs, on the disk before it is answered."""
+    """Valkey's CPU time for one XADD of an entry into one of `at_once` logs, with an fsync before the reply."""
     stack = Stack(folder)
     try:
         stack.start_valkey()
-        client, entry = valkey.Valkey.from_url(stack.settings.log_url), log.encode_entry("", {"text": " The"})
+        client, entry = valkey.Valkey.from_url(stack.settings.log_url), encode_entry("", {"text": " The"})
         before = cpu.cpu_s([stack.valkey.pid])
         for n in range(1, count // at_once + 1):
             with client.pipeline(transaction=False) as pipe:
@@ -203,7 +216,7 @@ def xadd_us(folder, count=50_000, at_once=64):
 
 
 def generate_us(model, streams, tokens):
-    """CPU of a process that does nothing but read `AsyncLLM.generate`, per token."""
+    """CPU time per token of a process that only consumes `AsyncLLM.generate`."""
     os.environ["MODEL"] = str(model)
     direct = Direct()
     try:
@@ -237,27 +250,27 @@ def main():
     parser.add_argument("--streams", type=int, nargs="+", default=(1, 64))
     parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--flush-ms", type=int, default=0)
-    parser.add_argument("--seconds", type=int, default=8, help="to sample each part (8)")
-    wanted = parser.parse_args()
+    parser.add_argument("--seconds", type=int, default=8, help="sampling time per part (8)")
+    args = parser.parse_args()
     load.allow_files(servers.MAX_STREAMS + 100)
     model = tiny_model.build(load_settings())
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="everstream-bench-")))
         server = stack.enter_context(servers.everstream_alone(model, "1G", folder))
         found = {
-            streams: profile(Loaded(server, streams, wanted.tokens, wanted.flush_ms), wanted.seconds, folder)
-            for streams in wanted.streams
+            streams: profile(Loaded(server, streams, args.tokens, args.flush_ms), args.seconds, folder)
+            for streams in args.streams
         }
     print(table(found) + "\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="everstream-bench-") as folder:
         floors = {
             "one send on loopback": statistics.median(send_us() for _ in range(3)),
-            "one XADD in Valkey, of 64 together": xadd_us(Path(folder)),
-            "`AsyncLLM.generate` under uvloop, 64 streams": generate_us(model, 64, wanted.tokens),
+            "one XADD in Valkey, in pipelines of 64": xadd_us(Path(folder)),
+            "`AsyncLLM.generate` under uvloop, 64 streams": generate_us(model, 64, args.tokens),
         }
     print("| floor | CPU µs |\n|---|---:|")
     print("\n".join(f"| {name} | {value:.1f} |" for name, value in floors.items()))
-    RESULTS.write_text(json.dumps({"options": vars(wanted), "found": found, "floors": floors}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps({"options": vars(args), "found": found, "floors": floors}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

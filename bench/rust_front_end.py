@@ -1,6 +1,6 @@
-"""vLLM's Rust front end: the path of its binary, fetched once into the user's cache directory.
+"""Finds the binary of vLLM's Rust front end, downloaded once into the user's cache directory.
 
-The build of vLLM for CPUs comes without it; PyPI's `vllm` wheel of the same version carries it.
+vLLM's CPU build lacks it; the `vllm` wheel of the same version has it.
 """
 
 import subprocess
@@ -17,7 +17,7 @@ MEMBER = "vllm/vllm-rs"
 
 
 def find(settings: Settings) -> Path | None:
-    """Its path; None, and a word of why, where it can't be had."""
+    """Returns its path, or prints why it is unavailable and returns None."""
     version = vllm.__version__.partition("+")[0]
     shipped = Path(vllm.__file__).parent / "vllm-rs"
     cached = settings.cache_path / f"vllm-rs-{version}"
@@ -29,9 +29,9 @@ def _fetch(version: str, target: Path) -> Path | None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        print(f"fetching vLLM {version}'s Rust front end (a wheel of 320 MB)", file=sys.stderr)
+        print(f"downloading vLLM {version}'s Rust front end (a 320 MB wheel)", file=sys.stderr)
         if subprocess.run([*command, "-d", work, f"vllm=={version}"], check=False).returncode != 0:
-            print("the Rust front end is left out: pip could not download the wheel", file=sys.stderr)
+            print("skipping the Rust front end: pip could not download the wheel", file=sys.stderr)
             return None
         with zipfile.ZipFile(next(Path(work).glob("*.whl"))) as wheel:
             unpacked = Path(wheel.extract(MEMBER, work))

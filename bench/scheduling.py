@@ -1,7 +1,7 @@
-"""Whether web workers should interrupt the engine: `python -m bench.scheduling`.
+"""Whether web workers should preempt the engine: `python -m bench.scheduling`.
 
-Everstream alone with the tiny model, its web workers in turn with the kernel's policy SCHED_BATCH, as they are, and
-SCHED_OTHER. Prints medians.
+Runs Everstream alone with the tiny model, switching its web workers between the scheduling policies SCHED_BATCH, which
+they normally use, and SCHED_OTHER. Prints medians.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main():
     parser.add_argument("--streams", type=int, nargs="+", default=(1, 16, 64, 128))
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=400)
-    wanted = parser.parse_args()
+    args = parser.parse_args()
     policies = [("SCHED_BATCH", os.SCHED_BATCH), ("SCHED_OTHER", os.SCHED_OTHER)]
     print("| streams | web workers | " + " | ".join(FIGURES) + " |\n|---:|---|" + "---:|" * len(FIGURES))
     with (
@@ -36,12 +36,12 @@ def main():
     ):
         side = Side(server, "Everstream")
         side.measure("warm", 16, 16)
-        for streams in wanted.streams:
+        for streams in args.streams:
             found = {name: [] for name, _ in policies}
-            for n in range(wanted.rounds):
+            for n in range(args.rounds):
                 for name, policy in policies[:: -1 if n % 2 else 1]:
                     schedule(server.groups()["web"], policy)
-                    found[name].append(side.measure(f"{streams}-{n}-{name}", streams, wanted.tokens))
+                    found[name].append(side.measure(f"{streams}-{n}-{name}", streams, args.tokens))
             for name, runs in found.items():
                 medians = (statistics.median(run[figure] for run in runs) for figure in FIGURES)
                 print(f"| {streams} | {name} | " + " | ".join(f"{value:.1f}" for value in medians) + " |", flush=True)

@@ -1,8 +1,8 @@
 """Health checks while thousands of clients send bodies byte by byte: `python -m bench.slow_bodies --help`.
 
-Real gunicorn with two workers and Valkey, no engine. So many clients open a connection each, send the headers of a POST
-and then a byte every so often (`--kind headers`: they do not even end the headers), and never leave by themselves.
-Meanwhile /healthz is asked at the health checks' own port and at the ordinary one. Out: a table.
+Uses real gunicorn with two workers, and Valkey; no engine. Each client opens a connection, sends the headers of a POST
+and then one byte per interval (`--kind headers`: it never even ends the headers), and never disconnects by itself.
+Meanwhile /healthz is polled on the health port and on the main port. Prints a table.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import requests
 
 from bench import load
-from tests.stack import Stack, free_port
+from harness.stack import Stack, free_port
 
 CONNECTING_AT_ONCE = 500
 CHECK_EVERY_S = 0.2
@@ -29,7 +29,7 @@ STARTS = {
 
 
 class Checks(threading.Thread):
-    """Asks /healthz again and again, each time over a new connection."""
+    """Polls /healthz, each time over a new connection."""
 
     def __init__(self, port):
         super().__init__(daemon=True)
@@ -47,14 +47,14 @@ class Checks(threading.Thread):
                 self._unanswered += 1
 
     def end(self):
-        """Answered, not answered, and the median, 99th percentile and longest in ms."""
+        """Returns the answered and unanswered counts, and the median, 99th percentile and longest time in ms."""
         self._over.set()
         self.join()
         return len(self._ms), self._unanswered, *(load.percentile(self._ms, percent) for percent in (50, 99, 100))
 
 
 class Clients:
-    """All the slow clients, in one process. `ended` counts what became of those that the server let go."""
+    """All slow clients, in one process. `ended` counts the disconnected ones by the status they got."""
 
     def __init__(self, port, start):
         self.open, self.ended = {}, Counter()
@@ -98,7 +98,7 @@ class Clients:
                 self._end(connection, b"")
 
     def _end(self, connection, answer):
-        """The first that it is told is all that it is told."""
+        """Disconnect. `answer` is the first thing the server sent."""
         self.ended[answer[9:12].decode() or "nothing"] += 1
         self._connecting.discard(connection.fileno())
         self._poll.unregister(connection.fileno())
@@ -106,41 +106,42 @@ class Clients:
         connection.close()
 
 
-def measure(stack, health_port, wanted):
-    checks = {"its own port": Checks(health_port), "the ordinary port": Checks(stack.port)}
+def measure(stack, health_port, args):
+    checks = {"the health port": Checks(health_port), "the main port": Checks(stack.port)}
     for each in checks.values():
         each.start()
-    clients = Clients(stack.port, STARTS[wanted.kind])
-    clients.connect(wanted.clients)
-    until, next_byte = time.monotonic() + wanted.seconds, 0.0
+    clients = Clients(stack.port, STARTS[args.kind])
+    clients.connect(args.clients)
+    until, next_byte = time.monotonic() + args.seconds, 0.0
     while time.monotonic() < until:
         clients.take(0.2)
         if time.monotonic() > next_byte:
             clients.trickle()
-            next_byte = time.monotonic() + wanted.every_s
+            next_byte = time.monotonic() + args.every_s
     return clients, {where: each.end() for where, each in checks.items()}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=10_300)
-    parser.add_argument("--every-s", type=float, default=5, help="between two bytes of a client (5)")
-    parser.add_argument("--seconds", type=float, default=30, help="to go on once all are connected (30)")
+    parser.add_argument("--every-s", type=float, default=5, help="interval between bytes of a client (5)")
+    parser.add_argument("--seconds", type=float, default=30, help="how long to continue once all are connected (30)")
     parser.add_argument("--kind", choices=STARTS, default="body")
-    wanted = parser.parse_args()
-    load.allow_files(wanted.clients + 200)
+    args = parser.parse_args()
+    load.allow_files(args.clients + 200)
     health_port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(Path(folder), EVERSTREAM_HEALTH_PORT=str(health_port))
         try:
             stack.start_valkey()
             stack.start_web()
-            clients, found = measure(stack, health_port, wanted)
+            clients, found = measure(stack, health_port, args)
         finally:
             stack.stop()
-    told = ", ".join(f"{count} were told {what}" for what, count in sorted(clients.ended.items()))
-    print(f"{wanted.clients} clients, 2 workers, {wanted.kind}, a byte every {wanted.every_s:g} s:")
-    print(f"{told or 'none ended'}; {len(clients.open)} were connected {wanted.seconds:g} s after the last one came\n")
+    outcome = ", ".join(f"{count} got {what}" for what, count in sorted(clients.ended.items()))
+    print(f"{args.clients} clients, 2 workers, {args.kind}, a byte every {args.every_s:g} s:")
+    still = f"{len(clients.open)} were still connected {args.seconds:g} s after the last one connected"
+    print(f"{outcome or 'none were disconnected'}; {still}\n")
     columns = ("/healthz at", "answered", f"not within {CHECK_TIMEOUT_S} s", "median, ms", "p99, ms", "longest, ms")
     print(f"| {' | '.join(columns)} |\n|---|{'---:|' * 5}")
     for where, (answered, unanswered, *ms) in found.items():

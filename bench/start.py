@@ -1,10 +1,10 @@
 """From a clone to a ready model: `python -m bench.start`.
 
 Clones the last commit into an empty folder, with an empty home directory, and runs `make run` there twice: the first
-sets up and builds the demo model, the second finds all that. "URL" is when the page answers, "ready" when the launcher
-says so; `make test`'s set-up is timed in another clone, which finds uv's cache. Then both ways to run vLLM on a CPU are
-started in turn, `--rounds` times: forked and in one process, as Everstream does, and as vLLM does by itself. Prints
-tables, writes bench/results/start.json. Downloads about 1.5 GB; needs 8 GB of disk.
+run installs everything and builds the demo model, the second finds both. Measures the time until the page responds and
+until /readyz reports a model. The setup for `make test` is timed in another clone, which uses uv's cache. Then compares
+two ways to run vLLM on a CPU, alternating for `--rounds` rounds: forked and in one process, as Everstream does, and
+vLLM's default. Prints tables and writes bench/results/start.json. Downloads about 1.5 GB and needs 8 GB of disk.
 """
 
 import argparse
@@ -23,27 +23,27 @@ import psutil
 import requests
 
 from bench import load
-from everstream.settings import PLAIN_NAMES, PREFIX, REPO_ROOT
-from tests.stack import Process, free_port, running_stack, wait_for
+from everstream.settings import PLAIN_NAMES, PREFIX, PROJECT_ROOT
+from harness.stack import Process, free_port, running_stack, wait_for
 
 RESULTS = Path(__file__).parent / "results" / "start.json"
 TIMEOUT_S = 900
 STREAMS = 16
 MAX_TOKENS = 128
-WAYS = {"one process, forked": "", "vLLM's own": "--distributed-executor-backend mp"}
+WAYS = {"one process, forked": "", "vLLM's default": "--distributed-executor-backend mp"}
 
 
 def clone(folder):
-    subprocess.run(["git", "clone", "--quiet", str(REPO_ROOT), str(folder)], check=True)
+    subprocess.run(["git", "clone", "--quiet", str(PROJECT_ROOT), str(folder)], check=True)
     return folder
 
 
 def stranger(home, **settings):
-    """The environment of somebody who has set nothing."""
+    """The environment of a user without any configuration."""
     ours = {"VIRTUAL_ENV", "XDG_CACHE_HOME", "XDG_STATE_HOME", "UV_CACHE_DIR", *PLAIN_NAMES.values()}
     kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith(PREFIX)}
     kept["PATH"] = os.pathsep.join(
-        path for path in kept["PATH"].split(os.pathsep) if not path.startswith(str(REPO_ROOT))
+        path for path in kept["PATH"].split(os.pathsep) if not path.startswith(str(PROJECT_ROOT))
     )
     return kept | {"HOME": str(home), **settings}
 
@@ -56,14 +56,14 @@ def make_run(folder, home):
         yield process, f"http://127.0.0.1:{port}"
     finally:
         for child in process.children() if process.popen.poll() is None else []:
-            if "everstream.launcher" in " ".join(child.cmdline()):
+            if "everstream run" in " ".join(child.cmdline()):
                 child.send_signal(signal.SIGINT)
         process.popen.wait(60)
 
 
 def answers(process, url):
     if process.popen.poll() is not None:
-        raise RuntimeError(f"make run ended:\n{process.output}")
+        raise RuntimeError(f"make run exited:\n{process.output}")
     try:
         return requests.get(url, timeout=5).ok
     except requests.RequestException:
@@ -71,7 +71,7 @@ def answers(process, url):
 
 
 def time_start(folder, home):
-    """Seconds from `make run` to the page, and to a ready model."""
+    """Seconds from `make run` until the page responds, and until a model is ready."""
     started = time.monotonic()
     with make_run(folder, home) as (process, url):
         wait_for(lambda: answers(process, url), TIMEOUT_S, "the page")
@@ -92,11 +92,11 @@ def time_starts(folder):
 
 
 def time_way(folder, arguments):
-    """One start of the parts with the demo model, and its speed."""
+    """Start a stack with the demo model once, and measure its speed."""
     folder.mkdir()
     options = {"ENGINE_ARGS": f"--max-model-len 2048 {arguments}", "EVERSTREAM_HEARTBEAT_S": "15"}
     started = time.monotonic()
-    with running_stack(folder, app_dir=REPO_ROOT, **options) as stack:
+    with running_stack(folder, app_dir=PROJECT_ROOT, **options) as stack:
         ready_s = time.monotonic() - started
         engine = psutil.Process(stack.engines[0].pid)
         api = load.Api("completions", stack.readiness()["engines"][0]["model"])
@@ -117,14 +117,14 @@ def table(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="starts of each of the two ways")
-    wanted = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3, help="starts per way to run vLLM")
+    args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="everstream-bench-"))
     try:
         starts = time_starts(folder)
         tried = {name: [] for name in WAYS}
-        for n in range(wanted.rounds):
-            # Neither is always the first.
+        for n in range(args.rounds):
+            # Alternate which one goes first.
             for name in sorted(WAYS, reverse=bool(n % 2)):
                 tried[name].append(time_way(folder / f"{n}-{name.partition(' ')[0]}", WAYS[name]))
     finally:
@@ -132,8 +132,8 @@ def main():
     ways = {
         name: {key: statistics.median(each[key] for each in found) for key in found[0]} for name, found in tried.items()
     }
-    RESULTS.write_text(json.dumps({"options": vars(wanted), "starts": starts, "ways": ways}, indent=1) + "\n")
-    heads = [("`make run`", "the page", "a ready model"), ("---", "---:", "---:")]
+    RESULTS.write_text(json.dumps({"options": vars(args), "starts": starts, "ways": ways}, indent=1) + "\n")
+    heads = [("`make run`", "page responds", "model ready"), ("---", "---:", "---:")]
     print(
         table(
             heads
@@ -143,9 +143,13 @@ def main():
             ]
         )
     )
-    print(f"\nset-up for `make test` in another clone: {starts['setup-dev']['ready_s']:.0f} s\n")
+    print(f"\nsetup for `make test` in another clone: {starts['setup-dev']['ready_s']:.0f} s\n")
     heads = [("vLLM on the CPU", *WAYS), ("---", *("---:" for _ in WAYS))]
-    rows = {"ready_s": "ready, s", "pss_mb": "memory of engine and vLLM, MB", "tokens_per_s_1": "tokens/s, 1 stream"}
+    rows = {
+        "ready_s": "time to ready, s",
+        "pss_mb": "memory of the engine and vLLM, MB",
+        "tokens_per_s_1": "tokens/s, 1 stream",
+    }
     rows[f"tokens_per_s_{STREAMS}"] = f"tokens/s, {STREAMS} streams"
     print(table(heads + [(text, *(f"{ways[name][key]:.0f}" for name in WAYS)) for key, text in rows.items()]))
 

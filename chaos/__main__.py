@@ -1,7 +1,8 @@
-"""`make chaos`: real processes, streams and faults from one seed, and a table of what came of it.
+"""`make chaos`: runs real processes, injects faults from a seeded schedule under live streams, and prints a table.
 
-`CHAOS_SEED` repeats a schedule, `CHAOS_SHORT=1` is one phase of just over a minute. The table, what each part printed,
-and the data behind it are left in `test-artifacts/`. Exit status 1 if anything was lost, repeated, stuck or wrong.
+`CHAOS_SEED` repeats a schedule; `CHAOS_SHORT=1` runs a single phase of just over a minute. Writes the table and the
+data behind it to `test-artifacts/`, and each process's log if the run was not clean. Exits with status 1 if anything
+was lost, repeated, stuck or wrong.
 """
 
 import json
@@ -14,10 +15,10 @@ import time
 from pathlib import Path
 
 from chaos import phases, report
-from everstream.settings import REPO_ROOT
-from tests.stack import nginx_executable
+from everstream.settings import PROJECT_ROOT
+from harness.stack import nginx_executable
 
-ARTIFACTS = REPO_ROOT / "test-artifacts"
+ARTIFACTS = PROJECT_ROOT / "test-artifacts"
 LOG_TAIL_BYTES = 200_000
 
 
@@ -47,12 +48,12 @@ def run(phase, seed):
 
 
 def keep_logs(folder, target):
-    """The end of what each process printed."""
+    """Keep the end of each process's output."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for log in folder.glob("*.log"):
         (target / log.name).write_bytes(log.read_bytes()[-LOG_TAIL_BYTES:])
-    say(f"the parts' logs are in {target}")
+    say(f"the processes' logs are in {target}")
 
 
 def say(text):

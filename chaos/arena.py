@@ -1,7 +1,7 @@
-"""The stack under test: nginx, the launcher with gunicorn and engine a, engine b beside it, and a Valkey of its own.
+"""The stack under test: nginx, the supervisor with gunicorn and engine a, a separate engine b, and a separate Valkey.
 
-In: a model, a folder. Each part can be found, counted and started again. Called by `faults` and `__main__`, in threads:
-everything here blocks.
+In: a model and a folder. Each process can be found, inspected and restarted. Everything here blocks; `faults` calls it
+in threads, `phases` directly.
 """
 
 import os
@@ -13,9 +13,10 @@ import psutil
 import requests
 import valkey
 
-from everstream import log, valkey_server
-from everstream.settings import REPO_ROOT
-from tests.stack import REQUEST_TIMEOUT_S, Launched, wait_for
+from everstream.host import valkey_server
+from everstream.log.keys import GROUP, Keys
+from everstream.settings import PROJECT_ROOT
+from harness.stack import REQUEST_TIMEOUT_S, Supervised, wait_for
 
 LEASE_S = 3.0
 HEARTBEAT_S = 2.0
@@ -25,11 +26,11 @@ ENGINES = ("a", "b")
 BUSY_NICENESS = 10
 
 
-class Arena(Launched):
+class Arena(Supervised):
     def __init__(self, folder, **environ):
         super().__init__(
             folder,
-            app_dir=REPO_ROOT,
+            app_dir=PROJECT_ROOT,
             EVERSTREAM_LEASE_S=str(LEASE_S),
             EVERSTREAM_HEARTBEAT_S=str(HEARTBEAT_S),
             EVERSTREAM_RETRY_MS=str(RETRY_MS),
@@ -37,7 +38,7 @@ class Arena(Launched):
             VALKEY_URL=f"unix://{folder}/state/valkey.sock",
             PYTHONWARNINGS="ignore",
             VLLM_NO_USAGE_STATS="1",
-            # Two engines and the readers on few cores: threads that spin for each other would have them all.
+            # Two engines and the readers share few cores, which spinning OpenMP threads would monopolise.
             OMP_NUM_THREADS="1",
             VLLM_CPU_OMP_THREADS_BIND="nobind",
             **environ,
@@ -54,20 +55,20 @@ class Arena(Launched):
 
     def start_valkey(self):
         valkey_server.prepare(self.settings)
-        # SIGXFSZ stays ignored, as in Python, so that a file at its limit is a write that fails, as on a full disk.
+        # SIGXFSZ stays ignored, as in Python, so that a write beyond the file size limit fails as on a full disk.
         self.valkey = self._start("valkey", valkey_server.command(self.settings), restore_signals=False)
         wait_for(lambda: valkey_server.answers(self.settings), HEALING_TIMEOUT_S, "Valkey")
 
     def start_b(self):
-        """As vLLM runs on a GPU, with a worker process; engine a has none, as on any CPU."""
+        """Runs vLLM with a worker process, as on a GPU. Engine a has none, as on any CPU."""
         arguments = f"{self.environ['ENGINE_ARGS']} --distributed-executor-backend mp"
         self.engine_b = self.start_engine(EVERSTREAM_ENGINE_NAME="b", ENGINE_ARGS=arguments)
 
     def engine(self, name):
-        """The engine process, or None where it is not running."""
+        """The engine process, or None if it is not running."""
         if name == "b":
             return psutil.Process(self.engine_b.pid) if self.engine_b.popen.poll() is None else None
-        return self.part("everstream.engine")
+        return self.part("everstream.engine.main")
 
     def gunicorn(self):
         return self.part("gunicorn")
@@ -76,9 +77,9 @@ class Arena(Launched):
         return self.gunicorn().children()
 
     def wait_engine(self, name, other_than=None):
-        """Until an engine process of this name, other than `other_than`, has its model ready."""
+        """Wait until an engine process of this name, with a pid other than `other_than`, has its model ready."""
         if other_than is not None:
-            # What the dead one said of itself is believed for as long as its lease.
+            # The dead engine's last status counts until its lease expires.
             time.sleep(LEASE_S + 1)
 
         def is_ready():
@@ -86,26 +87,26 @@ class Arena(Launched):
             return process and process.pid != other_than and self._is_ready(name)
 
         wait_for(is_ready, HEALING_TIMEOUT_S, f"engine {name}")
-        # From now on it leaves the processors to an engine that starts, which would take minutes otherwise.
+        # From now on it yields the CPU to an engine that is starting, which would otherwise take minutes.
         give_way(self.engine(name).pid)
 
     def _is_ready(self, name):
         return any(each["name"] == name and each["state"] == "ready" for each in self.reported())
 
     def reported(self):
-        """What the engines say of themselves; nothing while web or Valkey are away."""
+        """The engines' reported status; empty while the web process or Valkey is down."""
         try:
             return requests.get(f"{self.web_url}/readyz", timeout=REQUEST_TIMEOUT_S).json().get("engines", [])
         except (requests.RequestException, ValueError):
             return []
 
     def leases_of(self, name):
-        """How many generations an engine process holds at this moment; 0 if that can't be known."""
-        keys = log.Keys(self.settings.namespace)
+        """How many generations an engine process currently holds; 0 if unknown."""
+        keys = Keys(self.settings.namespace)
         prefix = f"{name}-{self.engine(name).pid}-".encode()
         try:
             with self.valkey_client() as client:
-                consumers = client.xpending(keys.jobs, log.GROUP)["consumers"]
+                consumers = client.xpending(keys.jobs, GROUP)["consumers"]
         except valkey.exceptions.ValkeyError:
             return 0
         return sum(each["pending"] for each in consumers if each["name"].startswith(prefix))
@@ -114,7 +115,7 @@ class Arena(Launched):
         return valkey.Valkey.from_url(self.settings.log_url, socket_timeout=10)
 
     def wait_web(self, other_than):
-        """Until gunicorn, as another process than before, answers."""
+        """Wait until a gunicorn master with a pid other than `other_than` responds."""
 
         def answers():
             master = self.gunicorn()
@@ -130,13 +131,13 @@ class Arena(Launched):
         wait_for(answers, HEALING_TIMEOUT_S, "gunicorn")
 
     def connections(self, process):
-        """How many requests a gunicorn worker serves at this moment."""
+        """How many requests a gunicorn worker is serving."""
         established = (each for each in process.net_connections("tcp") if each.status == psutil.CONN_ESTABLISHED)
         return sum(each.laddr.port == self.port for each in established)
 
     def stop(self):
-        """Leave nothing: the launcher's parts have sessions of their own, so they are ended one by one."""
-        launched = self.family() if self.launcher and self.launcher.popen.poll() is None else []
+        """Stop everything. The supervisor's children have their own sessions, so kill them one by one."""
+        launched = self.family() if self.supervisor and self.supervisor.popen.poll() is None else []
         super().stop()
         for process in launched:
             with suppress(psutil.NoSuchProcess):
@@ -145,8 +146,8 @@ class Arena(Launched):
 
 
 def give_way(pid):
-    """Lower the priority of a process that leads a session, and of all in that session."""
+    """Lower the priority of a session leader and of every process in its session."""
     os.setpriority(os.PRIO_PGRP, pid, BUSY_NICENESS)
-    # Where the kernel schedules by sessions, niceness counts within one only.
+    # With autogroup scheduling, niceness only counts within a session.
     with suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(BUSY_NICENESS))

@@ -1,7 +1,7 @@
-"""The HTTP side of the readers: what an EventSource does, no matter how often it takes.
+"""The HTTP side of the readers: does what an EventSource does, and reconnects until the stream ends.
 
-In: a `Reader` with its plan. Out: the same reader, at its end or closed for good. Any end of a connection without a
-terminal event, and any network error, is followed by another connection after the time that the server asked for.
+In: a `Reader` with its plan. Out: the same reader, with a terminal event or closed permanently. After a connection ends
+without a terminal event, or any network error, it reconnects after the delay that the server asked for.
 """
 
 import asyncio
@@ -10,20 +10,20 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from tests.sse_client import Decoder
+from harness.sse_client import Decoder
 
 NETWORK_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 CONNECT_TIMEOUT_S = 10
 EXCERPT_BYTES = 1000
-"""Of an answer that is not what it should be."""
+"""Kept of an unexpected response."""
 
 
 class Client:
-    """One per phase. `url` is nginx's."""
+    """One per phase. `url` points to nginx."""
 
     def __init__(self, url):
         self._url = url
-        # Every connection is a new one, as those of a browser that was cut off are.
+        # Always open a new connection, as a browser does after a disconnect.
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
@@ -32,7 +32,7 @@ class Client:
         await self._session.close()
 
     async def run(self, reader):
-        """Start it if need be, follow it to its end, come back after the end, and look into the log."""
+        """Start the generation if needed, follow it to its end, reconnect after the end, and compare with the log."""
         if not reader.generation and not reader.plan.by_address:
             await self._persist(reader, self._start)
         while not reader.is_over:
@@ -48,7 +48,7 @@ class Client:
             await asyncio.sleep(reader.retry_s)
 
     async def _attempt(self, reader, step):
-        """Whether the step was done."""
+        """Returns whether the step succeeded."""
         try:
             return await step(reader)
         except NETWORK_ERRORS as error:
@@ -56,7 +56,7 @@ class Client:
             return False
 
     async def _start(self, reader):
-        """A 5xx or 429 says that nothing was started; the same request id is sent again until it is taken."""
+        """Retry with the same request id until it is accepted: a 5xx or 429 means that nothing was started."""
         body = reader.plan.inputs | {"request_id": reader.request_id}
         async with self._session.post(f"{self._url}/generations", json=body) as answer:
             if answer.status == 201:
@@ -66,7 +66,7 @@ class Client:
             return not _is_temporary(answer.status)
 
     async def _follow(self, reader):
-        """One connection, to whichever end it comes."""
+        """Read one connection to its end."""
         reader.connected()
         decoder = Decoder(last_id=reader.last_id)
         async with self._get(reader) as answer:
@@ -74,9 +74,9 @@ class Client:
                 reader.close(answer.status, await _excerpt(answer))
                 return True
             while True:
-                asked_at = time.monotonic()
+                waiting_since = time.monotonic()
                 chunk = await answer.content.readany()
-                reader.waited(time.monotonic() - asked_at)
+                reader.waited(time.monotonic() - waiting_since)
                 if not chunk or reader.take(chunk, decoder):
                     return True
 
@@ -88,14 +88,14 @@ class Client:
         return self._session.get(f"{self._url}/generations/{reader.generation}/events", headers=headers)
 
     async def _come_back(self, reader):
-        """Who comes back after the end is told by 204 to stay away."""
+        """Reconnect after the terminal event. A 204 tells the client to stop."""
         async with self._get(reader) as answer:
             if answer.status == 204:
                 return True
             events = Decoder().feed(await answer.content.read(EXCERPT_BYTES))
             if answer.status == 200 and not events:
                 return False
-            reader.violate("other", f"after its end came {answer.status} and {events[:3]}")
+            reader.violate("other", f"reconnecting after the end returned {answer.status} and {events[:3]}")
             return True
 
     async def _look_into_log(self, reader):
@@ -103,12 +103,12 @@ class Client:
             if answer.status == 200:
                 reader.compare_with_log(await answer.json())
             elif not _is_temporary(answer.status):
-                reader.violate("other", f"its log was answered {answer.status} {await _excerpt(answer)}")
+                reader.violate("other", f"reading its log returned {answer.status} {await _excerpt(answer)}")
             return not _is_temporary(answer.status)
 
 
 def _is_temporary(status):
-    """Whether to send the same again: no web process answered, or nginx's limit for an address was hit."""
+    """Whether to retry: no web process responded, or nginx's per-address limit was hit."""
     return status == 429 or status >= 500
 
 

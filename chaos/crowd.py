@@ -1,4 +1,4 @@
-"""Keeps so many generations in flight until enough were started and the faults are over; then waits for all to end.
+"""Keeps a number of generations in flight until enough were started and the faults are over; then waits for all to end.
 
 In: the phase's prompts, a seeded random source, a client. Out: the list of readers. Called by `phases`.
 """
@@ -13,7 +13,7 @@ POLL_S = 0.02
 
 
 class Crowd:
-    """`expected`: of each prompt what the undisturbed run gave, or nothing in that run itself."""
+    """`expected`: the undisturbed outcome of each prompt; empty during the undisturbed run itself."""
 
     def __init__(self, client: Client, prompts, expected=()):
         self.readers: list[Reader] = []
@@ -28,14 +28,14 @@ class Crowd:
         return self._streams_open
 
     async def run_each_once(self, timeout_s):
-        """All prompts at once, undisturbed. Returns what each gave."""
+        """Run all prompts at once, undisturbed. Returns the outcome of each."""
         plans = [Plan(number, number, inputs) for number, inputs in enumerate(self._prompts)]
         readers = [self._start(plan) for plan in plans]
         await self.drain(timeout_s)
         return [reader.outcome for reader in readers]
 
     async def keep_busy(self, rng, in_flight, at_least, at_most, faults):
-        """Start a stream whenever one ends. `faults`: the task that deals them."""
+        """Start a stream whenever one ends. `faults`: the task that injects them."""
         for number in range(at_most):
             while self._streams_open >= in_flight:
                 await asyncio.sleep(POLL_S)
@@ -45,14 +45,14 @@ class Crowd:
         await asyncio.wait([faults])
 
     async def drain(self, timeout_s):
-        """Wait for the end of all; what has not ended then is stuck. Returns how long it took."""
-        begun = time.monotonic()
-        while self._tasks and time.monotonic() - begun < timeout_s:
+        """Wait for all to end; those that have not ended by the timeout are stuck. Returns how long it took."""
+        started = time.monotonic()
+        while self._tasks and time.monotonic() - started < timeout_s:
             await asyncio.sleep(POLL_S)
         for task in set(self._tasks):
             task.cancel()
             await asyncio.wait([task])
-        return time.monotonic() - begun
+        return time.monotonic() - started
 
     def _start(self, plan):
         reader = Reader(plan)

@@ -1,8 +1,9 @@
-"""What is done to the parts: one function per kind of fault, and a table of them.
+"""Fault injection: one function per kind of fault, and a table of them.
 
-In: the arena, a `Fault` from the seeded schedule. Out: the fault, with how many streams it hit and when all was whole
-again. The functions strike and heal, and block, each in a thread of its own; `Dealer` is asyncio. A fault holds the
-parts it breaks until they work again, so that two faults of different parts overlap, and two of the same part do not.
+In: the arena, and a `Fault` from the seeded schedule. Out: the fault, with the number of streams it hit and the time of
+the repair. Each function injects and repairs the fault; it blocks, and runs in its own thread. `Dealer` is asyncio. A
+fault locks the parts it breaks until they work again, so faults of different parts can overlap, but faults of the same
+part can't.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import psutil
 import valkey
 
 from chaos.arena import ENGINES, HEALING_TIMEOUT_S, LEASE_S, Arena
-from tests.stack import command_line, wait_for
+from harness.stack import command_line, wait_for
 
 BUSY_TIMEOUT_S = 10
 FAMILY_TIMEOUT_S = 30
@@ -26,7 +27,7 @@ ENGINE_START_S = 25
 
 @dataclass
 class Fault:
-    """`streams`: how many it hit; None: it found nothing to break. Times from the start of the schedule."""
+    """`streams`: how many it hit, or None if it broke nothing. Times are relative to the start of the schedule."""
 
     kind: str
     at_s: float
@@ -38,9 +39,9 @@ class Fault:
     error: str = ""
 
     def __str__(self):
-        named = f"{self.kind} ({self.engine})" if "engine" in KINDS[self.kind].breaks else self.kind
-        said = f"{named}, {self.struck_at_s:.1f} to {self.healed_at_s:.1f} s: "
-        return said + f"hit {self.streams or 0} streams" + (f", BUT {self.error}" if self.error else "")
+        name = f"{self.kind} ({self.engine})" if "engine" in KINDS[self.kind].breaks else self.kind
+        text = f"{name}, {self.struck_at_s:.1f} to {self.healed_at_s:.1f} s: hit {self.streams or 0} streams"
+        return text + (f", ERROR: {self.error}" if self.error else "")
 
     @property
     def hit(self):
@@ -78,7 +79,7 @@ def kill_engine(arena, fault):
 
 
 def kill_child(words):
-    """Kill the process under the engine that has this name; the engine then ends by itself."""
+    """Kill the engine's descendant whose command line contains `words`; the engine then exits by itself."""
 
     def strike(arena, fault):
         return _break_engine(arena, fault, lambda engine: _child(engine, words))
@@ -104,24 +105,24 @@ def _break_engine(arena, fault, victim_of):
 
 
 def _bury(family):
-    """Wait for the end of all; what outlives the others is said, and ended, so that the run can go on."""
-    left = psutil.wait_procs(family, timeout=FAMILY_TIMEOUT_S)[1]
-    said = "".join(f"{command_line(each)[:80]} (pid {each.pid}) outlived it; " for each in left)
-    for process in left:
+    """Wait for all to exit. Kill and report survivors, so that the run can continue."""
+    survivors = psutil.wait_procs(family, timeout=FAMILY_TIMEOUT_S)[1]
+    report = "".join(f"{command_line(each)[:80]} (pid {each.pid}) did not exit; " for each in survivors)
+    for process in survivors:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    return said
+    return report
 
 
 def _when_busy(arena, name):
-    """How many generations an engine has, once it has any; 0 if it stays idle."""
+    """Wait until the engine has generations and return how many; 0 if it stays idle."""
     with suppress(AssertionError):
         return wait_for(lambda: arena.leases_of(name), BUSY_TIMEOUT_S)
     return 0
 
 
 def freeze_engine(arena, fault):
-    """For longer than the lease: it wakes up as a zombie whose work others have."""
+    """Suspend it for longer than the lease: it wakes up as a zombie whose work others have taken over."""
     streams, engine = _when_busy(arena, fault.engine), arena.engine(fault.engine)
     _freeze(engine, fault.rng.uniform(1.2, 2.5) * LEASE_S)
     return streams
@@ -164,22 +165,22 @@ def fill_memory(arena, fault):
 
 
 def fill_disk(arena, fault):
-    """Under `appendfsync always` Valkey ends itself when its file takes no more."""
+    """Under `appendfsync always`, Valkey exits when it can't write to its file."""
     streams = arena.in_flight()
     with _file_at_its_limit(arena):
-        wait_for(lambda: arena.valkey.popen.poll() is not None, what="the end of Valkey on a full disk")
+        wait_for(lambda: arena.valkey.popen.poll() is not None, what="Valkey to exit on a full disk")
     _revive_valkey(arena, fault)
     return streams
 
 
 def fill_disk_everysec(arena, fault):
-    """Under `appendfsync everysec` it lives on and refuses to write."""
+    """Under `appendfsync everysec`, Valkey keeps running and refuses writes."""
     with arena.valkey_client() as client, _configured(client, "appendfsync", "everysec"):
         streams = arena.in_flight()
         with _file_at_its_limit(arena):
-            wait_for(lambda: _refuses(client), what="a write that is refused on a full disk")
+            wait_for(lambda: _refuses(client), what="a refused write on a full disk")
             time.sleep(fault.rng.uniform(2, 5))
-        wait_for(lambda: not _refuses(client), what="a write after the disk has room again")
+        wait_for(lambda: not _refuses(client), what="a successful write after space was freed")
     return streams
 
 
@@ -203,7 +204,7 @@ def _refuses(client):
 
 @contextmanager
 def _file_at_its_limit(arena):
-    """Valkey's append-only file can't grow any more."""
+    """Keep Valkey's append-only file from growing."""
     process = psutil.Process(arena.valkey.pid)
     files = (arena.settings.state_path / "appendonlydir").glob("*.incr.aof")
     limit_bytes = max(file.stat().st_size for file in files)
@@ -217,7 +218,7 @@ def _file_at_its_limit(arena):
 
 
 def kill_nginx(arena, fault):
-    """With its workers, which would go on serving as orphans."""
+    """Kill its workers too, which would keep serving as orphans."""
     streams = arena.in_flight()
     arena.nginx.stop()
     time.sleep(fault.rng.uniform(0, 1))
@@ -225,9 +226,9 @@ def kill_nginx(arena, fault):
     return streams
 
 
-def kill_launcher(arena, fault):
+def kill_supervisor(arena, fault):
     family, streams, engine = arena.family(), arena.in_flight(), arena.engine("a")
-    arena.launcher.kill()
+    arena.supervisor.kill()
     fault.error = _bury(family)
     time.sleep(fault.rng.uniform(0, 2))
     arena.launch(HEALING_TIMEOUT_S)
@@ -237,7 +238,7 @@ def kill_launcher(arena, fault):
 
 @dataclass(frozen=True)
 class Kind:
-    """`breaks`: the parts that it holds until they work again. `engine`: the only one that can have it."""
+    """`breaks`: the parts it locks until they work again. `engine`: the only engine it applies to."""
 
     strike: Callable[[Arena, Fault], int | None]
     breaks: tuple[str, ...]
@@ -246,7 +247,7 @@ class Kind:
 
     @property
     def is_slow(self):
-        """To heal: an engine has to start again."""
+        """Whether the repair is slow, because an engine has to start."""
         return self.is_kill and "engine" in self.breaks
 
 
@@ -266,18 +267,18 @@ KINDS = {
     "full disk, fsync always": Kind(fill_disk, ("valkey",)),
     "full disk, fsync everysec": Kind(fill_disk_everysec, ("valkey",)),
     "kill -9 nginx": Kind(kill_nginx, ("nginx",), is_kill=True),
-    "kill -9 launcher": Kind(kill_launcher, ("web", "engine"), is_kill=True, engine="a"),
+    "kill -9 supervisor": Kind(kill_supervisor, ("web", "engine"), is_kill=True, engine="a"),
 }
 
 
 def schedule(counts, duration_s, rng):
-    """Faults in the order of their times. Those of engines, which take long to heal, are spread on their own."""
+    """Draw the faults, sorted by time. Those that restart an engine, which is slow, are spread out separately."""
     faults = []
     for slow in (True, False):
         kinds = [kind for kind, count in counts.items() if slow == KINDS[kind].is_slow for _ in range(count)]
         rng.shuffle(kinds)
         first = rng.randrange(len(ENGINES))
-        # So that an engine is back when the other faults are over.
+        # Early enough for the engine to be back when the other faults are over.
         span_s = max(duration_s - ENGINE_START_S, 1) if slow else duration_s
         for n, kind in enumerate(kinds):
             engine = KINDS[kind].engine or ENGINES[(first + n) % len(ENGINES)]
@@ -287,12 +288,12 @@ def schedule(counts, duration_s, rng):
 
 
 class Dealer:
-    """Deals the faults of a schedule, each when its time has come and its parts are whole."""
+    """Injects the faults of a schedule, each at its time and once its parts work."""
 
     def __init__(self, arena, say):
         self._arena = arena
         self._say = say
-        self._begun_at = time.monotonic()
+        self._started_at = time.monotonic()
         self._parts = {}
 
     async def deal(self, faults):
@@ -301,7 +302,7 @@ class Dealer:
     async def _deal_one(self, fault):
         await asyncio.sleep(fault.at_s)
         kind = KINDS[fault.kind]
-        # In one order for all, so that no two wait for each other.
+        # Lock in a fixed order, to avoid deadlock.
         parts = sorted(f"engine {fault.engine}" if part == "engine" else part for part in kind.breaks)
         async with AsyncExitStack() as held:
             locks = [self._parts.setdefault(part, asyncio.Lock()) for part in parts]
@@ -316,4 +317,4 @@ class Dealer:
             self._say(fault)
 
     def _elapsed_s(self):
-        return time.monotonic() - self._begun_at
+        return time.monotonic() - self._started_at

@@ -1,4 +1,4 @@
-"""The phases of a run, and how one goes: a stack, an undisturbed run of all prompts, then streams and faults together.
+"""The phases of a run. Each starts a stack, runs all prompts undisturbed, then runs streams and faults together.
 
 In: a `Phase` and the seed. Out: a `Result` with every reader and every fault. Called by `__main__`.
 """
@@ -15,19 +15,19 @@ from chaos import faults, prompts, tiny_model
 from chaos.arena import Arena
 from chaos.client import Client
 from chaos.crowd import Crowd
-from everstream import demo_model
+from everstream.llm import demo_model
 
 UNDISTURBED_TIMEOUT_S = 120
 BUSY_TIMEOUT_S = 600
-"""Beyond a phase's own time, for all its faults to heal: by then streams that are stuck may have taken every place."""
+"""Time beyond the phase's duration for all repairs. If it is exceeded, stuck streams may occupy every slot."""
 DRAIN_TIMEOUT_S = 90
-"""From the healing of the last fault: what has not ended then is stuck."""
+"""Measured from the last repair: streams that have not ended by then are stuck."""
 PROBE_S = 0.2
 
 
 @dataclass(frozen=True)
 class Phase:
-    """`streams` is the least that are started, `duration_s` the time over which the faults are spread."""
+    """`streams` is the minimum number started, `duration_s` the time over which the faults are spread."""
 
     name: str
     model: Callable
@@ -51,7 +51,7 @@ class Result:
     readers: list = field(default_factory=list)
     faults: list = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """What went wrong that is no single reader's."""
+    """Problems that don't belong to a single reader."""
 
 
 TINY = Phase(
@@ -78,7 +78,7 @@ TINY = Phase(
         "full disk, fsync always": 2,
         "full disk, fsync everysec": 1,
         "kill -9 nginx": 5,
-        "kill -9 launcher": 1,
+        "kill -9 supervisor": 1,
     },
 )
 SMOLLM2 = Phase(
@@ -131,29 +131,29 @@ SHORT = Phase(
 
 
 def run(phase, seed, folder, say):
-    """One phase, start to end. The stack's logs stay in the folder."""
+    """Run one phase. The stack's logs stay in the folder."""
     result = Result(phase)
-    begun = time.monotonic()
+    started = time.monotonic()
     arena = Arena(folder, ENGINE_ARGS=phase.engine_args)
     arena.environ["MODEL"] = str(phase.model(arena.settings))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: _break_off(arena))
     try:
         arena.start_all()
-        result.start_s = time.monotonic() - begun
-        say(f"{phase.name}: all parts are ready after {result.start_s:.0f} s")
+        result.start_s = time.monotonic() - started
+        say(f"{phase.name}: everything is ready after {result.start_s:.0f} s")
         asyncio.run(_disturb(arena, phase, random.Random(f"{seed} {phase.name}"), result, say))
         _check_idle(arena, result)
     except AssertionError as error:
         result.problems.append(str(error))
     finally:
         arena.stop()
-    result.duration_s = time.monotonic() - begun
+    result.duration_s = time.monotonic() - started
     return result
 
 
 def _break_off(arena):
-    """Told to stop: at once, since faults wait in threads for parts that will not heal any more."""
+    """Exit immediately on a signal, because faults wait in threads for parts that will not recover."""
     arena.stop()
     os._exit(130)
 
@@ -163,7 +163,7 @@ async def _disturb(arena, phase, rng, result, say):
     client = Client(arena.url)
     try:
         expected = await _run_undisturbed(client, phase, result)
-        say(f"{phase.name}: {len(expected)} undisturbed answers after {result.undisturbed_s:.0f} s")
+        say(f"{phase.name}: {len(expected)} undisturbed runs took {result.undisturbed_s:.0f} s")
         result.faults = faults.schedule(phase.faults, phase.duration_s, rng)
         crowd = Crowd(client, phase.prompts, expected)
         result.readers = crowd.readers
@@ -173,9 +173,11 @@ async def _disturb(arena, phase, rng, result, say):
         try:
             await asyncio.wait_for(busy, phase.duration_s + BUSY_TIMEOUT_S)
         except TimeoutError:
-            result.problems.append(f"{crowd.in_flight} streams were stuck with {len(crowd.readers)} readers started")
+            result.problems.append(
+                f"{crowd.in_flight} streams were stuck after {len(crowd.readers)} readers had started"
+            )
         await dealing
-        say(f"{phase.name}: the faults are over, {crowd.in_flight} generations are open")
+        say(f"{phase.name}: all faults are repaired, {crowd.in_flight} generations are open")
         result.drain_s = await crowd.drain(DRAIN_TIMEOUT_S)
         for reader in result.readers:
             reader.judge_silence(result.lag_s)
@@ -186,9 +188,9 @@ async def _disturb(arena, phase, rng, result, say):
 
 async def _run_undisturbed(client, phase, result):
     crowd = Crowd(client, phase.prompts)
-    begun = time.monotonic()
+    started = time.monotonic()
     expected = await crowd.run_each_once(UNDISTURBED_TIMEOUT_S)
-    result.undisturbed_s = time.monotonic() - begun
+    result.undisturbed_s = time.monotonic() - started
     violations = [violation for reader in crowd.readers for violation in reader.violations]
     if violations:
         raise AssertionError(f"the undisturbed run was not clean: {violations[:10]}")
@@ -196,7 +198,7 @@ async def _run_undisturbed(client, phase, result):
 
 
 async def _watch(result):
-    """How many read at once, and how late this process is: pauses and silences can't be known better than that."""
+    """Record the peak number of readers, and this process's event-loop lag, which limits how exact pauses are."""
     while True:
         due = time.monotonic() + PROBE_S
         await asyncio.sleep(PROBE_S)
@@ -205,7 +207,7 @@ async def _watch(result):
 
 
 def _check_idle(arena, result):
-    """When all have ended, no stream, job or running generation is left."""
+    """Check that no stream, job or running generation is left."""
     try:
         arena.assert_idle()
     except AssertionError as error:

@@ -1,9 +1,9 @@
-"""What is asked: fixed sets of distinct requests, so that every stream has an undisturbed run to be compared with."""
+"""Fixed sets of distinct requests, so that every stream can be compared with an undisturbed run."""
 
 EMOJI = "🙂🎉🚀🌍👩‍👩‍👧‍👦漢字日本語"
 WORDS = ("ocean", "Привет", "漢字", "🚀🎉", "line\nbreak", "naïve café", "  spaces  ", "العربية")
 
-# The tiny model says random words to whatever is asked, up to max_tokens.
+# The tiny model answers any prompt with random words, up to max_tokens.
 TINY = [
     {"prompt": f"{number} {word}", "max_tokens": 120 + 11 * number, "temperature": 0}
     for number, word in enumerate(WORDS * 3)

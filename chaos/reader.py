@@ -1,7 +1,6 @@
-"""One reader's state, without I/O: which bytes came, what they must have been, how long nothing came.
+"""One reader's state, without I/O: checks what it receives, and measures pauses and silences.
 
-In: the bytes of one connection after the other. Out: text, end, pauses and `violations`, which must stay empty.
-`client` feeds it.
+In: the bytes of consecutive connections, from `client`. Out: text, end, pauses and `violations`, which must stay empty.
 """
 
 import json
@@ -11,17 +10,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from chaos.arena import HEARTBEAT_S, RETRY_MS
-from tests.sse_client import TERMINAL
+from harness.sse_client import TERMINAL
 
 MAX_SILENCE_S = 4 * HEARTBEAT_S
 MAX_VIOLATIONS = 10
-"""Kept of one reader: enough to tell what went wrong."""
+"""Kept per reader: enough to see what went wrong."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One stream: what is asked for and how, after how many bytes of each connection its client drops it, and after
-    which events further viewers come."""
+    """One stream: its inputs, how it is started (`by_address`: GET /stream), after how many bytes its client drops each
+    connection (`cuts`), and after which events additional viewers join (`viewed_after`)."""
 
     number: int
     prompt: int
@@ -67,17 +66,17 @@ class Reader:
 
     @property
     def is_over(self):
-        """As far as an EventSource is concerned: the end was seen, or a status closed it for good."""
+        """Whether an EventSource would stop: it saw the end, or a status closed it permanently."""
         return self.closed or self.end is not None
 
     @property
     def outcome(self):
-        """What must be as in the undisturbed run."""
+        """What must equal the undisturbed run."""
         return {"text": self.text, "end": self.end}
 
     @property
     def idle_s(self):
-        """Since its last event, or ever."""
+        """Seconds since its last event, or since it was created."""
         return time.monotonic() - (self._event_at or self._made_at)
 
     def violate(self, kind, what):
@@ -85,12 +84,12 @@ class Reader:
             self.violations.append((kind, f"{what} (last id {self.last_id or 'none'}, connection {self.connections})"))
 
     def close(self, status, body):
-        """A status other than 200, which ends an EventSource for good."""
+        """Handle a status other than 200, which closes an EventSource permanently."""
         self.closed = True
-        self.violate("other", f"was answered {status} {body[:300]}")
+        self.violate("other", f"got status {status} {body[:300]}")
 
     def viewer(self, *, from_start):
-        """A further viewer, from the start or from a place that this one has passed."""
+        """An additional viewer, from the start or from an earlier position of this one."""
         viewer = Reader(self.plan, is_viewer=True, generation=self.generation)
         after = -1 if from_start else self.next_n // 2
         if after >= 0:
@@ -104,7 +103,7 @@ class Reader:
         self._bytes_to_cut = cuts[self.cuts] if self.cuts < len(cuts) else None
 
     def take(self, chunk, decoder):
-        """Bytes of this connection. True if the client is to drop it here, whatever this cuts in two."""
+        """Process bytes of this connection. Returns whether the client must drop it here, even mid-event."""
         cut = self._bytes_to_cut is not None and len(chunk) >= self._bytes_to_cut
         for event in decoder.feed(chunk[: self._bytes_to_cut] if cut else chunk):
             self._take_event(event)
@@ -128,7 +127,7 @@ class Reader:
         self._event_at = now
 
     def _is_next(self, event):
-        """Whether it was not there before; that it is the very next is checked beside."""
+        """Whether the event is new. Records a violation if it repeats or skips a number."""
         generation, _, number = event.id.rpartition(".")
         self.generation = self.generation or generation
         if generation != self.generation or not number.isdigit():
@@ -136,48 +135,48 @@ class Reader:
             return False
         n = int(number)
         if n < self.next_n or self.end:
-            self.violate("duplicated", f"{event.type} {n} came where {self.next_n} was next, end: {self.end}")
+            self.violate("duplicated", f"got {event.type} {n}, expected {self.next_n}, end: {self.end}")
             return False
         if n > self.next_n:
-            self.violate("lost", f"{event.type} {n} came where {self.next_n} was next")
+            self.violate("lost", f"got {event.type} {n}, expected {self.next_n}")
         self.last_id, self.next_n = event.id, n + 1
         return True
 
     def waited(self, silence_s):
-        """Nothing at all came over an open connection for so long."""
+        """Record that an open connection was silent for this long."""
         self.longest_silence_s = max(self.longest_silence_s, silence_s)
 
     def judge_silence(self, lag_s):
-        """`lag_s`: how late this process was at most; by so much it may have seen too late what came in time."""
+        """`lag_s`: this process's longest event-loop lag. It may have read data that much later than it arrived."""
         if self.longest_silence_s > MAX_SILENCE_S + lag_s:
-            self.violate("other", f"was left without a heartbeat for {self.longest_silence_s:.1f} s")
+            self.violate("other", f"got no heartbeat for {self.longest_silence_s:.1f} s")
 
     def compare(self, expected):
-        """With the undisturbed run's outcome."""
+        """Compare with the outcome of the undisturbed run."""
         if self.end is None or self.outcome == expected:
             return
         kind, data = self.end
         if kind != "done":
-            self.violate("wrongly ended", f"{kind} {data}, which nobody asked for")
+            self.violate("wrongly ended", f"unexpected {kind} {data}")
         elif self.text != expected["text"]:
-            self.violate("text", f"undisturbed: {difference(expected['text'], self.text)}")
+            self.violate("text", f"compared with the undisturbed run: {difference(expected['text'], self.text)}")
         else:
-            self.violate("other", f"undisturbed it ended with {expected['end']}, here with {self.end}")
+            self.violate("other", f"the undisturbed run ended with {expected['end']}, this one with {self.end}")
 
     def compare_with_log(self, shown):
-        """With what GET /generations/<id> says."""
+        """Compare with the response of GET /generations/<id>."""
         kind, data = self.end
         if shown["text"] != self.text:
-            self.violate("text", f"log: {difference(shown['text'], self.text)}")
+            self.violate("text", f"compared with the log: {difference(shown['text'], self.text)}")
         ended = (shown["state"], shown["finish_reason"], shown["usage"])
         if ended != (kind, data.get("finish_reason"), data.get("usage")):
-            self.violate("other", f"the log says {ended}, the stream said {self.end}")
+            self.violate("other", f"the log has {ended}, the stream had {self.end}")
 
 
 def difference(expected, got):
-    """Where two texts part."""
+    """Describe where two texts differ."""
     at = next((i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b), min(len(expected), len(got)))
     return (
-        f"{len(expected)} characters, at {at} {expected[at : at + 30]!r}; "
-        f"here {len(got)}, and there {got[at : at + 30]!r}"
+        f"expected {len(expected)} characters, at {at} {expected[at : at + 30]!r}; "
+        f"got {len(got)}, at {at} {got[at : at + 30]!r}"
     )

@@ -1,4 +1,4 @@
-"""What a run's results say, as a Markdown table, as JSON, and as a list of what must not have happened.
+"""Reports a run's results as a Markdown table, as JSON, and as a list of violations.
 
 In: the seed and each phase's `Result`. Out: text and data; no I/O.
 """
@@ -14,7 +14,7 @@ VIOLATIONS = ("lost", "duplicated", "stuck", "text", "wrongly ended", "other")
 
 @dataclass(frozen=True)
 class Row:
-    """`total`: how the phases' values become one; None: there is no such number."""
+    """`total`: combines the phases' values; None if there is no meaningful total."""
 
     name: str
     of: callable
@@ -22,26 +22,26 @@ class Row:
 
 
 def rows(results):
-    """The table's rows, as (name, value of each phase, total)."""
+    """The table's rows, as (name, values per phase, total)."""
     kinds = [kind for kind in KINDS if any(fault.kind == kind for result in results for fault in result.faults)]
     table = [
         Row("duration, s", lambda result: round(result.duration_s)),
         Row("streams", lambda result: len(_streams(result))),
-        Row("further viewers of these", lambda result: len(result.readers) - len(_streams(result))),
-        Row("most readers at once", lambda result: result.most_at_once, max),
+        Row("additional viewers of these", lambda result: len(result.readers) - len(_streams(result))),
+        Row("peak concurrent readers", lambda result: result.most_at_once, max),
         *(Row(kind, _struck(kind)) for kind in kinds),
         Row("**kills that hit streams**", lambda result: len(kills(result))),
-        Row("faults that found nothing to hit", lambda result: sum(not fault.hit for fault in result.faults)),
-        Row("connections cut by their clients", lambda result: sum(reader.cuts for reader in result.readers)),
+        Row("faults that hit no streams", lambda result: sum(not fault.hit for fault in result.faults)),
+        Row("connections dropped by the client", lambda result: sum(reader.cuts for reader in result.readers)),
         Row("reconnects", lambda result: sum(max(reader.connections - 1, 0) for reader in result.readers)),
         Row("`resumed` events seen", lambda result: sum(reader.seen["resumed"] for reader in result.readers)),
         Row("longest pause between two events, s", lambda result: _longest(result, "longest_pause_s"), max),
-        Row("longest pause of a stream, median, s", _typical_pause, None),
-        Row("longest silence of an open connection, s", lambda result: _longest(result, "longest_silence_s"), max),
-        Row("longest lag of the readers' own process, s", lambda result: round(result.lag_s, 1), max),
-        Row("all ended after the last fault was healed, s", lambda result: round(result.drain_s, 1), max),
+        Row("median of each stream's longest pause, s", _typical_pause, None),
+        Row("longest silence on an open connection, s", lambda result: _longest(result, "longest_silence_s"), max),
+        Row("longest event-loop lag of the reader process, s", lambda result: round(result.lag_s, 1), max),
+        Row("time from the last repair to the end of all streams, s", lambda result: round(result.drain_s, 1), max),
         *(Row(f"**{kind}**", _violating(kind)) for kind in VIOLATIONS),
-        Row("**problems of the whole stack**", lambda result: len(problems(result))),
+        Row("**problems with the stack as a whole**", lambda result: len(problems(result))),
     ]
     for row in table:
         values = [row.of(result) for result in results]
@@ -53,18 +53,18 @@ def markdown(seed, results):
     lines = ["| " + " | ".join(map(str, (name, *values, total))) + " |" for name, values, total in table]
     lines.insert(1, "|---" + "|---:" * (len(results) + 1) + "|")
     failures = [f"- {line}" for result in results for line in told(result)]
-    return "\n".join([*lines, *(["", "What must not happen:", "", *failures] if failures else [])]) + "\n"
+    return "\n".join([*lines, *(["", "Violations:", "", *failures] if failures else [])]) + "\n"
 
 
 def told(result):
-    """A line for each violation."""
+    """One line per problem or violation."""
     for problem in problems(result):
         yield f"{result.phase.name}: {problem}"
     for reader in result.readers:
         for kind, what in reader.violations:
-            who = "viewer of stream" if reader.is_viewer else "stream"
+            role = "viewer of stream" if reader.is_viewer else "stream"
             yield (
-                f"{result.phase.name}: {who} {reader.plan.number} (prompt {reader.plan.prompt}, generation "
+                f"{result.phase.name}: {role} {reader.plan.number} (prompt {reader.plan.prompt}, generation "
                 f"{reader.generation or 'unknown'}, request {reader.request_id}): {kind}: {what}"
             )
 

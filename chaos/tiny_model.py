@@ -1,7 +1,7 @@
-"""A tiny chat model of random weights, made into a folder that vLLM loads: so fast that the faults set the pace.
+"""Builds a tiny chat model with random weights for vLLM, fast enough that the faults dominate the run time.
 
-In: the demo model's tokenizer and chat template. Out: a folder beside it in the user's cache directory, built once. Its
-tokens are drawn from the whole vocabulary, so that halves of characters and odd white space come all the time.
+In: the demo model's tokenizer and chat template. Out: a folder next to it in the user's cache directory, built once.
+Its tokens are drawn from the whole vocabulary, so that partial characters and odd white space are common.
 """
 
 import fcntl
@@ -12,23 +12,23 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from everstream import demo_model
+from everstream.llm import demo_model
 from everstream.settings import Settings
 
 VERSION = 1
-"""Part of the folder's name: a change in how the folder is built makes a new one."""
+"""Part of the folder's name. Increase it when the build changes."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 WEIGHTS_SEED = 20
 
 
 def build(settings: Settings) -> Path:
-    """Build the folder unless it is there."""
+    """Build the folder if it is missing."""
     demo = demo_model.build(settings)
     return build_once(settings.cache_path / f"tiny-random-llama-v{VERSION}", partial(_make, demo))
 
 
 def build_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """Have `make` fill a folder unless it is there. It appears by one rename: a killed build leaves no half of it."""
+    """Have `make` fill the folder if it is missing. It appears by one rename, so a killed build leaves nothing."""
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def build_once(target: Path, make: Callable[[Path], None]) -> Path:
 
 
 def _make(demo: Path, folder: Path) -> None:
-    # Imported here, as they take seconds and the folder is there already at every start but the first.
+    # Imported here, as they take seconds and only the first start needs them.
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
     from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM

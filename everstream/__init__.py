@@ -1,9 +1,9 @@
 """Everstream: token streams over Server-Sent Events that never lose or repeat a token.
 
-The folder follows a token's journey, one file per station: `inputs` checks a request, `web_log` puts it into the
-queue, `engine` claims it and runs the model under `contract`, `appender` writes what the model says into the log,
-`follower` reads the log for every viewer, `sse` puts it on the wire, `routes` speaks HTTP. `log` is what the two
-sides share, `launcher` runs all of it on one machine.
+The folders follow a token's journey. `apis` checks a request against the model's `contract`, `web` puts it into the
+`log`'s queue, `engine` claims it, runs the model (the chat model is in `llm`) and appends its output to the log, and
+`web` reads the log for every viewer. `host` runs all of it on one machine. Each folder's docstring says what enters,
+what leaves and who may import it; import-linter checks that.
 """
 
 __version__ = "0.1.0"

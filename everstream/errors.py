@@ -1,10 +1,11 @@
-"""Errors, one class per remedy. Each becomes HTTP, or an SSE event, in one place: `routes` and `sse`."""
+"""Errors, one class per remedy. Each becomes HTTP in one place (`web.error_responses`), and an SSE event in one place
+per format (its encoder's `lost`)."""
 
 from typing import Any
 
 
 class EverstreamError(Exception):
-    """An error that a caller is told of: an HTTP status before the first byte, a `failed` event after it."""
+    """An error reported to the caller: an HTTP status before the first byte, a `failed` event after it."""
 
     status = 500
     code = "internal_error"
@@ -17,6 +18,13 @@ class EverstreamError(Exception):
 
     def body(self) -> dict[str, Any]:
         return {"error": {"code": self.code, "message": self.message, "param": self.param}}
+
+
+class InternalError(EverstreamError):
+    """A bug of ours; its stack trace is logged."""
+
+    def __init__(self) -> None:
+        super().__init__("something went wrong in the server; its log has the details")
 
 
 class InvalidInput(EverstreamError):
@@ -37,7 +45,7 @@ class BodyTooSlow(InvalidInput):
 
 
 class UnknownGeneration(EverstreamError):
-    """There is no such generation, or no longer: it has to be started again."""
+    """The generation does not exist or has expired; the caller has to start it again."""
 
     status = 404
     code = "generation_expired"
@@ -47,21 +55,21 @@ class UnknownGeneration(EverstreamError):
 
 
 class RequestConflict(EverstreamError):
-    """What the caller refers to was started by another request."""
+    """The generation that the caller refers to was started by a different request."""
 
     status = 409
     code = "request_id_conflict"
 
 
 class EntriesLost(EverstreamError):
-    """The client saw entries that the log has no longer: Valkey lost acknowledged writes. What it has can be read."""
+    """The client saw entries that the log no longer has: Valkey lost acknowledged writes. The rest can be read."""
 
     status = 400
     code = "entries_lost"
 
 
 class TryLater(EverstreamError):
-    """Nothing was started; the same request may be sent again."""
+    """Nothing was started; the caller may send the same request again."""
 
     status = 503
 
@@ -83,7 +91,7 @@ class TooManyBodies(TryLater):
 
 
 class CheckTimedOut(TryLater):
-    """No engine said in time whether a prompt fits."""
+    """No engine replied in time whether a prompt fits."""
 
     code = "check_timed_out"
 
@@ -93,20 +101,20 @@ class ChecksBusy(TryLater):
 
 
 class TooManyChecks(TryLater):
-    """Of one client."""
+    """Too many from one client."""
 
     status = 429
     code = "too_many_checks"
 
 
 class ModelError(EverstreamError):
-    """The model's own code raised what it should not: its owner has to mend it."""
+    """The model's own code raised an unexpected error; its owner has to fix it."""
 
     code = "model_error"
 
 
 class ModelUnavailable(EverstreamError):
-    """No engine can load the model: its owner has to mend it."""
+    """No engine can load the model; its owner has to fix it."""
 
     status = 503
     code = "model_failed"
@@ -119,25 +127,25 @@ class LogUnavailable(TryLater):
 
 
 class LogBroken(EverstreamError):
-    """Valkey answers with an error that waiting does not heal: a bug, or a wrong setting of its owner's."""
+    """Valkey returns an error that waiting does not cure: a bug, or a misconfigured Valkey."""
 
     code = "log_error"
 
 
 class ResponseCut(ConnectionAbortedError):
-    """The rest of a response can't be had; the connection ends without the body's end, so that it can't pass for whole.
+    """The rest of a response is unavailable. The connection ends without the body's end, so it can't pass for complete.
 
-    An OSError, because gunicorn leaves those to its worker, and prints all others with their stack.
+    An OSError, because gunicorn leaves those to its worker and prints all others with their stack trace.
     """
 
 
 class ModelDied(Exception):
-    """What runs the model is gone for all generations. A model's `infer` raises it when it knows.
+    """The model's backend is gone for all generations. A model's `infer` raises this when it knows.
 
-    The engine process then ends, as it would have after a kill: the log has what was delivered, and the next engine
-    process goes on from there.
+    The engine process then exits, as it would after a kill: the log has what was delivered, and the next engine process
+    resumes from there.
     """
 
 
 class ModelLoadError(Exception):
-    """A model folder that can't be used. The message is one line for people, with the file and line at fault."""
+    """The model folder can't be used. The message is one line for people, with the file and line at fault."""

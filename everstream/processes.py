@@ -1,4 +1,4 @@
-"""What our processes ask of the operating system: children that die with their parent, and when to be run."""
+"""What our processes ask of the operating system: to kill children with their parent, and how to schedule them."""
 
 import ctypes
 import os
@@ -7,22 +7,26 @@ import sys
 from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1
+ENGINE_PID_VARIABLE = "_EVERSTREAM_ENGINE_PID"
+"""Set by each engine process, so that the vLLM plugin touches no other vLLM on the machine."""
+SLEEP_VARIABLE = "_EVERSTREAM_SLEEP_FOR_SPIN"
+"""Set by each engine process, and by the benchmarks for the servers that they compare with."""
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
-    """Have the kernel send this process a signal when its parent dies (Linux; elsewhere nothing happens)."""
+    """Have the kernel send this process a signal when its parent dies. Does nothing outside Linux."""
     if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, signal_number)
 
 
 def run_when_others_pause() -> None:
-    """Where all cores are busy, have the kernel run this process when another pauses, and not in its midst.
+    """When all cores are busy, have the kernel run this process once another one pauses, instead of preempting it.
 
-    A web worker is woken just when the engine has said something and goes on with its next step. On two cores to be
-    interrupted there costs the engine more than the worker's users gain: `bench.scheduling` has the figures. Where a
-    core is free this changes nothing. Linux only.
+    A web worker wakes up just when the engine has produced output and continues with its next step. On two cores,
+    preempting the engine there costs it more than the worker's users gain: `bench.scheduling` has the figures. With a
+    free core this changes nothing. Linux only.
     """
     with suppress(AttributeError, OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

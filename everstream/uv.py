@@ -1,8 +1,7 @@
-"""Runs uv as pip is set up: `python -m everstream.uv pip install …`. For `tools/` and the demo model.
+"""Runs uv with pip's configuration: `python -m everstream.uv pip install …`. For `tools/` and the demo model.
 
-uv does not read pip's configuration. What that says of indexes, certificates and proxies is handed on, so that a
-machine where `pip install` works needs nothing more. Standard library only: the set-up runs it before anything is
-installed.
+uv does not read pip's configuration. This passes on its indexes, certificates and proxies, so a machine where
+`pip install` works needs no further setup. Standard library only: the set-up runs it before anything is installed.
 """
 
 import ast
@@ -24,27 +23,27 @@ UV_VARIABLES = {
     "timeout": "UV_HTTP_TIMEOUT",
     "retries": "UV_HTTP_RETRIES",
 }
-"""pip's options, each with the variable that says the same to uv."""
+"""pip's options, each with uv's equivalent variable."""
 SEPARATORS = {"find-links": ","}
-"""Between the values of an option that takes several; a space for the others."""
+"""Separators between the values of options that take several; a space for those not listed."""
 
 
 def executable() -> str:
-    """uv's path: beside this Python's own, where pip installs it."""
+    """uv's path: next to this Python's executable, where pip installs it."""
     return str(Path(sys.executable).parent / "uv")
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, with what pip is set up with said to uv."""
+    """This process's environment, plus pip's configuration as uv's variables."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    return dict(os.environ) | handed_on(listed.splitlines(), os.environ)
+    return dict(os.environ) | uv_variables(listed.splitlines(), os.environ)
 
 
-def handed_on(pip_config: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """uv's variables, from the lines of `pip config list`. One that is set in `environ` already is left out."""
+def uv_variables(pip_config: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """uv's variables, from the lines of `pip config list`. Leaves out those already set in `environ`."""
     options: dict[str, str] = {}
-    # Sections from the widest to the narrowest; a later one wins, as with pip.
+    # Sections from the broadest to the narrowest; a later one wins, as with pip.
     for section in ("global", "install", ":env:"):
         options |= {name: value for of_section, name, value in _parsed(pip_config) if of_section == section}
     found = {
@@ -53,7 +52,7 @@ def handed_on(pip_config: Sequence[str], environ: Mapping[str, str]) -> dict[str
         if name in UV_VARIABLES and value.strip()
     }
     if "UV_INDEX" in found:
-        # pip takes the best version of all its indexes; uv would stop at the first one that has the name.
+        # pip takes the best version across its indexes; uv would stop at the first index that has the name.
         found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return {name: value for name, value in found.items() if not environ.get(name)}
 

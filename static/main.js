@@ -1,9 +1,9 @@
-// The page: prompt in, answer out. The generation under way is kept in sessionStorage, so a reload goes on with it.
+// The page: prompt in, answer out. The current generation is kept in sessionStorage, so a reload resumes it.
 
 import { applyEvent, describe, initialState, isTerminal } from './state.js';
 import { backoff, followGeneration } from './stream.js';
 
-// One frame of the screen: nobody could see the tokens within it come one by one.
+// One screen frame: the eye can't tell apart tokens within it.
 const FLUSH_MS = 16;
 const STORED = 'everstream.generation';
 
@@ -24,7 +24,7 @@ function mountChat(element) {
 
   function apply(event) {
     state = applyEvent(state, event);
-    // Many tokens may come within one frame; the page is drawn once.
+    // Many tokens may arrive within one frame, so render once.
     if (!frame) frame = requestAnimationFrame(render);
   }
 
@@ -56,9 +56,9 @@ function mountChat(element) {
 
   async function start(text) {
     begin();
-    const mine = current;
+    const attempt = current;
     const body = { prompt: text, request_id: newRequestId(), flush_ms: FLUSH_MS };
-    const id = await submit(body, apply, () => current !== mine || isTerminal(state));
+    const id = await submit(body, apply, () => current !== attempt || isTerminal(state));
     if (!id) return;
     if (state.phase === 'stopping') cancel(id);
     sessionStorage.setItem(STORED, JSON.stringify({ id, prompt: text }));
@@ -90,7 +90,7 @@ function mountChat(element) {
   }
 }
 
-// Start a generation and return its id; null if it was refused or given up. The request id makes it safe to try again.
+// Starts a generation and returns its id, or null if it was refused or given up. The request id makes retries safe.
 async function submit(body, apply, isGivenUp) {
   for (let failures = 0; !isGivenUp(); failures += 1) {
     const answer = await post(body);
@@ -115,7 +115,7 @@ async function post(body) {
     const parsed = await response.json();
     return { status: response.status, body: parsed, retry: response.headers.has('Retry-After') };
   } catch {
-    // No answer, or a proxy's: the same request may be sent again.
+    // No response, or one from a proxy: it is safe to send the same request again.
     return { status: 0, body: null, retry: true };
   }
 }
@@ -126,13 +126,13 @@ async function cancel(id) {
       const response = await fetch(`/generations/${id}`, { method: 'DELETE' });
       if (response.status < 500) return;
     } catch {
-      // Tried again below.
+      // Retried below.
     }
     await new Promise((resolve) => { setTimeout(resolve, backoff(failures)); });
   }
 }
 
-// 128 random bits; crypto.randomUUID exists on secure origins only.
+// 128 random bits; crypto.randomUUID needs a secure origin.
 function newRequestId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

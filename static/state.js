@@ -1,4 +1,4 @@
-// What the page knows of one generation, and how each event changes it. Pure: no DOM, no network.
+// The page's state of one generation, and how each event changes it. Pure: no DOM, no network.
 
 export const TERMINAL = new Set(['done', 'cancelled', 'failed']);
 
@@ -11,23 +11,27 @@ export function isTerminal(state) {
   return TERMINAL.has(state.phase);
 }
 
-// event: { type, id, data } with data parsed; connection events have no data: sent, connecting, lost, stopping.
+// event: { type, id, data }, with data parsed. The page's own events have no data: connecting, lost, stopping.
 export function applyEvent(state, event) {
   if (isTerminal(state) || isRepeated(state, event)) return state;
   const next = { ...state, lastId: event.id || state.lastId };
   switch (event.type) {
     case 'message':
-      return { ...next, phase: kept(state, 'streaming'), text: state.text + event.data.text };
+      return { ...next, phase: unlessStopping(state, 'streaming'), text: state.text + event.data.text };
     case 'open':
-      return { ...next, phase: kept(state, 'connecting'), model: event.data.model };
+      return { ...next, phase: unlessStopping(state, 'connecting'), model: event.data.model };
     case 'queued':
-      return { ...next, phase: kept(state, event.data.position ? 'queued' : 'connecting'), position: event.data.position };
+      return {
+        ...next,
+        phase: unlessStopping(state, event.data.position ? 'queued' : 'connecting'),
+        position: event.data.position,
+      };
     case 'resumed':
-      return { ...next, phase: kept(state, 'streaming') };
+      return { ...next, phase: unlessStopping(state, 'streaming') };
     case 'connecting':
-      return { ...next, phase: kept(state, state.text ? 'streaming' : 'connecting') };
+      return { ...next, phase: unlessStopping(state, state.text ? 'streaming' : 'connecting') };
     case 'lost':
-      return { ...next, phase: kept(state, 'reconnecting') };
+      return { ...next, phase: unlessStopping(state, 'reconnecting') };
     case 'stopping':
       return { ...next, phase: 'stopping' };
     case 'done':
@@ -45,7 +49,7 @@ export function describe(state) {
   switch (state.phase) {
     case 'idle': return 'Ready';
     case 'connecting': return 'Connecting…';
-    case 'queued': return `Queued at ${state.position}`;
+    case 'queued': return `Queued, position ${state.position}`;
     case 'streaming': return 'Streaming';
     case 'reconnecting': return 'Connection lost, reconnecting…';
     case 'stopping': return 'Stopping…';
@@ -62,12 +66,12 @@ function ending(state) {
   return state.finishReason === 'length' ? `: stopped at the length limit${tokens}` : tokens;
 }
 
-// Once Stop was pressed, only the end changes what is shown.
-function kept(state, phase) {
+// After Stop is pressed, only a terminal event changes the phase.
+function unlessStopping(state, phase) {
   return state.phase === 'stopping' ? 'stopping' : phase;
 }
 
-// An id is <generation>.<n>; the server repeats nothing, and the page would not show it twice if it did.
+// An id is <generation>.<n>. The server never repeats an entry, but if it did, the page would ignore the repeat.
 function isRepeated(state, event) {
   return Boolean(event.id) && Boolean(state.lastId) && number(event.id) <= number(state.lastId);
 }

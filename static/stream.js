@@ -1,5 +1,6 @@
-// One generation over EventSource, across drops. EventSource reconnects by itself with Last-Event-ID, but any answer
-// other than 200 closes it for good, and a new object sends no Last-Event-ID: so a new one gets it in the address.
+// Follows one generation over EventSource, across lost connections. EventSource reconnects by itself with
+// Last-Event-ID, but any status other than 200 closes it for good. A new object sends no Last-Event-ID, so it gets the
+// id in the URL.
 
 import { TERMINAL } from './state.js';
 
@@ -8,7 +9,7 @@ const BACKOFF_MIN_MS = 500;
 const BACKOFF_MAX_MS = 30000;
 
 // Calls onEvent({ type, id, data }) for each event, and with type connecting or lost for the connection itself.
-// Returns a function that ends it.
+// Returns a function that stops following.
 export function followGeneration(eventsUrl, onEvent) {
   let source = null;
   let timer = 0;
@@ -19,11 +20,11 @@ export function followGeneration(eventsUrl, onEvent) {
     const query = lastId ? `?last_event_id=${encodeURIComponent(lastId)}` : '';
     source = new EventSource(eventsUrl + query);
     for (const type of EVENTS) source.addEventListener(type, receive);
-    source.addEventListener('error', lose);
+    source.addEventListener('error', handleError);
   }
 
   function receive(event) {
-    // EventSource's own `open`, which says that it is connected, has no data; the server's has.
+    // EventSource's own `open`, fired when it connects, has no data. The server's `open` has data.
     if (event.data === undefined) {
       onEvent({ type: 'connecting', id: '' });
       return;
@@ -31,11 +32,11 @@ export function followGeneration(eventsUrl, onEvent) {
     failures = 0;
     lastId = event.lastEventId;
     if (TERMINAL.has(event.type)) end();
-    // Events without an id of their own carry the last one.
+    // EventSource gives an event without an id the previous one's id.
     onEvent({ type: event.type, id: event.type === 'queued' ? '' : event.lastEventId, data: JSON.parse(event.data) });
   }
 
-  function lose() {
+  function handleError() {
     onEvent({ type: 'lost', id: '' });
     if (source.readyState !== EventSource.CLOSED) return;
     timer = setTimeout(connect, backoff(failures));
@@ -51,7 +52,7 @@ export function followGeneration(eventsUrl, onEvent) {
   return end;
 }
 
-// Full jitter: clients that lost one server must not come back together.
+// Equal jitter: clients that lost one server must not reconnect together.
 export function backoff(failures) {
   const limit = Math.min(BACKOFF_MIN_MS * 2 ** failures, BACKOFF_MAX_MS);
   return limit / 2 + Math.random() * (limit / 2);

@@ -7,41 +7,41 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from everstream import demo_model
+from everstream.llm import demo_model
 from everstream.settings import load_settings
-from tests.answers import outcome, submit_all
-from tests.sse_client import read_all
-from tests.stack import MODELS, Stack, nginx_executable, running_stack
+from harness.answers import outcome, submit_all
+from harness.sse_client import read_all
+from harness.stack import MODELS, Stack, nginx_executable, running_stack
 
 ARTIFACTS = Path(__file__).parent.parent / "test-artifacts"
 SHARED = ("fast", "plain", "llm", "proxied")
-"""The stacks of a whole run, by the fixtures that make them."""
-ALARM_AGAIN_S = 30
-"""Longer than it takes to end a stack."""
+"""The session-scoped stacks, by fixture name."""
+ALARM_INTERVAL_S = 30
+"""Longer than stopping a stack takes."""
 BROWSER_TIMEOUT_MS = 30_000
 
-# No example fails for being slow, on whatever machine. `make test` draws the same examples in each run, so it can't
-# fail where nothing was changed; `--hypothesis-profile=search` draws new ones, and many more.
-NO_TIME = {
+# No example fails for being slow. `make test` draws the same examples on every run, so it can't fail without a change;
+# `--hypothesis-profile=search` draws new ones, and many more.
+UNTIMED = {
     "deadline": None,
     "suppress_health_check": [hypothesis.HealthCheck.too_slow],
     "print_blob": True,
 }
-hypothesis.settings.register_profile("repeatable", derandomize=True, **NO_TIME)
-hypothesis.settings.register_profile("search", max_examples=2000, **NO_TIME)
+hypothesis.settings.register_profile("repeatable", derandomize=True, **UNTIMED)
+hypothesis.settings.register_profile("search", max_examples=2000, **UNTIMED)
 hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
 def fast(tmp_path_factory):
-    """All parts with the scripted model, two gunicorn workers."""
+    """All parts, with the scripted model and two gunicorn workers."""
     with running_stack(tmp_path_factory.mktemp("fast", numbered=False)) as stack:
         yield stack
 
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory):
-    """All parts with a model whose infer is a plain function."""
+    """All parts, with a model whose `infer` is a plain function."""
     with running_stack(
         tmp_path_factory.mktemp("plain", numbered=False), app_dir=MODELS / "plain", WEB_CONCURRENCY="1"
     ) as stack:
@@ -50,10 +50,10 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def llm(tmp_path_factory):
-    """All parts with vLLM and the demo model, in float32, where going on after a death is exact at temperature 0."""
+    """All parts, with vLLM and the demo model. In float32 at temperature 0, resuming after a crash is exact."""
     arguments = "--dtype float32 --max-model-len 2048 --kv-cache-memory-bytes 256M"
     app_dir = Path(__file__).parent.parent
-    # Some tests read an answer only after another engine has loaded, which may take long on a busy machine.
+    # Some tests read an answer only after another engine has loaded, which is slow on a busy machine.
     options = {"ENGINE_ARGS": arguments, "EVERSTREAM_ABANDON_AFTER_S": "600"}
     with running_stack(tmp_path_factory.mktemp("llm", numbered=False), app_dir=app_dir, **options) as stack:
         yield stack
@@ -61,12 +61,12 @@ def llm(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def proxied(tmp_path_factory):
-    """A stack whose `url` is nginx's, and `tls_url` that of its TLS server."""
+    """A stack whose `url` is nginx's and whose `tls_url` is that of nginx's TLS server."""
     if nginx_executable() is None:
         pytest.skip("nginx is missing: apt-get install nginx-light")
     if shutil.which("openssl") is None:
         pytest.skip("openssl is missing: apt-get install openssl")
-    # Without the watcher on the socket, only the second write to a client that left fails. So no test waits for that.
+    # So long that no test notices a closed client by a failed heartbeat: the socket watcher has to notice it.
     with running_stack(tmp_path_factory.mktemp("proxied", numbered=False), EVERSTREAM_HEARTBEAT_S="30") as stack:
         stack.start_nginx(tls=True)
         yield stack
@@ -74,13 +74,13 @@ def proxied(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def undisturbed(llm):
-    """The outcomes of `answers.PROMPTS` with nothing done to the first engine."""
+    """The outcomes of `answers.PROMPTS` from an engine that nothing disturbs."""
     return [outcome(read_all(llm.events_url(generation))) for generation in submit_all(llm)]
 
 
 @pytest.fixture(scope="module")
 def vllm():
-    """vLLM, imported without its warnings and without what it leaves in the environment of later tests."""
+    """vLLM, imported without its warnings. The environment, which it changes, is restored afterwards."""
     environ = dict(os.environ)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -93,7 +93,7 @@ def vllm():
 
 @pytest.fixture(scope="module")
 def tokenizer(vllm):
-    """The demo model's, as vLLM has it."""
+    """The demo model's tokenizer, as vLLM loads it."""
     from vllm.tokenizers import get_tokenizer
 
     given = {name: value for name, value in os.environ.items() if name.startswith("EVERSTREAM_CACHE")}
@@ -102,7 +102,7 @@ def tokenizer(vllm):
 
 @pytest.fixture
 def own_stack(tmp_path):
-    """A stack of the test's own, to start and to break."""
+    """Makes stacks for one test to start and to break."""
     stacks = []
 
     def make(**options):
@@ -117,8 +117,8 @@ def own_stack(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def leaks_nothing(request):
-    """After a test no stream, job or running generation is left in the shared stacks that it used."""
+def no_leaks(request):
+    """A test leaves no stream, job or running generation in the shared stacks that it used."""
     yield
     for name in ("fast", "plain"):
         if name in request.fixturenames:
@@ -127,7 +127,7 @@ def leaks_nothing(request):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failure shows what the parts printed of every stack that the test could use."""
+    """On failure, show the output of all parts of every stack that the test could use."""
     report = yield
     if report.failed:
         for stack in Stack.unstopped:
@@ -138,16 +138,16 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_timeout_set_timer(item, settings):
-    """Ring again and again: Hypothesis takes a timeout for a failure, and tries the example that hung once more."""
+    """Repeat the alarm: Hypothesis treats a timeout as a failure, and runs the example that hung again."""
     is_set = yield
     if is_set and settings.method == "signal":
-        signal.setitimer(signal.ITIMER_REAL, settings.timeout, ALARM_AGAIN_S)
+        signal.setitimer(signal.ITIMER_REAL, settings.timeout, ALARM_INTERVAL_S)
     return is_set
 
 
 @pytest.fixture
 def gate(tmp_path):
-    """A file whose coming lets a held model go on; at the latest with the test's end, however that came."""
+    """A file that releases a held model once it exists, which is at the end of the test at the latest."""
     gate = Gate(tmp_path / "gate")
     yield gate
     gate.open()
@@ -163,7 +163,7 @@ class Gate:
 
 @pytest.fixture(scope="module")
 def chromium():
-    """The browser, or a skip that names what is missing. Playwright's event loop runs for as long as this lives."""
+    """The browser, or a skip that names what is missing. Playwright's event loop runs as long as this fixture."""
     executable = shutil.which("chromium")
     if executable is None:
         pytest.skip("chromium is missing: apt-get install chromium")
@@ -190,6 +190,6 @@ def page(chromium):
 
 @pytest.fixture(scope="session")
 def artifacts():
-    """Where screenshots are left to look at."""
+    """The folder where tests leave screenshots for inspection."""
     ARTIFACTS.mkdir(exist_ok=True)
     return ARTIFACTS

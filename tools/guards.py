@@ -1,7 +1,8 @@
-"""Finds guards that no test misses: `.venv/bin/python tools/guards.py MODULE.py TEST.py...`.
+"""Finds guards that no test covers: `.venv/bin/python tools/guards.py MODULE.py TEST.py...`.
 
-A guard is an `if` whose body ends with a raise, a return, a continue or a break. Each is made false, alone, and the
-tests are run; those under which they still pass are printed. Works on the files in place: use a clone or a worktree.
+A guard is an `if` whose body ends with a raise, a return, a continue or a break. Replaces one guard at a time with
+False, runs the tests, and prints the guards without which they still pass. Edits files in place: use a clone or a
+worktree.
 """
 
 import ast
@@ -14,7 +15,7 @@ LEAVES = (ast.Raise, ast.Return, ast.Continue, ast.Break)
 
 
 def guards(source: str) -> Iterator[ast.expr]:
-    """The conditions that stand on one line, and that nothing later reads a name of."""
+    """The one-line conditions that bind no name (`:=`), so that later code does not depend on them."""
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.If) or not isinstance(node.body[-1], LEAVES):
             continue

@@ -1,11 +1,11 @@
 """Installs requirements files and Everstream itself: `.venv/bin/python tools/install.py [--title T] REQUIREMENTS...`.
 
-Called by `make`, with the Python of the environment to install into. pip fetches uv, and uv the rest, all at the
-versions and hashes that `make lock` wrote down, or at those of another file (`--constraints`). Standard library only,
-as nothing is installed yet.
+Run by `make` with the Python of the target environment. pip installs uv, and uv installs the rest, at the versions and
+hashes that `make lock` recorded, or at those in another file (`--constraints`). Standard library only, because nothing
+is installed yet.
 
-The CPU build of PyTorch is not on PyPI. Where pip is set up with an index that has it (a company's mirror), it comes
-from there; elsewhere from the PyTorch project's own index, which uv knows.
+The default package index lacks the CPU build of PyTorch. If pip is configured with an index that has it (a company's
+mirror), it comes from there, otherwise from the PyTorch project's own index, which uv knows.
 """
 
 import argparse
@@ -18,13 +18,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from everstream import uv  # noqa: E402
-from everstream.terminal import moving  # noqa: E402
+from everstream.host.terminal import moving  # noqa: E402
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
 
 
 def install(requirements: list[Path], constraints: Path) -> None:
-    """Beside a requirements file may lie one with the suffix `.excludes`, with what is not to be installed for it."""
+    """A file next to a requirements file, with the suffix `.excludes`, lists packages not to install for it."""
     _run([*PIP, "-r", str(ROOT / "requirements-uv.txt")])
     environ = uv.environment()
     install = [uv.executable(), "pip", "install", "--python", sys.executable, "-c", str(constraints)]
@@ -43,16 +43,16 @@ def _is_cpu_torch(line: str) -> bool:
 
 
 def _is_found(requirement: str, install: list[str], environ: Mapping[str, str]) -> bool:
-    """Whether the indexes that pip is set up with have it."""
+    """Whether one of the indexes that pip is configured with has it."""
     probe = [*install, "--dry-run", "--no-deps", requirement]
     return subprocess.run(probe, env=environ, capture_output=True, check=False).returncode == 0
 
 
 def _run(command: list[str], environ: Mapping[str, str] | None = None) -> None:
-    """Quietly, as uv's list of packages is two screens long; what was printed is shown if it fails."""
+    """Hide the output, as uv's package list is two screens long; show it on failure."""
     done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode != 0:
-        sys.exit(f"{done.stdout.decode(errors='replace')}everstream | this failed: {' '.join(command)}")
+        sys.exit(f"{done.stdout.decode(errors='replace')}everstream | command failed: {' '.join(command)}")
 
 
 def main() -> None:
@@ -60,10 +60,10 @@ def main() -> None:
     parser.add_argument("--title", default="what Everstream needs")
     parser.add_argument("--constraints", type=Path, default=ROOT / "hashes.txt")
     parser.add_argument("requirements", nargs="+", type=Path)
-    given = parser.parse_args()
+    args = parser.parse_args()
     try:
-        with moving(f"installing {given.title}"):
-            install(given.requirements, given.constraints)
+        with moving(f"installing {args.title}"):
+            install(args.requirements, args.constraints)
     except KeyboardInterrupt:
         sys.exit(130)
 

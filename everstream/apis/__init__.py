@@ -1,0 +1,11 @@
+"""The public APIs, one folder each: thin routes, and a pure wire format beside them.
+
+In: HTTP requests. Out: HTTP responses, most of them streams of entries. Each folder's `routes` has an `Api` for
+`web.factory`. Imports `web`, `log` and `contract`; imported by `everstream.wsgi` alone.
+"""
+
+from everstream.apis.native.routes import API as NATIVE
+from everstream.apis.openai.routes import API as OPENAI
+from everstream.apis.operations.routes import API as OPERATIONS
+
+APIS = (NATIVE, OPENAI, OPERATIONS)

@@ -1,0 +1,1 @@
+"""Everstream's own API, for EventSource and curl; and the page that uses it."""

@@ -1,0 +1,41 @@
+"""Everstream's own wire format, for EventSource. Pure: entries in, bytes out."""
+
+from everstream.errors import EverstreamError
+from everstream.log.entries import TOKEN, Entry, encode_json
+from everstream.web.sse import GONE, GREETING, HEARTBEAT, event, retry
+
+
+class EventEncoder:
+    """An `Encoder` of one generation."""
+
+    format = "events"
+    heartbeat = HEARTBEAT
+
+    def __init__(self, generation: str, model: str = "") -> None:
+        self.generation = generation
+        self._id = generation.encode()
+        self._model = model
+
+    def start(self, retry_ms: int, *, is_new: bool) -> bytes:
+        head = GREETING + retry(retry_ms)
+        if not is_new:
+            return head
+        about = encode_json({"generation": self.generation, "model": self._model})
+        return head + event("open", about, f"{self.generation}.0")
+
+    def reconnect(self, retry_ms: int) -> bytes:
+        return retry(retry_ms)
+
+    def token(self, n: int, data: bytes) -> bytes:
+        return b"id: %b.%d\ndata: %b\n\n" % (self._id, n, data)
+
+    def entry(self, entry: Entry) -> bytes:
+        if entry.event == TOKEN:
+            return self.token(entry.n, entry.data)
+        return event(entry.event, entry.data, f"{self.generation}.{entry.n}")
+
+    def queued(self, position: int) -> bytes:
+        return event("queued", encode_json({"position": position}))
+
+    def lost(self, error: EverstreamError) -> bytes:
+        return event("failed", encode_json({"code": error.code, "message": error.message}), f"{self.generation}.{GONE}")

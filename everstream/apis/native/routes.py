@@ -1,0 +1,98 @@
+"""Everstream's own API, and the page.
+
+GET    /                          the page
+GET    /stream?prompt=...         start a generation and follow it; with Last-Event-ID: resume it
+POST   /generations               start: 201 {"id", "events_url"}
+GET    /generations/<id>          {"id", "text", "state", "finish_reason", "usage", "last"} so far
+GET    /generations/<id>/events   follow
+DELETE /generations/<id>          stop
+"""
+
+import re
+
+from flask import Blueprint, Response, render_template, request
+
+from everstream.apis.native import snapshot
+from everstream.apis.native.events import EventEncoder
+from everstream.contract import inputs
+from everstream.errors import InvalidInput, UnknownGeneration
+from everstream.log.records import Generation
+from everstream.web.api import Api
+from everstream.web.context import app_context
+from everstream.web.streaming import admitted, follow, last_event_id, resume
+from everstream.web.submission import REQUEST_OPTIONS, body, options_from_json, options_from_query, start
+
+_GENERATION = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+blueprint = Blueprint("native", __name__)
+API = Api(blueprint)
+
+
+@blueprint.get("/")
+def page() -> Response:
+    response = Response(render_template("index.html"))
+    # Nothing from other origins, nothing inline: a model's output can't become code.
+    response.headers["Content-Security-Policy"] = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return response
+
+
+@blueprint.get("/stream")
+def stream() -> Response:
+    if (seen := last_event_id()) is not None:
+        return admitted(lambda: resume(*seen, _encoder))
+    return admitted(_start_and_follow)
+
+
+def _start_and_follow() -> Response:
+    not_inputs = (*REQUEST_OPTIONS, "last_event_id")
+    query = {name: texts for name, texts in request.args.lists() if name not in not_inputs}
+    given = inputs.from_query(query, app_context().schema, app_context().settings.max_prompt_chars)
+    return follow(start(given, options_from_query()), -1, _encoder)
+
+
+@blueprint.post("/generations")
+def submit() -> tuple[dict[str, str], int, dict[str, str]]:
+    fields = body()
+    options = options_from_json(fields)
+    given = inputs.from_json(fields, app_context().schema, app_context().settings.max_prompt_chars)
+    generation = start(given, options).id
+    location = f"/generations/{generation}"
+    return {"id": generation, "events_url": f"{location}/events"}, 201, {"Location": location}
+
+
+@blueprint.get("/generations/<generation>/events")
+def events(generation: str) -> Response:
+    if not _GENERATION.fullmatch(generation):
+        raise UnknownGeneration
+    seen = last_event_id() or (generation, -1)
+    if seen[0] != generation:
+        raise InvalidInput("Last-Event-ID belongs to a different generation than the URL", param="Last-Event-ID")
+    return admitted(lambda: resume(*seen, _encoder))
+
+
+@blueprint.get("/generations/<generation>")
+def show(generation: str) -> Response:
+    return snapshot.show(_known(generation))
+
+
+@blueprint.delete("/generations/<generation>")
+def stop(generation: str) -> tuple[dict[str, str], int]:
+    _known(generation)
+    state = app_context().log.stop(generation)
+    if not state:
+        raise UnknownGeneration
+    return {"id": generation, "state": state}, 202 if state == "stopping" else 200
+
+
+def _encoder(generation: Generation) -> EventEncoder:
+    return EventEncoder(generation.id, generation.model)
+
+
+def _known(generation: str) -> Generation:
+    known = app_context().follower.lookup(generation) if _GENERATION.fullmatch(generation) else None
+    if known is None:
+        raise UnknownGeneration
+    return known

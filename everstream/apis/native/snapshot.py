@@ -1,0 +1,139 @@
+"""One generation as a JSON object of any size: `GET /generations/<id>`. Called by `routes`.
+
+In: a generation that the log knows, `?after=` and `?limit=`. Out: a Flask response. The log is read and the object
+written one page at a time, so it takes no more memory than a stream. If the log fails midway, the connection ends in
+the middle of the object's text.
+"""
+
+import re
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import msgspec
+from flask import Response, request
+from valkey.exceptions import ValkeyError
+
+from everstream.errors import InvalidInput, ResponseCut, UnknownGeneration
+from everstream.log.entries import TOKEN, Entry, encode_json, text_literal
+from everstream.log.records import Generation, Page
+from everstream.log.web_log import READ_BYTES
+from everstream.web.context import AppContext, app_context
+from everstream.web.streaming import PIECE_BYTES, bounded_connection
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+
+
+class EntryRange(msgspec.Struct, frozen=True):
+    """The entries above `after`, up to `last`, of a log that ends at `top`. `is_limited`: the request gave a limit."""
+
+    after: int
+    last: int
+    top: int
+    is_limited: bool
+
+
+def show(known: Generation) -> Response:
+    """The response. If it is larger than one piece, it holds a stream slot until it is sent.
+
+    Raises InvalidInput, UnknownGeneration, TooManyStreams.
+    """
+    after, limit = _number("after", least=0) or 0, _number("limit", least=1)
+    if request.method == "HEAD":
+        return _response(iter(()))
+    # Always read the last entry of an ended generation: it says how the generation ended.
+    page = _read(app_context(), known.id, after if known.state == "open" else min(after, known.top - 1))
+    if page is None:
+        raise UnknownGeneration
+    last = page.top if limit is None else min(page.top, after + limit)
+    pieces = _object(app_context(), known, EntryRange(after, last, page.top, limit is not None), page.entries)
+    if page.entries and page.entries[-1].n < last:
+        return _streamed(pieces)
+    whole = b"".join(pieces)
+    return _response(whole) if len(whole) <= PIECE_BYTES else _streamed(iter([whole]))
+
+
+def _number(name: str, *, least: int) -> int | None:
+    texts = request.args.getlist(name)
+    if not texts:
+        return None
+    if len(texts) > 1 or not _NUMBER.fullmatch(texts[0]) or int(texts[0]) < least:
+        raise InvalidInput(f"{name} must be one whole number from {least} to 999999999", param=name)
+    return int(texts[0])
+
+
+def _streamed(pieces: Iterator[bytes]) -> Response:
+    # Small pieces, because the send timeout applies to each, and a slow client needs that time for each.
+    small = (piece[at : at + PIECE_BYTES] for piece in pieces for at in range(0, len(piece), PIECE_BYTES))
+    response = _response(small)
+    response.call_on_close(app_context().follower.admit())
+    bounded_connection()
+    return response
+
+
+def _response(body: bytes | Iterator[bytes]) -> Response:
+    return Response(body, mimetype="application/json")
+
+
+def _object(context: AppContext, known: Generation, entry_range: EntryRange, entries: list[Entry]) -> Iterator[bytes]:
+    """The text comes before the fields about it, because they depend on the terminal entry, which is read last."""
+    yield b'{"id":"%b","text":"' % known.id.encode()
+    end = yield from _text(context, known.id, entry_range, entries)
+    said = msgspec.json.decode(end.data) if end else {}
+    rest: dict[str, Any] = {
+        "state": end.event if end else _state(context, known.id, entry_range.top),
+        "finish_reason": said.get("finish_reason"),
+        "usage": said.get("usage"),
+        "last": entry_range.last,
+    }
+    if entry_range.is_limited:
+        rest["more"] = entry_range.last < entry_range.top
+    if "code" in said:
+        rest["error"] = {"code": said["code"], "message": said["message"], "param": said.get("param")}
+    yield b'",' + encode_json(rest)[1:] + b"\n"
+
+
+def _text(
+    context: AppContext, generation: str, entry_range: EntryRange, entries: list[Entry]
+) -> Generator[bytes, None, Entry | None]:
+    """The inside of a JSON string, page by page. Returns the terminal entry if it is in the range."""
+    while entries:
+        shown = [entry for entry in entries if entry.n <= entry_range.last]
+        piece = b"".join(_escaped(each.data) for each in shown if each.n > entry_range.after and each.event == TOKEN)
+        at, end = shown[-1].n, shown[-1] if shown[-1].is_terminal else None
+        # A slow client must keep no more of the page in memory than this piece.
+        del entries, shown
+        yield piece
+        if at >= entry_range.last:
+            return end
+        entries = _next(context, generation, at)
+    return None
+
+
+def _next(context: AppContext, generation: str, after: int) -> list[Entry]:
+    """Raises ResponseCut, because the response has already begun."""
+    try:
+        page = _read(context, generation, after)
+    except ValkeyError as error:
+        raise ResponseCut(f"the log (Valkey) can't be read: {error}") from None
+    if page is None or not page.entries:
+        raise ResponseCut("the log no longer has the rest")
+    return page.entries
+
+
+def _read(context: AppContext, generation: str, after: int) -> Page | None:
+    context.follower.mark_read(generation)
+    return context.log.read([(generation, after)], READ_BYTES)[0]
+
+
+def _escaped(output: bytes) -> bytes:
+    """An output's text as the inside of a JSON string. Text of another type goes through `str`; no text is empty."""
+    text = text_literal(output)
+    if text is None:
+        value = msgspec.json.decode(output)
+        text = encode_json(str(value["text"])) if "text" in value else b'""'
+    return text[1:-1]
+
+
+def _state(context: AppContext, generation: str, top: int) -> str:
+    """The state of a generation that does not end within the shown range."""
+    return "running" if top or generation not in context.log.positions() else "queued"

@@ -1,0 +1,22 @@
+"""State that all generations of one engine share."""
+
+import asyncio
+
+import msgspec
+
+from everstream.contract.model import Model
+from everstream.engine.appender import Appender
+from everstream.engine.coalescer import FlushClocks
+from everstream.log.engine_log import EngineLog
+from everstream.settings import Settings
+
+
+class EngineContext(msgspec.Struct, frozen=True):
+    """`trial` is held by a generation that is suspected of killing engines."""
+
+    settings: Settings
+    model: Model
+    log: EngineLog
+    appender: Appender
+    trial: asyncio.Lock
+    flush_clocks: FlushClocks

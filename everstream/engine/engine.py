@@ -1,0 +1,211 @@
+"""Claims and leases: which generations this engine process runs.
+
+In: jobs from the log's queue, jobs whose engine has died, cancellations. Out: a `GenerationTask` for each. One `Engine`
+per process, created by `main`.
+"""
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from valkey.exceptions import ValkeyError
+
+from everstream.contract.model import Model
+from everstream.engine.appender import Appender
+from everstream.engine.coalescer import FlushClocks
+from everstream.engine.context import EngineContext
+from everstream.engine.exits import EXIT_MODEL_DIED, die
+from everstream.engine.generation_task import GenerationTask
+from everstream.engine.validation import validate
+from everstream.errors import ModelDied
+from everstream.log.engine_log import Claim, EngineLog, until_answered
+from everstream.log.records import EngineStatus
+from everstream.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+RELEASE_S = 1.0
+TICK_S = 0.5
+"""How often leases are refreshed. Also the longest delay of a cancellation whose message was lost."""
+
+
+class Engine:
+    def __init__(self, settings: Settings, model: Model, engine_log: EngineLog, name: str) -> None:
+        self._settings = settings
+        self._model = model
+        self._log = engine_log
+        self._appender = Appender(engine_log, settings.lease_s)
+        self._context = EngineContext(settings, model, engine_log, self._appender, asyncio.Lock(), FlushClocks())
+        self._name = name
+        self._capacity = settings.max_running if model.runs_concurrently else 1
+        self._running: dict[str, GenerationTask] = {}
+        self._has_capacity = asyncio.Event()
+        self._has_capacity.set()
+        self._tick_s = min(TICK_S, settings.lease_s / 3)
+        self._ticked_at = time.monotonic()
+        self._disturbed_at = -math.inf
+        self._watching_since = time.monotonic()
+        self._duties: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._fatal_error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Serve until cancelled. One task per duty; the first error of a duty is raised, and must end the process.
+
+        No TaskGroup: it would wait for all duties to end, and one may miss its cancellation. valkey-py calls
+        `asyncio.wait_for`, which in Python 3.11 loses a cancellation that arrives together with the result.
+        """
+        duties = (self._claim, self._keep_leases, self._watch_cancellations, self._validate, self._validate_long)
+        self._duties = [asyncio.create_task(self._forever(duty)) for duty in duties]
+        self._duties.append(asyncio.create_task(self._appender.run()))
+        try:
+            await asyncio.wait([*self._duties, self._fatal_error], return_when=asyncio.FIRST_COMPLETED)
+            for ended in (*self._duties, self._fatal_error):
+                if ended.done():
+                    ended.result()
+        finally:
+            self._stopping = True
+            for duty in self._duties:
+                duty.cancel()
+
+    async def release_leases(self) -> None:
+        """Let other engines take over at once instead of after the lease. Call after `run`. Best effort."""
+        await asyncio.wait(self._duties, timeout=RELEASE_S)
+        claims = [(task.claim, task.log_bytes) for task in self._running.values()]
+        for task in self._running.values():
+            task.cancel()
+        with suppress(ValkeyError, TimeoutError):
+            await asyncio.wait_for(self._log.refresh(claims, idle_s=self._settings.lease_s), RELEASE_S)
+
+    async def _forever(self, duty: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a duty. Retry while Valkey is unavailable; any other error ends the engine."""
+        while not self._stopping:
+            await until_answered(duty, f"the duty to {duty.__name__.strip('_').replace('_', ' ')}")
+
+    async def _claim(self) -> None:
+        await self._has_capacity.wait()
+        # Generations already begun come before queued ones.
+        await self._take_over()
+        room = self._capacity - len(self._running)
+        if room > 0:
+            for claim in await self._log.claim(room, abandon=self._may_abandon()):
+                self._start(claim)
+
+    async def _take_over(self) -> None:
+        room = self._capacity - len(self._running)
+        if room <= 0 or self._is_disturbed(since=self._disturbed_at, for_s=self._settings.lease_s / 2):
+            return
+        # A tick less than the lease, so that the next engine takes over within the lease.
+        idle_s = self._settings.lease_s - self._tick_s
+        claims = await self._log.take_over(room, idle_s, abandon=self._may_abandon())
+        alone = len(claims) == 1 and not self._running
+        # Shuffle, so that a healthy generation isn't always retried first.
+        random.shuffle(claims)
+        for claim in claims:
+            self._start(claim, alone=alone)
+
+    async def _keep_leases(self) -> None:
+        """Refresh our leases, take over expired ones, report our status."""
+        if self._model.has_died:
+            die(EXIT_MODEL_DIED, "the model died")
+        tasks = list(self._running.values())
+        claims = [(task.claim, task.log_bytes) for task in tasks]
+        refreshed = await self._log.refresh(claims, abandon=self._may_abandon())
+        self._notice_disturbance()
+        for task, verdict in zip(tasks, refreshed.verdicts, strict=True):
+            self._apply(verdict, task)
+        if refreshed.full:
+            self._shed()
+        await self._take_over()
+        await self._log.report(self._status())
+        await asyncio.sleep(self._tick_s)
+
+    def _apply(self, verdict: str, task: GenerationTask) -> None:
+        """Act on the log's verdict on a lease: `Refreshed.verdicts`."""
+        # A job that ended during the call is no longer pending.
+        if verdict == "lost" and not task.ended:
+            task.abandon("its lease went to another engine")
+        elif verdict == "foreign":
+            task.fail("its keys in the log hold something else")
+        elif verdict == "stop":
+            task.break_off("cancelled", {"reason": "requested"})
+        elif verdict == "abandoned":
+            task.break_off("cancelled", {"reason": "abandoned"})
+
+    def _notice_disturbance(self) -> None:
+        """A late tick means that Valkey or this process was away.
+
+        Meanwhile other engines may have been unable to refresh leases, and web processes to record readers, so they
+        get time to catch up.
+        """
+        now = time.monotonic()
+        if self._is_late:
+            self._disturbed_at = self._watching_since = now
+        self._ticked_at = now
+
+    @property
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._ticked_at > self._settings.lease_s / 2
+
+    def _is_disturbed(self, since: float, for_s: float) -> bool:
+        return self._is_late or time.monotonic() - since < for_s
+
+    def _may_abandon(self) -> bool:
+        return not self._is_disturbed(since=self._watching_since, for_s=self._settings.abandon_after_s)
+
+    def _shed(self) -> None:
+        """The log is full of running generations: end the largest, so that the others can continue."""
+        if largest := max(self._running.values(), key=lambda task: task.log_bytes, default=None):
+            message = "the log is full, and this is the engine's largest generation"
+            largest.break_off("failed", {"code": "log_full", "message": message})
+
+    async def _watch_cancellations(self) -> None:
+        async for generation in self._log.cancellations():
+            if generation in self._running:
+                self._running[generation].break_off("cancelled", {"reason": "requested"})
+
+    async def _validate(self) -> None:
+        await validate(self._model, self._log, is_long=False)
+
+    async def _validate_long(self) -> None:
+        await validate(self._model, self._log, is_long=True)
+
+    def _start(self, claim: Claim, *, alone: bool = False) -> None:
+        # A job may come back to an engine that still runs it, but was too slow to refresh its lease.
+        if claim.generation in self._running:
+            self._running[claim.generation].abandon("its lease ran out")
+        task = GenerationTask(claim, self._context, alone=alone)
+        self._running[claim.generation] = task
+        self._update_capacity()
+        task.start().add_done_callback(lambda ended: self._forget(task, ended))
+
+    def _forget(self, task: GenerationTask, ended: asyncio.Task[None]) -> None:
+        if not ended.cancelled() and (error := ended.exception()):
+            if isinstance(error, ModelDied):
+                die(EXIT_MODEL_DIED, f"the model died: {error}")
+            if not self._fatal_error.done():
+                self._fatal_error.set_exception(error)
+        if self._running.get(task.claim.generation) is task:
+            del self._running[task.claim.generation]
+        self._update_capacity()
+
+    def _update_capacity(self) -> None:
+        if len(self._running) < self._capacity:
+            self._has_capacity.set()
+        else:
+            self._has_capacity.clear()
+
+    def _status(self) -> EngineStatus:
+        return EngineStatus(
+            self._name,
+            "ready",
+            self._settings.model_name,
+            max_model_len=self._model.max_model_len,
+            running=len(self._running),
+            model_requests=self._model.running_requests,
+            prompt_bound=self._model.prompt_bound,
+        )

@@ -1,0 +1,244 @@
+"""One generation running in an engine: continue where the log stands, run the model, end it once.
+
+In: a claim. Out: entries, through a coalescer and an `appender.Writer`. Created and watched by `engine`; it is the sink
+of the model's `StreamOutputHandler`.
+"""
+
+import asyncio
+import logging
+from functools import partial
+from typing import Any
+
+import msgspec
+from valkey.exceptions import ValkeyError
+
+from everstream.contract.output_handler import StreamOutputHandler
+from everstream.engine.appender import Writer
+from everstream.engine.coalescer import Coalescer
+from everstream.engine.context import EngineContext
+from everstream.engine.crash_policy import Fence, count_deaths
+from everstream.errors import EverstreamError, InternalError, LogBroken, ModelDied
+from everstream.log.engine_log import Batch, Claim, until_answered
+from everstream.log.entries import TERMINAL, TOKEN, Entry, encode_entry, encode_json, encode_token
+
+logger = logging.getLogger(__name__)
+
+
+class GenerationTask:
+    """Its asyncio task ends when the generation's end is in the log, or another engine has it. ModelDied
+    propagates, and so does the ValkeyError of a log that refuses even that end."""
+
+    def __init__(self, claim: Claim, context: EngineContext, *, alone: bool) -> None:
+        """`alone`: nothing else runs in this engine, and nothing else was taken over with it."""
+        self.claim = claim
+        self._context = context
+        self._alone = alone
+        self._max_bytes = context.settings.max_generation_bytes
+        self._end: tuple[str, dict[str, Any]] | None = None
+        self._log_error: ValkeyError | None = None
+        self._on_trial = False
+        self._writer: Writer | None = None
+        self._handler: StreamOutputHandler | None = None
+        self._coalescer: Coalescer | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        self._task = asyncio.create_task(self._run(), name=self.claim.generation)
+        return self._task
+
+    @property
+    def ended(self) -> bool:
+        return self._writer is not None and self._writer.ended
+
+    @property
+    def log_bytes(self) -> int:
+        """Approximate size of its entries in the log; 0: not known yet."""
+        return self._writer.log_bytes if self._writer else 0
+
+    def break_off(self, state: str, data: dict[str, Any]) -> None:
+        """Cancel the model's work and end the generation with this terminal entry. Only the first end counts."""
+        if self._end is None and self._log_error is None and not self.ended:
+            self._end = state, data
+            self.cancel()
+
+    def fail(self, why: str) -> None:
+        """End the generation, because the log can't take its entries any more."""
+        if self._writer is not None:
+            self._writer.close()
+        self._on_refused(ValkeyError(why))
+
+    def abandon(self, why: str) -> None:
+        """Another engine has it: append nothing more."""
+        if self._writer is not None:
+            self._writer.close()
+        logger.warning("giving up generation %s: %s", self.claim.generation[:8], why)
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the model's work."""
+        if self._handler is not None:
+            self._handler.stop()
+        if self._coalescer is not None:
+            self._coalescer.discard()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            history = await self._take_up() if self.claim.taken_over else []
+            if history is None:
+                return
+            if self._end is not None:
+                # valkey-py may have lost the cancellation (see `Engine.run`).
+                raise asyncio.CancelledError
+            await self._infer(history)
+        except asyncio.CancelledError:
+            if self._end is None and self._log_error is None:
+                raise
+            # The cancellation was ours and has done its work; this task still has to write an entry.
+            _uncancel()
+            if self._end is not None:
+                await self._write_end(*self._end)
+            if self._log_error is not None:
+                await self._fail(self._log_error)
+        except ModelDied:
+            raise
+        except Exception as error:
+            await self._fail(error)
+        finally:
+            self._leave_trial()
+
+    async def _fail(self, error: Exception) -> None:
+        """Appending does not work, for this generation at least: end it another way."""
+        if self._writer is not None:
+            self._writer.close()
+        is_log_error = isinstance(error, ValkeyError)
+        what = f"the log (Valkey) refuses it: {error}" if is_log_error else "something went wrong in the engine"
+        logger.error("generation %s: %s", self.claim.generation[:8], what, exc_info=None if is_log_error else error)
+        kind = LogBroken if is_log_error else InternalError
+        await until_answered(partial(self._context.log.fail, self.claim, kind.code, what))
+
+    async def _take_up(self) -> list[Entry] | None:
+        """Fence off the engine that had this generation. Returns the log so far; None if nothing is left to do.
+
+        The fence is an entry of our own, `resumed`. Once it is in the log, the next append of an engine that was only
+        asleep is refused, because its number is taken. It carries our name, so that two engines can't both claim it.
+        """
+        deaths = count_deaths(await self._history())
+        if deaths.are_too_many:
+            message = f"the engine died {deaths.in_all} times while running this generation"
+            await self._append_own("failed", {"code": "engine_crashed", "message": message})
+            return None
+        if self._alone or deaths.are_suspicious:
+            # Suspects run one at a time. The next one starts when the current one has produced output or has run for
+            # a while, so that the next death identifies its cause.
+            await self._context.trial.acquire()
+            self._on_trial = True
+            asyncio.get_running_loop().call_later(self._context.settings.lease_s, self._leave_trial)
+        return await self._append_own("resumed", {"attempt": deaths.in_all + 1})
+
+    async def _append_own(self, event: str, data: dict[str, Any]) -> list[Entry] | None:
+        """Append an entry of our own wherever the log stands. Returns the log with it; None if the log has ended."""
+        generation = self.claim.generation
+        while True:
+            history = await self._history()
+            if history and history[-1].is_terminal:
+                return None
+            fence = Fence(self._context.log.consumer, self._on_trial)
+            entry = encode_entry(event, data), encode_json(fence)
+            state = event if event in TERMINAL else ""
+            batch = Batch(generation, len(history) + 1, [entry], state)
+            if not await until_answered(partial(self._context.log.append, [batch])):
+                logger.info("generation %s taken over: %s %s", generation[:8], event, data)
+                return await self._history()
+
+    async def _history(self) -> list[Entry]:
+        return await until_answered(lambda: self._context.log.history(self.claim.generation))
+
+    def _open_writer(self, history: list[Entry]) -> Writer:
+        size_bytes = sum(len(entry.data) + len(entry.resume) for entry in history)
+        return self._context.appender.open_writer(
+            self.claim.generation, len(history) + 1, size_bytes=size_bytes, on_refused=self._on_refused
+        )
+
+    def _on_refused(self, error: ValkeyError | None) -> None:
+        if error is None:
+            self.abandon("the log refused its entries: another engine has it")
+        else:
+            self._log_error = error
+            # If it is already being ended, the task only needs to know the error.
+            if self._end is None:
+                self.cancel()
+
+    async def _infer(self, history: list[Entry]) -> None:
+        """Run the model until it ends in any way, and wait until that end is in the log."""
+        settings, job = self._context.settings, self.claim.job
+        self._writer = writer = self._open_writer(history)
+        clock = self._context.flush_clocks.of(job.flush_ms)
+        self._coalescer = Coalescer(clock, self._write, settings.max_output_bytes)
+        delivered = [entry for entry in history if entry.event == TOKEN]
+        self._handler = StreamOutputHandler(
+            self,
+            delivered=[msgspec.json.decode(entry.data) for entry in delivered],
+            resume_states=[msgspec.json.decode(entry.resume) if entry.resume else None for entry in delivered],
+            max_output_bytes=settings.max_output_bytes,
+        )
+        try:
+            await self._context.model.infer(job.inputs, self._handler)
+        except ModelDied:
+            raise
+        except EverstreamError as error:
+            self.end("failed", {"code": error.code, "message": error.message, "param": error.param})
+        except Exception as error:
+            logger.exception("generation %s: the model's infer raised", self.claim.generation[:8])
+            message = f"the model raised {type(error).__name__}: {error}"[:500]
+            self.end("failed", {"code": "model_error", "message": message})
+        await writer.finished.wait()
+
+    async def _write_end(self, state: str, data: dict[str, Any]) -> None:
+        if self._writer is not None:
+            self._writer.end(state, data)
+            await self._writer.finished.wait()
+            return
+        try:
+            await self._append_own(state, data)
+        except ValkeyError as error:
+            self._log_error = error
+
+    @property
+    def writable(self) -> asyncio.Event:
+        """With `put` and `end`, the handler's `Sink`."""
+        assert self._writer is not None
+        return self._writer.writable
+
+    def put(self, output: bytes, resume: bytes, may_join: bool) -> None:
+        assert self._coalescer is not None
+        self._coalescer.put(output, resume, may_join)
+
+    def end(self, state: str, data: object) -> None:
+        """The model's own end, or its failure, after all its earlier output."""
+        assert self._coalescer is not None and self._writer is not None
+        self._coalescer.flush()
+        self._writer.end(state, data)
+
+    def _write(self, output: bytes, resume: bytes) -> None:
+        """One entry of model output."""
+        writer = self._writer
+        assert writer is not None
+        if self._on_trial:
+            self._leave_trial()
+        writer.put(encode_token(output), resume)
+        if writer.size_bytes > self._max_bytes:
+            message = f"the output exceeds {self._max_bytes} bytes (EVERSTREAM_MAX_GENERATION_BYTES)"
+            self.break_off("failed", {"code": "output_too_large", "message": message})
+
+    def _leave_trial(self) -> None:
+        if self._on_trial:
+            self._on_trial = False
+            self._context.trial.release()
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

@@ -1,0 +1,113 @@
+"""The engine process: loads the model and serves until it is told to stop. `everstream engine` runs it.
+
+One per GPU or model; asyncio under uvloop. Crash-only: a lease that is no longer refreshed is taken over by another
+engine process, or by this one's successor, which gets what was delivered and resumes from there.
+
+Exit statuses: 0 told to stop; 3 the model can't be loaded; 4 the model died while it served; 5 the log returns an error
+that waiting does not cure.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+import uvloop
+from valkey.exceptions import ValkeyError
+
+from everstream.contract.model import LoadedModel, load_model
+from everstream.engine.engine import RELEASE_S, Engine
+from everstream.engine.exits import EXIT_LOG_BROKEN, EXIT_MODEL_LOAD, die
+from everstream.errors import LogBroken, ModelLoadError
+from everstream.log.engine_log import EngineLog, until_answered
+from everstream.log.records import EngineStatus
+from everstream.processes import ENGINE_PID_VARIABLE, SLEEP_VARIABLE
+from everstream.settings import Settings, SettingsError, load_settings
+
+# vLLM's spawned processes import this module before vLLM, as their parent's main module; they would not if it were a
+# `__main__`. With Python's default threshold of 700, the collector walks a heap of imported modules over and over:
+# a fifth of the time until the model is ready.
+gc.set_threshold(50_000, 20, 100)
+
+logger = logging.getLogger("everstream.engine")
+
+
+async def main(settings: Settings) -> None:
+    name = settings.engine_name or socket.gethostname()
+    engine_log = EngineLog(settings, consumer=f"{name}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        await _serve(settings, engine_log, name)
+    except BaseException as error:
+        await _report_and_die(settings, engine_log, name, error)
+
+
+async def _serve(settings: Settings, engine_log: EngineLog, name: str) -> None:
+    model = await _load(settings, engine_log, name)
+    # Loaded objects live until exit; exclude them from garbage collection.
+    gc.collect()
+    gc.freeze()
+    engine = Engine(settings, model, engine_log, name)
+    serving = asyncio.create_task(engine.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    logger.info("ready: %s", settings.model_name)
+    try:
+        await serving
+    except asyncio.CancelledError:
+        await engine.release_leases()
+        await model.finalize()
+        die(0, "told to stop")
+
+
+async def _load(settings: Settings, engine_log: EngineLog, name: str) -> LoadedModel:
+    """Load the model and report it. While a supervisor retries after a failure, that failure stays the status."""
+    status = EngineStatus(name, "loading", settings.model_name, parent=os.getppid())
+    # Valkey may start after us.
+    earlier = await until_answered(lambda: engine_log.last_report(name), f"startup ({settings.safe_log_url})")
+    if earlier is None or earlier.state != "failed" or earlier.parent != status.parent:
+        await until_answered(lambda: engine_log.report(status))
+    try:
+        model = load_model(Path(settings.app_dir).resolve())
+        await model.initialize()
+    except ModelLoadError as error:
+        failed = msgspec.structs.replace(status, state="failed", error=str(error))
+        await until_answered(lambda: engine_log.report(failed))
+        logger.debug("the model can't be loaded", exc_info=error)
+        die(EXIT_MODEL_LOAD, f"the model can't be loaded: {error}")
+    return model
+
+
+async def _report_and_die(settings: Settings, engine_log: EngineLog, name: str, error: BaseException) -> NoReturn:
+    """Exit because of an error that this process can't recover from, and report it where people look."""
+    if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
+        # Ctrl-C before the signal handlers are installed.
+        die(0, "told to stop")
+    if not isinstance(error, ValkeyError):
+        logger.critical("unexpected error in the engine", exc_info=error)
+        die(1, "the engine can't continue")
+    message = f"the log (Valkey) refuses the engine's commands: {error}"
+    status = EngineStatus(name, "failed", settings.model_name, error=message, code=LogBroken.code, parent=os.getppid())
+    # Valkey may refuse this too.
+    with suppress(ValkeyError, TimeoutError):
+        await asyncio.wait_for(engine_log.report(status), RELEASE_S)
+    die(EXIT_LOG_BROKEN, message)
+
+
+if __name__ == "__main__":
+    # For any model that runs on vLLM, through `llm.vllm_plugin` in the processes that vLLM starts.
+    os.environ[ENGINE_PID_VARIABLE] = str(os.getpid())
+    os.environ[SLEEP_VARIABLE] = "1"
+    try:
+        loaded = load_settings()
+        logging.basicConfig(level=loaded.log_level.upper(), format="%(message)s", stream=sys.stderr)
+        uvloop.run(main(loaded))
+    except SettingsError as error:
+        sys.exit(f"everstream: {error}")

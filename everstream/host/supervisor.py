@@ -1,0 +1,123 @@
+"""Runs everything on one machine: `everstream run`, or `make run`.
+
+Starts Valkey (unless `VALKEY_URL` names another), the engine and gunicorn. Restarts whatever dies, with backoff, and
+reports which process died and why. Takes everything down with itself: in order on Ctrl-C and SIGTERM; if it is killed
+with -9, the kernel ends its children.
+"""
+
+import importlib.util
+import os
+import re
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from everstream.host import state_lock, valkey_server
+from everstream.host.child_process import ChildProcess, Program
+from everstream.host.progress import Progress
+from everstream.host.terminal import Terminal
+from everstream.llm import demo_model
+from everstream.settings import PROJECT_ROOT, Settings, SettingsError
+from everstream.web.ports import check_ports
+
+POLL_EVERY_S = 0.2
+ENGINE = [sys.executable, "-m", "everstream.engine.main"]
+WEB = [sys.executable, "-m", "gunicorn", "-c", str(PROJECT_ROOT / "gunicorn.conf.py"), "everstream.wsgi:app"]
+DEMO_MODEL = [sys.executable, "-m", "everstream.llm.demo_model"]
+
+QUIET = {
+    # gunicorn and the engine would repeat the supervisor's own lines.
+    "EVERSTREAM_LOG_LEVEL": "warning",
+    # vLLM's messages are for its developers, and its usage reports go to their server.
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "PYTHONWARNINGS": "ignore",
+    # Messages about binding memory to the only NUMA node.
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    # A message that Triton is missing, which a CPU does not need.
+    "TORCH_LOGS": "-torch._library.triton",
+}
+"""For the children's environments; your own value for any of these takes precedence."""
+ROUTINE_LINES = re.compile(r"Memory overcommit must be enabled|scheduling shutdown|ready to exit")
+"""Warnings that Valkey logs at each start and stop. `everstream doctor` says what to do about the first."""
+
+
+class Supervisor:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = threading.Event()
+        self._terminal = Terminal()
+        environ = QUIET | os.environ | settings.path_variables()
+        self._engine = self._child(Program("engine", ENGINE, environ))
+        self._web = self._child(Program("web", WEB, environ))
+        self._model = self._child(Program("model", DEMO_MODEL, environ, once=True))
+        self._valkey = None
+        if not settings.valkey_url:
+            self._valkey = self._child(Program("valkey", valkey_server.command(settings), routine=ROUTINE_LINES))
+
+    def _child(self, program: Program) -> ChildProcess:
+        return ChildProcess(program, self._terminal)
+
+    @property
+    def _children(self) -> list[ChildProcess]:
+        return [child for child in (self._valkey, self._model, self._engine, self._web) if child is not None]
+
+    def run(self) -> None:
+        """Run until told to stop."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: self._stop.set())
+        try:
+            self._start()
+            Progress(self._settings, self._children, self._terminal, self._stop).start()
+            while not self._stop.wait(POLL_EVERY_S):
+                for child in self._children:
+                    child.poll()
+        finally:
+            self._take_down()
+
+    def _start(self) -> None:
+        """Valkey first: the others would only wait for it, and log that."""
+        settings, say = self._settings, self._terminal.line
+        if self._valkey is not None:
+            self._valkey.start()
+            while not valkey_server.answers(settings) and not self._stop.wait(0.05):
+                self._valkey.poll()
+        say(f"valkey: {settings.safe_log_url}")
+        if demo_model.is_wanted(settings) and not demo_model.folder(settings).is_dir():
+            self._model.start()
+        self._engine.start()
+        say(f"engine: {settings.model_name if settings.serves_chat_model else settings.app_dir}")
+        self._web.start()
+        say(f"web: {settings.workers} workers at {settings.url}")
+        if settings.health_port:
+            say(f"web: health checks at {settings.address_of(settings.health_port)}")
+
+    def _take_down(self) -> None:
+        """Web first, so that no request is left without an engine; Valkey last, so that everything is written."""
+        self._terminal.end_progress()
+        for child in (self._web, self._engine, self._model, self._valkey):
+            if child is not None:
+                child.end()
+        self._terminal.line("stopped")
+
+
+def run(settings: Settings) -> None:
+    """Run until told to stop. Raises SettingsError if it can't start."""
+    check_engine_packages()
+    for name in ("app.py", "input_schema.py"):
+        if not (Path(settings.app_dir) / name).is_file():
+            raise SettingsError(f"EVERSTREAM_APP_DIR={settings.app_dir} has no {name}")
+    if not settings.valkey_url:
+        state_lock.acquire(settings, inherit=False)
+    check_ports(settings)
+    Supervisor(settings).run()
+
+
+def check_engine_packages() -> None:
+    """Raises SettingsError on a web host."""
+    if importlib.util.find_spec("uvloop") is None:
+        raise SettingsError(
+            "this environment has only what a web host needs; an engine needs requirements.txt (or everstream[gpu]), "
+            "or requirements-cpu.txt (or everstream[cpu])"
+        )

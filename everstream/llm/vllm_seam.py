@@ -1,0 +1,252 @@
+"""The seam to vLLM's internals. The chat model uses only this and vLLM's public API.
+
+In: a prompt's token ids, and sampling parameters. Out: new tokens, to a `Receiver`, as vLLM's engine produces them.
+
+The fast path takes tokens where vLLM makes outputs from them, with our detokenizer in place of vLLM's, so that no task
+is woken per token. It relies on names inside vLLM (`vllm_internals`). They are checked once at startup, and two tokens
+are generated to verify that the path works. If anything differs, all tokens come from `AsyncLLM.generate` and
+`PublicDetokenizer` instead: the same answers, stop strings and resumes, with one task wakeup per token.
+"""
+
+import asyncio
+import logging
+import operator
+import secrets
+import time
+from contextlib import aclosing
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import vllm
+from vllm import SamplingParams
+from vllm.inputs import tokens_input
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from everstream.errors import ModelDied
+from everstream.llm.detokenizer import Detokenizer, PublicDetokenizer
+from everstream.llm.vllm_internals import ASYNC_LLM_API, Internals, differences, find_internals, has
+
+logger = logging.getLogger(__name__)
+
+ABNORMAL_FINISHES = ("abort", "error")
+"""Finish reasons that we never cause: a stop cancels the task that would see them."""
+DEATH_NOTICE_S = 10.0
+TRIAL_S = 60.0
+TRIAL_TOKENS = 2
+
+
+class Receiver(Protocol):
+    """Gets an answer's tokens."""
+
+    detokenizer: Detokenizer
+    """Already has the tokens when `take` is called."""
+
+    def take(self, tokens: list[int], finish_reason: str | None) -> None: ...
+
+
+class Vllm:
+    """One AsyncLLM, and the path that its tokens take."""
+
+    def __init__(self, llm: AsyncLLM) -> None:
+        self._llm = llm
+        self._internals: Internals | None = None
+        self._taps: dict[str, Tap] = {}
+        self.tokenizer: Any = llm.get_tokenizer()
+        self.max_model_len: int = llm.model_config.max_model_len
+        self.stream_interval: int = llm.vllm_config.scheduler_config.stream_interval
+        """vLLM's option: how many tokens are sent at once, after the first one."""
+
+    async def start(self) -> None:
+        """Choose the path for tokens. Call once, before anything else. Logs one line about what differs."""
+        lost = {path: cost for path, cost in ASYNC_LLM_API.items() if not has(self._llm, path)}
+        if "get_supported_tasks" not in lost:
+            # Otherwise the first request asks for it, and would wait forever for a process that died meanwhile.
+            await self._llm.get_supported_tasks()
+        costs = [f"AsyncLLM.{path} is gone: {cost}" for path, cost in lost.items()]
+        if found := await self._open_fast_path():
+            costs.append(
+                f"{'; '.join(found)}: tokens come from AsyncLLM.generate() instead, "
+                "with the same text but more CPU per token"
+            )
+        if costs:
+            known = "requirements.txt pins the right one"
+            message = "vLLM %s is not the version that Everstream expects; %s. %s"
+            logger.warning(message, vllm.__version__, known, ". ".join(costs))
+
+    async def _open_fast_path(self) -> list[str]:
+        """Returns what prevents it; the path then stays closed."""
+        try:
+            internals = find_internals()
+        except ImportError as error:
+            return [str(error)]
+        if found := differences(internals):
+            return found
+        if not has(self._llm, "output_processor.request_states"):
+            return ["AsyncLLM.output_processor.request_states is gone"]
+        self._internals = internals
+        self._llm.output_processor.add_request = self._add_request
+        try:
+            await self._try_out()
+        except ModelDied:
+            raise
+        except Exception as error:
+            self._internals = None
+            del self._llm.output_processor.add_request
+            return [f"a trial of {TRIAL_TOKENS} tokens failed with {error!r}"]
+        return []
+
+    async def _try_out(self) -> None:
+        """Generate a few tokens: behaviour may change while signatures stay the same."""
+        trial = Trial(self.detokenizer([0], ["\n"]))
+        params = SamplingParams(
+            max_tokens=TRIAL_TOKENS,
+            ignore_eos=True,
+            temperature=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        async with asyncio.timeout(TRIAL_S):
+            await self.generate([0], params, trial)
+        trial.check()
+
+    @property
+    def suggested_sampling(self) -> dict[str, Any]:
+        """What the model's generation_config.json says."""
+        config = self._llm.model_config
+        return config.get_diff_sampling_param() if hasattr(config, "get_diff_sampling_param") else {}
+
+    @property
+    def has_died(self) -> bool:
+        return bool(getattr(self._llm, "errored", False))
+
+    @property
+    def running_requests(self) -> int | None:
+        """vLLM's own count of unfinished requests; None if it can't be queried."""
+        path = "output_processor.get_num_unfinished_requests"
+        return int(operator.attrgetter(path)(self._llm)()) if has(self._llm, path) else None
+
+    def shutdown(self) -> None:
+        self._llm.shutdown()
+
+    def detokenizer(self, prompt: list[int], stop: list[str] | None) -> Detokenizer:
+        """For one answer. Its state follows from the prompt and the tokens so far."""
+        if self._internals is None:
+            return PublicDetokenizer(self.tokenizer, prompt, stop)
+        # The fields of an EngineCoreRequest that vLLM's detokenizer reads.
+        request = SimpleNamespace(
+            request_id="", prompt_token_ids=prompt, prompt_embeds=None, sampling_params=SamplingParams(stop=stop)
+        )
+        made: Detokenizer = self._internals.IncrementalDetokenizer.from_new_request(self.tokenizer, request)
+        return made
+
+    async def generate(self, prompt: list[int], params: SamplingParams, receiver: Receiver) -> None:
+        """Give the receiver all tokens up to the last one, which comes with a finish reason.
+
+        Raises ModelDied, EngineGenerateError, whatever vLLM raises to refuse a request, and whatever the receiver
+        raised.
+        """
+        request_id, tap = secrets.token_hex(16), Tap(receiver)
+        try:
+            await self._generate(request_id, prompt, params, tap)
+        except EngineDeadError as error:
+            raise ModelDied(str(error)) from error
+        except BaseException as error:
+            # vLLM does not abort the request if it is cancelled while adding it.
+            await self._llm.abort(request_id)
+            if not isinstance(error, EngineGenerateError):
+                raise
+            if tap.refusal is not None:
+                raise tap.refusal from None
+            await self._raise_if_dying(error)
+            raise EngineGenerateError(str(error) or repr(error.__cause__)) from error
+
+    async def _generate(self, request_id: str, prompt: list[int], params: SamplingParams, tap: "Tap") -> None:
+        if self._internals is not None:
+            self._taps[request_id] = tap
+        try:
+            async with aclosing(self._llm.generate(tokens_input(prompt), params, request_id)) as outputs:
+                async for output in outputs:
+                    completion = output.outputs[0]
+                    if completion.finish_reason in ABNORMAL_FINISHES:
+                        raise EngineGenerateError(f"vLLM ended the request: {completion.finish_reason}")
+                    # On the fast path, only the last output comes here.
+                    if self._internals is None and tap.pass_on(list(completion.token_ids), completion.finish_reason):
+                        return
+        finally:
+            self._taps.pop(request_id, None)
+
+    def _add_request(self, request: Any, *more: Any, **others: Any) -> None:
+        """Replaces vLLM's own: called for each new request, before it reaches vLLM's engine."""
+        assert self._internals is not None
+        processor = self._llm.output_processor
+        self._internals.OutputProcessor.add_request(processor, request, *more, **others)
+        self._taps.pop(request.external_req_id).attach(processor.request_states[request.request_id])
+
+    async def _raise_if_dying(self, error: EngineGenerateError) -> None:
+        """A request may fail because one of vLLM's processes is gone, which vLLM notices a little later."""
+        deadline = time.monotonic() + DEATH_NOTICE_S
+        while time.monotonic() < deadline:
+            if self.has_died:
+                raise ModelDied(f"{error!r}, caused by {error.__cause__!r}") from error
+            await asyncio.sleep(0.1)
+
+
+class Tap:
+    """Where the tokens of one request come out of vLLM."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self.refusal: Exception | None = None
+        """Why the receiver accepts no more tokens."""
+
+    def attach(self, state: Any) -> None:
+        """Intercept the step where vLLM makes outputs from tokens. Only the last output is made, for the task that
+        waits for the end.
+
+        vLLM gives each token to the detokenizer first, and ends the request if that finds a stop string.
+        """
+        state.detokenizer = self._receiver.detokenizer
+        make_output, give = state.make_request_output, self._receiver.take
+
+        def take(new_token_ids: list[int], pooling_output: None, finish_reason: Any, *more: Any, **others: Any) -> Any:
+            reason = None if finish_reason is None else str(finish_reason)
+            if reason not in ABNORMAL_FINISHES and self.refusal is None:
+                try:
+                    give(new_token_ids, reason)
+                except Exception as error:
+                    # Raised here, one answer's error would fail all of them.
+                    self.refusal = error
+                    state.queue.put(error)
+            if reason is None:
+                return None
+            return make_output(new_token_ids, pooling_output, finish_reason, *more, **others)
+
+        state.make_request_output = take
+
+    def pass_on(self, tokens: list[int], finish_reason: str | None) -> bool:
+        """Pass on the tokens of one of vLLM's outputs. True: the answer ended, by vLLM or by a stop string."""
+        if self._receiver.detokenizer.update(tokens, finish_reason == "stop"):
+            finish_reason = "stop"
+        self._receiver.take(tokens, finish_reason)
+        return finish_reason is not None
+
+
+class Trial:
+    """Receives and checks the tokens of the trial."""
+
+    def __init__(self, detokenizer: Detokenizer) -> None:
+        self.detokenizer = detokenizer
+        self._tokens = 0
+        self._ended: str | None = None
+
+    def take(self, tokens: list[int], finish_reason: str | None) -> None:
+        self._tokens += len(tokens)
+        self._ended = finish_reason
+        self.detokenizer.get_next_output_text(finish_reason is not None, True)
+
+    def check(self) -> None:
+        seen = self._tokens, self.detokenizer.num_output_tokens(), self._ended
+        if seen != (TRIAL_TOKENS, TRIAL_TOKENS, "length"):
+            raise RuntimeError(f"tokens taken, tokens detokenized and finish reason were {seen}")

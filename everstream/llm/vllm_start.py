@@ -1,0 +1,74 @@
+"""Starts vLLM: the settings' model and ENGINE_ARGS become an AsyncLLM with its processes. Called by `chat_model`.
+
+On CPUs, vLLM runs in one process beside the engine's instead of two, and that one is forked: `python -m bench.start`
+shows what each saves. A separate worker process is meant for several devices, and waits for EngineCore by spinning on
+cores that the model could use; a spawned EngineCore imports all of vLLM again. If ENGINE_ARGS ask for more than one
+rank or name an executor, vLLM starts the processes that it would start by itself.
+"""
+
+import os
+import shlex
+from pathlib import Path
+from typing import NoReturn
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.platforms import current_platform
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from everstream.llm import demo_model
+from everstream.processes import die_with_parent
+from everstream.settings import Settings, SettingsError
+
+CPU_KV_CACHE = "1G"
+
+
+class EngineArgsParser(FlexibleArgumentParser):  # type: ignore[misc] # to mypy it is Any
+    def error(self, message: str) -> NoReturn:
+        """Report in one line; argparse would print ten screens of usage and exit."""
+        raise SettingsError(f"ENGINE_ARGS: {message}")
+
+
+def start(settings: Settings) -> AsyncLLM:
+    """Start vLLM's processes and load the model. Raises SettingsError for ENGINE_ARGS that vLLM does not know.
+
+    Call it in the main thread, before the process has other threads, because it may fork.
+    """
+    # `tokenizer_pool` tokenizes one prompt per thread and bounds its threads. By default, the tokenizer would add one
+    # thread per core, for batches.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    args = engine_args(settings)
+    if not runs_in_one_process(args):
+        return AsyncLLM.from_engine_args(args)
+    args.distributed_executor_backend = "uni"
+    # vLLM's CPU platform turns `uni` back into a worker process unless multiprocessing is off; AsyncLLM still runs
+    # EngineCore in its own process.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    config = args.create_engine_config()
+    # `create_engine_config` has set this to `spawn`.
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+    # A forked process doesn't load plugins again, so do here what `vllm_plugin` does in a spawned one.
+    os.register_at_fork(after_in_child=die_with_parent)
+    return AsyncLLM.from_vllm_config(
+        config, enable_log_requests=args.enable_log_requests, disable_log_stats=args.disable_log_stats
+    )
+
+
+def runs_in_one_process(args: AsyncEngineArgs) -> bool:
+    """Whether these arguments need only one rank, on a CPU, and leave the executor to us."""
+    ranks = args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size
+    return current_platform.is_cpu() and ranks == 1 and args.distributed_executor_backend is None
+
+
+def engine_args(settings: Settings) -> AsyncEngineArgs:
+    """Our arguments, then the user's. Builds the demo model if needed. Raises SettingsError, DemoModelError."""
+    model = demo_model.build(settings) if settings.model == demo_model.NAME else Path(settings.model).expanduser()
+    # vLLM's statistics cost time at each step, and nothing here shows them.
+    given = ["--model", str(model), "--served-model-name", settings.model_name, "--disable-log-stats"]
+    if current_platform.is_cpu():
+        # vLLM refuses to start if less than gpu_memory_utilization of all memory is free. With the KV cache's size
+        # given, it needs no warm-up run either. Compiling would take minutes on a few cores.
+        given += ["--gpu-memory-utilization", "0.1", "--kv-cache-memory-bytes", CPU_KV_CACHE, "--enforce-eager"]
+    parser = AsyncEngineArgs.add_cli_args(EngineArgsParser())
+    args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(parser.parse_args(given + shlex.split(settings.engine_args)))
+    return args

@@ -1,0 +1,273 @@
+"""The engine side's client of the log: claim jobs, append entries, refresh leases, report status. asyncio."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import libvalkey
+import msgspec
+from valkey import asyncio as valkey
+from valkey.exceptions import NoScriptError, ResponseError
+from valkey.exceptions import TimeoutError as ValkeyTimeoutError
+
+from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
+from everstream.log.entries import Entry, decode_entry, encode_entry
+from everstream.log.keys import GROUP, Keys
+from everstream.log.records import VALIDATION_TIMEOUT_S, EngineStatus, Job, ValidationReply, ValidationRequest
+from everstream.log.retryable import UNAVAILABLE, refusal
+from everstream.log.scripts import load_script
+from everstream.settings import Settings
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RETRY_S = 0.3
+LOG_EVERY_S = 5.0
+BLOCK_S = 2
+"""How long one claim waits for a job. Must stay below the command timeout."""
+
+LOADING_TTL_S = 3600
+"""Long, because a model may block the process while it loads, and then nothing can refresh this status."""
+FAILED_TTL_S = 120
+"""Longer than the supervisor's longest backoff before it retries the model."""
+CONSUMER_GONE_S = 60
+"""A consumer without jobs that has been idle for this long, or for twice the lease if that is longer, belongs to a
+process that has ended."""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A job whose lease this engine holds. `taken_over`: another engine had started it."""
+
+    job_id: str
+    generation: str
+    job: Job
+    taken_over: bool
+
+
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """Consecutive entries of one generation, each (entry, resume) in JSON; `final`: its state if the last one ends it.
+
+    `log_bytes` is the approximate size in the log of all the generation's entries.
+    """
+
+    generation: str
+    first: int
+    entries: Sequence[tuple[bytes, bytes]]
+    final: str = ""
+    log_bytes: int = 0
+
+
+class Refreshed(msgspec.Struct, frozen=True):
+    """`verdicts`, one per job: held, lost (another engine has it), stop (requested), abandoned (nobody reads it) or
+    foreign (its keys hold data that isn't ours).
+
+    `full`: the log is over its bound, and no finished generation is left to evict.
+    """
+
+    verdicts: list[str]
+    full: bool
+
+
+def _pack(batches: Sequence[Batch]) -> bytes:
+    """Pack into one argument: each costs the client microseconds. As text: Valkey's MessagePack has no bytes type."""
+    return msgspec.msgpack.encode(
+        [
+            (
+                batch.generation,
+                batch.first,
+                batch.final,
+                batch.log_bytes,
+                [part.decode() for e in batch.entries for part in e],
+            )
+            for batch in batches
+        ]
+    )
+
+
+async def until_answered(call: Callable[[], Awaitable[T]], what: str = "") -> T:
+    """Call until Valkey accepts it, and log now and then that `what` is waiting. Raises ValkeyErrors that waiting does
+    not cure."""
+    logged_at = -math.inf
+    while True:
+        try:
+            return await call()
+        except UNAVAILABLE as error:
+            if cause := refusal(error):
+                raise cause from None
+            if what and time.monotonic() - logged_at > LOG_EVERY_S:
+                logged_at = time.monotonic()
+                logger.warning("%s is waiting for Valkey: %s", what, error)
+            await asyncio.sleep(RETRY_S)
+
+
+class EngineLog:
+    """One per engine process. `consumer` is unique to the process, so a lease never outlives it unnoticed."""
+
+    def __init__(self, settings: Settings, consumer: str) -> None:
+        self.consumer = consumer
+        self._settings = settings
+        self._keys = Keys(settings.namespace)
+        self._client = valkey.Valkey(
+            connection_pool=valkey.BlockingConnectionPool.from_url(
+                settings.log_url, socket_timeout=COMMAND_TIMEOUT_S, max_connections=16, timeout=COMMAND_TIMEOUT_S
+            )
+        )
+        # No socket timeout: for that, the client would create a task at each write. `_send_append` has its own timeout.
+        append_pool = valkey.ConnectionPool.from_url(settings.log_url, socket_timeout=None)
+        self._append_connection = append_pool.make_connection()
+        self._append_turn = asyncio.Lock()
+        self._subscriber = valkey.Valkey.from_url(settings.log_url, socket_timeout=None, **keepalive(settings.log_url))
+        self._begin = self._client.register_script(load_script("begin"))
+        self._take_over = self._client.register_script(load_script("take_over"))
+        self._append = self._client.register_script(load_script("append"))
+        self._append_though_full = self._client.register_script(load_script("append", flags="allow-oom"))
+        self._refresh = self._client.register_script(load_script("refresh"))
+        self._fail = self._client.register_script(load_script("fail", flags="allow-oom"))
+        self._report = self._client.register_script(load_script("report"))
+
+    async def claim(self, count: int, *, abandon: bool = False) -> list[Claim]:
+        """Wait up to BLOCK_S for unclaimed jobs. With `abandon`, end those that nobody reads."""
+        try:
+            found = await self._client.xreadgroup(
+                GROUP, self.consumer, {self._keys.jobs: ">"}, count=count, block=BLOCK_S * 1000
+            )
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            await self._create_group()
+            return []
+        jobs = [(job_id, fields.get(b"generation", b"")) for _, entries in found or [] for job_id, fields in entries]
+        return await self._claims(jobs, taken_over=False, abandon=abandon)
+
+    async def take_over(self, count: int, idle_s: float, *, abandon: bool = False) -> list[Claim]:
+        """Claim jobs whose lease has not been refreshed for `idle_s`."""
+        reply = await self._take_over(
+            keys=[self._keys.jobs], args=[self._keys.ns, self.consumer, int(idle_s * 1000), count]
+        )
+        jobs = [(job_id, generation) for job_id, generation in cast(list[list[bytes]], reply)]
+        return await self._claims(jobs, taken_over=True, abandon=abandon)
+
+    async def _create_group(self) -> None:
+        try:
+            await self._client.xgroup_create(self._keys.jobs, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def _claims(self, jobs: list[tuple[bytes, bytes]], *, taken_over: bool, abandon: bool) -> list[Claim]:
+        """Fetch the jobs' contents; end those that were stopped or abandoned in the meantime."""
+        if not jobs:
+            return []
+        ends = [encode_entry("cancelled", {"reason": reason}) for reason in ("requested", "abandoned")]
+        arguments: list[Any] = [self._keys.ns, self._settings.retention_s, self._abandon_after_ms(abandon), *ends]
+        reply = await self._begin(keys=[self._keys.jobs], args=[*arguments, *(part for job in jobs for part in job)])
+        return [
+            Claim(job_id.decode(), generation.decode(), msgspec.json.decode(job, type=Job), taken_over)
+            for (job_id, generation), job in zip(jobs, cast(list[bytes], reply), strict=True)
+            if job
+        ]
+
+    def _abandon_after_ms(self, abandon: bool) -> int:
+        return int(self._settings.abandon_after_s * 1000) if abandon else 0
+
+    async def refresh(
+        self, claims: Sequence[tuple[Claim, int]], *, idle_s: float = 0, abandon: bool = False
+    ) -> Refreshed:
+        """Refresh the leases of these jobs, each given with the bytes that its entries take in the log. Sweeps the log.
+
+        An `idle_s` as long as the lease releases them.
+        """
+        jobs = [part for claim, log_bytes in claims for part in (claim.job_id, claim.generation, log_bytes)]
+        bounds = [self._abandon_after_ms(abandon), self._settings.retention_s, self._settings.max_log_bytes]
+        arguments: list[Any] = [self._keys.ns, self.consumer, int(idle_s * 1000), *bounds]
+        full, *verdicts = cast(list[Any], await self._refresh(keys=[self._keys.jobs], args=[*arguments, *jobs]))
+        return Refreshed([verdict.decode() for verdict in verdicts], bool(full))
+
+    async def history(self, generation: str) -> list[Entry]:
+        """All entries so far."""
+        found = await self._client.xrange(self._keys.log(generation))
+        return [
+            decode_entry(int(entry_id.partition(b"-")[0]), fields[b"entry"], fields.get(b"resume", b""))
+            for entry_id, fields in found
+        ]
+
+    async def append(self, batches: Sequence[Batch], *, though_full: bool = False) -> set[str]:
+        """Append and publish in one round trip. Returns the generations that were refused. Safe to retry.
+
+        `though_full`: have Valkey accept it even at its `maxmemory`.
+        """
+        script = self._append_though_full if though_full else self._append
+        arguments: list[Any] = [self._keys.jobs, self._keys.ns, self._settings.retention_s, _pack(batches)]
+        try:
+            reply = await self._send_append("EVALSHA", script.sha, 1, *arguments)
+        except NoScriptError:
+            reply = await self._send_append("EVAL", script.script, 1, *arguments)
+        return {generation.decode() for generation in cast(list[bytes], reply)}
+
+    async def _send_append(self, *command: Any) -> Any:
+        """Send one append at a time, over a dedicated connection that bypasses the client: its pool, its retries and
+        its task per write cost more than all the entries of a commit."""
+        connection = self._append_connection
+        async with self._append_turn:
+            try:
+                async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                    await connection.connect()
+                    await connection.send_packed_command([libvalkey.pack_command(command)], check_health=False)
+                    return await connection.read_response()
+            except ResponseError:
+                raise
+            except BaseException as error:
+                # The reply may still arrive, and would be taken for the next command's.
+                await connection.disconnect(nowait=True)
+                if isinstance(error, TimeoutError):
+                    raise ValkeyTimeoutError("Valkey took too long to answer") from None
+                raise
+
+    async def fail(self, claim: Claim, code: str, message: str) -> None:
+        """End a generation that this engine can't continue. Does nothing if another engine has it by now."""
+        entry = encode_entry("failed", {"code": code, "message": message})
+        arguments: list[Any] = [self.consumer, self._settings.retention_s, claim.job_id, claim.generation, entry]
+        await self._fail(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
+
+    async def report(self, status: EngineStatus) -> None:
+        """Report the engine's status, which expires unless it is repeated. Also removes engines that are gone."""
+        ttl_s = {"loading": LOADING_TTL_S, "failed": FAILED_TTL_S}.get(status.state, self._settings.lease_s)
+        gone_s = max(CONSUMER_GONE_S, 2 * self._settings.lease_s)
+        arguments: list[Any] = [status.name, msgspec.json.encode(status), int(ttl_s * 1000)]
+        arguments += [self.consumer, int(gone_s * 1000)]
+        await self._report(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
+
+    async def last_report(self, name: str) -> EngineStatus | None:
+        """The last status reported under this name, perhaps by an earlier process."""
+        found = await self._client.get(self._keys.engine(name))
+        return msgspec.json.decode(found, type=EngineStatus) if found else None
+
+    async def next_validation(self, *, is_long: bool) -> ValidationRequest | None:
+        """Wait up to BLOCK_S for a request to validate inputs. None on a timeout, or if its sender has given up."""
+        waiting = self._keys.validations(long=is_long)
+        popped = await cast(Awaitable[list[bytes] | None], self._client.bzpopmin([waiting], timeout=BLOCK_S))
+        found = await self._client.getdel(self._keys.validation(popped[1].decode())) if popped else None
+        return msgspec.json.decode(found, type=ValidationRequest) if found else None
+
+    async def reply(self, request: ValidationRequest, reply: ValidationReply) -> None:
+        # In one transaction, so that a reply that nobody fetches always expires.
+        async with self._client.pipeline(transaction=True) as pipe:
+            pipe.rpush(request.reply, msgspec.json.encode(reply))
+            pipe.expire(request.reply, VALIDATION_TIMEOUT_S)
+            await pipe.execute()
+
+    async def close(self) -> None:
+        await self._client.aclose(close_connection_pool=True)
+        await self._append_connection.disconnect(nowait=True)
+        await self._subscriber.aclose(close_connection_pool=True)
+
+    async def cancellations(self) -> AsyncIterator[str]:
+        """Yield each generation that is to be cancelled."""
+        async with self._subscriber.pubsub() as subscription:
+            await subscription.subscribe(self._keys.control)
+            async for message in subscription.listen():
+                if message["type"] == "message":
+                    yield message["data"].decode()

@@ -1,0 +1,95 @@
+"""Entries and their codec: the only module that knows how an entry is encoded. Pure.
+
+An entry is JSON, `["", {"text": " The"}]`: the event's name and its data. The log and the live channel carry the same
+bytes, so an entry is encoded once, and spliced rather than decoded on its way to readers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+TERMINAL = frozenset({"done", "cancelled", "failed"})
+TOKEN = ""
+"""The event name of model output: SSE's default event, so that a page's `onmessage` gets it."""
+
+
+class Entry(msgspec.Struct, gc=False):
+    """Entry n of a generation, counted from 1. `data` and `resume` are JSON."""
+
+    n: int
+    event: str
+    data: bytes
+    resume: bytes = b""
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.event in TERMINAL
+
+
+class _Text(msgspec.Struct, gc=False):
+    text: msgspec.Raw
+
+
+_pair_decoder = msgspec.json.Decoder(tuple[str, msgspec.Raw])
+_entries_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_live_decoder = msgspec.json.Decoder(list[tuple[str, int, msgspec.Raw]])
+_text_decoder = msgspec.json.Decoder(_Text)
+_TOKEN_BEFORE, _TOKEN_AFTER = b'["",', b"]"
+_TEXT_BEFORE, _TEXT_AFTER = b'{"text":"', b'"}'
+
+encode_json = msgspec.json.Encoder().encode
+"""Compact JSON, without line breaks."""
+
+
+def encode_entry(event: str, data: Any) -> bytes:
+    return encode_json((event, data))
+
+
+def encode_token(output: bytes) -> bytes:
+    """The entry for a model's output, which is already JSON."""
+    return _TOKEN_BEFORE + output + _TOKEN_AFTER
+
+
+def token_data(entry: bytes) -> bytes | None:
+    """The output in an entry, without a full decode; None if the entry holds something else."""
+    return entry[len(_TOKEN_BEFORE) : -len(_TOKEN_AFTER)] if entry.startswith(_TOKEN_BEFORE) else None
+
+
+def decode_entry(n: int, entry: bytes, resume: bytes = b"") -> Entry:
+    """Decode the fields of one stream element."""
+    event, data = _pair_decoder.decode(entry)
+    return Entry(n, event, bytes(data), resume)
+
+
+def decode_live(message: bytes) -> list[tuple[str, int, msgspec.Raw]]:
+    """One message of the live channel: each generation's id, its first n, and the input for `split_entries`.
+
+    Decoding takes two steps, because a web process has readers for only some of the generations.
+    """
+    return _live_decoder.decode(message)
+
+
+def split_entries(entries: msgspec.Raw) -> list[bytes]:
+    """The entries of one generation in a live message, exactly as the log has them."""
+    return [bytes(entry) for entry in _entries_decoder.decode(entries)]
+
+
+def text_literal(output: bytes) -> bytes | None:
+    """The `text` of an output as a JSON string, with its quotes; None if it is missing or not a string."""
+    try:
+        text = bytes(_text_decoder.decode(output).text)
+    except msgspec.ValidationError:
+        return None
+    return text if text.startswith(b'"') else None
+
+
+def join_outputs(outputs: Sequence[bytes]) -> bytes:
+    """Join outputs, each of which is `{"text": <string>}` and nothing else, into one."""
+    texts = [output[len(_TEXT_BEFORE) : -len(_TEXT_AFTER)] for output in outputs]
+    return _TEXT_BEFORE + b"".join(texts) + _TEXT_AFTER
+
+
+def join_lists(lists: Sequence[bytes]) -> bytes:
+    """Join JSON arrays, none of which is empty, into one."""
+    return b"[" + b",".join(each[1:-1] for each in lists) + b"]"

@@ -1,0 +1,56 @@
+"""Names of the log's keys in Valkey, all with one hash tag so that a cluster keeps them in one slot.
+
+{ns}:jobs        stream with the consumer group `engines`: the queue. A claimed job is a pending entry: the lease.
+{ns}:gen:<id>    hash: state (open, or how it ended), model, job_id, digest, request_key, stop; entries_bytes;
+                 and job, a `Job`, while it is open
+{ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see; `resume` is what the
+                 model needs to resume after an engine's death.
+{ns}:read        sorted set: when each open generation was last read, by the server's clock, in ms
+{ns}:finished    sorted set: when each finished generation ended, by the same clock
+{ns}:sizes       hash: about how many bytes each generation takes; {ns}:bytes is the sum
+{ns}:probe:…     short-lived keys that `/readyz` writes as a test
+{ns}:counters    hash: `counters.COUNTERS`
+{ns}:live        channel: newly appended entries, [[generation, first n, [entry, ...]], ...]
+{ns}:control     channel: generations to cancel
+{ns}:req:<id>    the generation that a request id started
+{ns}:engine:<name>  an engine's status
+{ns}:engine_names   sorted set: when each of these statuses expires, by the server's clock, in ms
+{ns}:validations    sorted set: `ValidationRequest`s that no engine has taken, and when their senders give up, by the
+                    same clock; {ns}:long_validations: those with long text
+{ns}:validation:<id>  one of these requests, until then; {ns}:validation_reply:<id> is the list for its reply
+"""
+
+GROUP = "engines"
+
+
+class Keys:
+    """Names of keys under one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.ns = f"{{{namespace}}}:"
+        self.jobs = self.ns + "jobs"
+        self.live = self.ns + "live"
+        self.control = self.ns + "control"
+        self.counters = self.ns + "counters"
+        self.bytes = self.ns + "bytes"
+
+    def generation(self, generation: str) -> str:
+        return f"{self.ns}gen:{generation}"
+
+    def log(self, generation: str) -> str:
+        return f"{self.ns}log:{generation}"
+
+    def request(self, request_id: str) -> str:
+        return f"{self.ns}req:{request_id}"
+
+    def engine(self, name: str) -> str:
+        return f"{self.ns}engine:{name}"
+
+    def validations(self, *, long: bool) -> str:
+        return self.ns + ("long_validations" if long else "validations")
+
+    def validation(self, validation: str) -> str:
+        return f"{self.ns}validation:{validation}"
+
+    def validation_reply(self, validation: str) -> str:
+        return f"{self.ns}validation_reply:{validation}"

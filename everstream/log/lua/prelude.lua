@@ -1,0 +1,150 @@
+-- Shared by every script. All keys have the same hash tag, so a cluster keeps them in one slot.
+local ns = ARGV[1]
+local jobs, live = ns .. 'jobs', ns .. 'live'
+local group = 'engines'
+-- Valkey's approximate overhead per entry and per generation.
+local entry_bytes, generation_bytes = 32, 1024
+
+local function generation_key(generation) return ns .. 'gen:' .. generation end
+local function log_key(generation) return ns .. 'log:' .. generation end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function count(name, by) redis.call('HINCRBY', ns .. 'counters', name, by) end
+
+local function ensure_group()
+  redis.pcall('XGROUP', 'CREATE', jobs, group, '0', 'MKSTREAM')
+end
+
+-- The live channel carries entries exactly as the log has them: [generation, first n, [entry, ...]].
+local function batch(generation, first, entries)
+  return '["' .. generation .. '",' .. first .. ',[' .. table.concat(entries, ',') .. ']]'
+end
+
+local function publish(batches)
+  if #batches > 0 then redis.call('PUBLISH', live, '[' .. table.concat(batches, ',') .. ']') end
+end
+
+-- Track memory use, per generation and in total.
+local function account(generation, bytes)
+  redis.call('HINCRBY', ns .. 'sizes', generation, bytes)
+  redis.call('INCRBY', ns .. 'bytes', bytes)
+end
+
+-- The engine counts the bytes of its generations' entries, and reports them at each refresh and at the end. Not at each
+-- append, because those happen for every token. 0: not known yet.
+local function account_entries(generation, bytes)
+  bytes = tonumber(bytes)
+  if bytes == 0 then return end
+  local key = generation_key(generation)
+  local more = bytes - (redis.call('HGET', key, 'entries_bytes') or 0)
+  if more == 0 then return end
+  redis.call('HSET', key, 'entries_bytes', bytes)
+  account(generation, more)
+end
+
+local function forget(generation)
+  redis.call('ZREM', ns .. 'finished', generation)
+  redis.call('DECRBY', ns .. 'bytes', redis.call('HGET', ns .. 'sizes', generation) or 0)
+  redis.call('HDEL', ns .. 'sizes', generation)
+end
+
+local function evict(generation)
+  local request_key = redis.pcall('HGET', generation_key(generation), 'request_key')
+  if type(request_key) == 'string' and request_key ~= '' then redis.call('UNLINK', request_key) end
+  redis.call('UNLINK', generation_key(generation), log_key(generation))
+  forget(generation)
+  count('generations_evicted', 1)
+end
+
+-- Remove finished generations from the accounting once their keys have expired and, while the total exceeds max_bytes,
+-- evict the oldest finished ones early. Every submit and every refresh calls this. The limit per call suffices to make
+-- room for the largest job, even if all finished generations are of the smallest size.
+local sweep_at_most = 4096
+local function sweep(retention_s, max_bytes)
+  local expired_at = now_ms() - retention_s * 1000
+  for _ = 1, sweep_at_most do
+    local generation, finished_at = unpack(redis.call('ZRANGE', ns .. 'finished', 0, 0, 'WITHSCORES'))
+    if generation and tonumber(finished_at) <= expired_at then
+      forget(generation)
+    elseif generation and tonumber(redis.call('GET', ns .. 'bytes') or 0) > max_bytes then
+      evict(generation)
+    else
+      break
+    end
+  end
+  return tonumber(redis.call('GET', ns .. 'bytes') or 0)
+end
+
+-- The consumer that has claimed a job, and the ms since its lease was refreshed; nil if nobody has claimed it.
+local function lease_of(job_id)
+  local pending = redis.call('XPENDING', jobs, group, job_id, job_id, 1)[1]
+  if pending then return pending[2], pending[3] end
+end
+
+local function drop_job(job_id)
+  redis.call('XACK', jobs, group, job_id)
+  redis.call('XDEL', jobs, job_id)
+end
+
+-- Whether one of a generation's keys holds data that isn't ours.
+local function is_foreign(generation)
+  local hash, log = redis.call('TYPE', generation_key(generation)).ok, redis.call('TYPE', log_key(generation)).ok
+  return hash ~= 'hash' and hash ~= 'none' or log ~= 'stream' and log ~= 'none'
+end
+
+-- Apply an action to one generation of many. If it fails because the generation's keys are foreign, call `otherwise`
+-- instead: such a key must not stop all other generations. Any other error is raised again.
+local function guarded(generation, otherwise, action, ...)
+  local ok, result = pcall(action, ...)
+  if ok then return result end
+  -- Raise a table, so that the error's code stays in front.
+  if not is_foreign(generation) then error({err = type(result) == 'table' and result.err or result}) end
+  return otherwise()
+end
+
+-- Remove a generation whose keys are foreign, so that it is unknown to everyone.
+local function discard(generation, job_id)
+  redis.call('UNLINK', generation_key(generation), log_key(generation))
+  redis.call('ZREM', ns .. 'read', generation)
+  forget(generation)
+  drop_job(job_id)
+end
+
+-- After its terminal entry a generation holds no job, and its keys expire. Its log accepts no more entries, because no
+-- id is above its top, so an append need not check the state first.
+local top_id = '9007199254740991-0'
+local function finish(generation, state, retention_s)
+  local key = generation_key(generation)
+  local known = redis.call('HMGET', key, 'job_id', 'request_key')
+  redis.call('HSET', key, 'state', state)
+  account(generation, -redis.call('HSTRLEN', key, 'job'))
+  redis.call('HDEL', key, 'job')
+  redis.call('EXPIRE', key, retention_s)
+  redis.call('XSETID', log_key(generation), top_id)
+  redis.call('EXPIRE', log_key(generation), retention_s)
+  if known[2] ~= '' then redis.call('EXPIRE', known[2], retention_s) end
+  drop_job(known[1])
+  redis.call('ZREM', ns .. 'read', generation)
+  redis.call('ZADD', ns .. 'finished', now_ms(), generation)
+  count('generations_' .. state, 1)
+end
+
+-- End a generation with a terminal entry, wherever its log stands.
+local function close(generation, state, entry, retention_s)
+  local n = redis.call('XLEN', log_key(generation)) + 1
+  redis.call('XADD', log_key(generation), n .. '-0', 'entry', entry)
+  account(generation, #entry + entry_bytes)
+  finish(generation, state, retention_s)
+  publish({batch(generation, n, {entry})})
+end
+
+-- Whether nobody has read a generation for after_ms; 0: never.
+local function abandoned(generation, after_ms)
+  if after_ms == 0 then return false end
+  local read_at = tonumber(redis.call('ZSCORE', ns .. 'read', generation) or 0)
+  return now_ms() - read_at > after_ms
+end

@@ -1,0 +1,42 @@
+-- Start a generation, or attach to the one that the same request id started.
+-- ARGV: ns, generation, job, model, digest of the request, request key or '', max_queued, retention_s, max_log_bytes
+-- Returns {'started' | 'attached', generation, state, model, job id, digest, top}, or {'queue_full' | 'log_full'}.
+local generation, job, model, digest, request_key = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local max_queued, retention_s, max_log_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+
+local function describe(outcome, id)
+  local known = redis.call('HMGET', generation_key(id), 'state', 'model', 'job_id', 'digest')
+  return {outcome, id, known[1], known[2], known[3], known[4] or '', redis.call('XLEN', log_key(id))}
+end
+
+local earlier = request_key ~= '' and redis.call('GET', request_key)
+if earlier and not is_foreign(earlier) and redis.call('EXISTS', generation_key(earlier)) == 1 then
+  return describe('attached', earlier)
+end
+ensure_group()
+if redis.call('XLEN', jobs) - redis.call('XPENDING', jobs, group)[1] >= max_queued then return {'queue_full'} end
+local bytes = #job + generation_bytes
+if sweep(retention_s, max_log_bytes - bytes) + bytes > max_log_bytes then return {'log_full'} end
+local job_id
+
+local function start()
+  job_id = redis.call('XADD', jobs, '*', 'generation', generation)
+  redis.call('HSET', generation_key(generation), 'state', 'open', 'model', model, 'job_id', job_id,
+    'digest', digest, 'request_key', request_key, 'job', job)
+  redis.call('ZADD', ns .. 'read', now_ms(), generation)
+  account(generation, bytes)
+  if request_key ~= '' then redis.call('SET', request_key, generation) end
+  count('generations_started', 1)
+  return describe('started', generation)
+end
+
+-- A script that fails half-way keeps its writes, so undo them all. Otherwise a generation would run although its client
+-- was told that it does not, and a retry would start another one.
+local ok, result = pcall(start)
+if ok then return result end
+if job_id then redis.pcall('XDEL', jobs, job_id) end
+redis.pcall('UNLINK', generation_key(generation))
+if request_key ~= '' then redis.pcall('UNLINK', request_key) end
+redis.pcall('ZREM', ns .. 'read', generation)
+pcall(forget, generation)
+error({err = type(result) == 'table' and result.err or result})

@@ -1,0 +1,14 @@
+-- Claim jobs whose lease has expired.
+-- ARGV: ns, consumer, lease_ms, maximum number of jobs. Returns {job id, generation} for each.
+local consumer, lease_ms, wanted = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local claimed, cursor = {}, '0-0'
+if redis.call('EXISTS', jobs) == 0 then return claimed end
+ensure_group()
+-- One call scans only ten times COUNT pending entries, and those of live engines may come first.
+repeat
+  local reply = redis.call('XAUTOCLAIM', jobs, group, consumer, lease_ms, cursor, 'COUNT', wanted - #claimed)
+  cursor = reply[1]
+  for _, job in ipairs(reply[2]) do claimed[#claimed + 1] = {job[1], job[2][2]} end
+until cursor == '0-0' or #claimed >= wanted
+if #claimed > 0 then count('leases_taken_over', #claimed) end
+return claimed

@@ -1,0 +1,92 @@
+"""The records that travel through the log besides entries: jobs, generations, engine statuses, validations."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from everstream.contract.prompt_bound import PromptBound
+from everstream.errors import EverstreamError, LogBroken, ModelUnavailable
+from everstream.log.entries import Entry
+
+VALIDATION_TIMEOUT_S = 4
+"""How long a web process waits for a `ValidationReply`. Below the command timeout, which also applies to that wait."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Consecutive entries of a generation's log. `top` is the n of the log's last entry at that time."""
+
+    entries: list[Entry]
+    top: int
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What an engine is to run. `flush_ms`: coalesce outputs that come within this many milliseconds."""
+
+    inputs: dict[str, Any]
+    flush_ms: int = 0
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """A generation as the log knows it. `state`: open, done, cancelled, failed. `top` is its last entry's n.
+
+    `created` is when it was queued, in Unix seconds. `digest` is the `inputs_digest` of its inputs.
+    """
+
+    id: str
+    state: str
+    model: str
+    top: int
+    created: int = 0
+    digest: str = ""
+
+
+def inputs_digest(inputs: dict[str, Any]) -> str:
+    """Does not depend on the order of the names."""
+    return hashlib.sha256(msgspec.json.encode(inputs, order="deterministic")).hexdigest()
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    """An engine's report about itself. `state`: loading, ready or failed (then `error` is for people, and `code` is
+    model_failed or log_error).
+
+    `running` counts its generations; `model_requests` is the model's own count, if it has one.
+
+    `parent` is the pid of the process that started it; it stays the same when a supervisor restarts the engine.
+    """
+
+    name: str
+    state: str
+    model: str
+    error: str = ""
+    code: str = "model_failed"
+    max_model_len: int | None = None
+    running: int = 0
+    model_requests: int | None = None
+    parent: int = 0
+    prompt_bound: PromptBound | None = None
+
+
+def engine_failure(engines: list[EngineStatus]) -> EverstreamError | None:
+    """Why no engine can serve, if that is certain: every known engine has failed, because of the model or the log."""
+    if not engines or any(engine.state != "failed" for engine in engines):
+        return None
+    if broken := next((engine for engine in engines if engine.code == LogBroken.code), None):
+        return LogBroken(broken.error)
+    return ModelUnavailable(engines[0].error)
+
+
+class ValidationRequest(msgspec.Struct, frozen=True):
+    """Asks any ready engine whether its model can take these inputs. `reply` is the list for the reply."""
+
+    reply: str
+    inputs: dict[str, Any]
+
+
+class ValidationReply(msgspec.Struct, frozen=True):
+    """An empty `message`: the model can take them. `is_bug`: unknown, because the model's own check failed."""
+
+    message: str = ""
+    param: str | None = None
+    code: str = "invalid_request"
+    is_bug: bool = False

@@ -1,0 +1,281 @@
+"""The web side's client of the log: submit, read, stop, validate. Synchronous; under gevent each call yields."""
+
+import math
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+import msgspec
+import valkey
+from valkey.connection import BlockingConnectionPool
+from valkey.exceptions import ValkeyError
+
+from everstream.errors import ChecksBusy, CheckTimedOut, EverstreamError, LogFull, QueueFull, RequestConflict
+from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
+from everstream.log.counters import COUNTERS
+from everstream.log.entries import decode_entry, decode_live, encode_entry
+from everstream.log.keys import Keys
+from everstream.log.records import (
+    VALIDATION_TIMEOUT_S,
+    EngineStatus,
+    Generation,
+    Job,
+    Page,
+    ValidationReply,
+    ValidationRequest,
+    inputs_digest,
+)
+from everstream.log.retryable import UNAVAILABLE
+from everstream.log.scripts import load_script
+from everstream.settings import Settings
+
+ENGINES_FOR_S = 0.2
+"""How long a list of engines is reused, so that concurrent requests share one query. Less than an engine's tick."""
+MAX_VALIDATIONS = 64
+MAX_LONG_VALIDATIONS = 16
+"""Waiting at a time, across all web processes. One engine handles about as many before their senders give up."""
+READ_BYTES = 256 << 10
+"""Per read of the log: the most that one reader far behind holds in memory at a time."""
+PROBE_S = 1
+"""Minimum time between two probes, however often readiness is queried."""
+FAULT_S = 5
+"""A fault expires after this long without recurring, as there may be no later call whose success would clear it."""
+
+
+class WebLog:
+    """Thread- and greenlet-safe; one per process.
+
+    Calls raise UNAVAILABLE when waiting can help, other ValkeyErrors when it can't.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._faults: dict[str, tuple[float, str]] = {}
+        self._settings = settings
+        self._engines: list[EngineStatus] = []
+        self._engines_at = -math.inf
+        self._keys = Keys(settings.namespace)
+        self._client = valkey.Valkey(
+            connection_pool=BlockingConnectionPool.from_url(
+                settings.log_url,
+                max_connections=64,
+                timeout=COMMAND_TIMEOUT_S,
+                socket_timeout=COMMAND_TIMEOUT_S,
+            )
+        )
+        # A subscription waits until something is published, so its connection has no read timeout.
+        self._subscriber = valkey.Valkey.from_url(settings.log_url, socket_timeout=None, **keepalive(settings.log_url))
+        self._submit = self._client.register_script(load_script("submit"))
+        self._stop = self._client.register_script(load_script("stop"))
+        self._read = self._client.register_script(load_script("read"))
+        self._touch = self._client.register_script(load_script("touch"))
+        self._positions = self._client.register_script(load_script("positions"))
+        self._find = self._client.register_script(load_script("engines"))
+        self._probed_at = -math.inf
+        self._probe = self._client.register_script(load_script("probe"))
+        self._validate = self._client.register_script(load_script("validate"))
+
+    @property
+    def fault(self) -> str:
+        """What keeps this process from working with the log, in words; empty if no fault is known."""
+        recent = {call: message for call, (at, message) in self._faults.items() if time.monotonic() - at < FAULT_S}
+        return "; ".join(f"the log (Valkey) refuses {call}: {message}" for call, message in recent.items())
+
+    def probe(self) -> None:
+        """Try the commands that all requests need, so that each process notices a fault before a request hits it."""
+        if time.monotonic() - self._probed_at < PROBE_S:
+            return
+        self._probed_at = time.monotonic()
+        with suppress(ValkeyError), self._recording_fault("probe"):
+            self._probe(keys=[self._keys.jobs], args=[self._keys.ns])
+
+    @contextmanager
+    def _recording_fault(self, call: str) -> Iterator[None]:
+        """Wrap a call that the service depends on. An error that waiting does not cure is recorded as a fault."""
+        try:
+            yield
+        except UNAVAILABLE:
+            raise
+        except ValkeyError as error:
+            self._faults[call] = time.monotonic(), str(error)
+            raise
+        self._faults.pop(call, None)
+
+    def submit(self, generation: str, job: Job, model: str, request_id: str = "") -> Generation:
+        """Queue a generation. Returns it, or the existing one if the request id is known. Raises TryLater,
+        RequestConflict."""
+        request_key = self._keys.request(request_id) if request_id else ""
+        arguments: list[Any] = [
+            generation,
+            msgspec.json.encode(job),
+            model,
+            digest := inputs_digest(job.inputs),
+            request_key,
+            self._settings.max_queued,
+            self._settings.retention_s,
+            self._settings.max_log_bytes,
+        ]
+        with self._recording_fault("submit"):
+            outcome, *started = cast(list[Any], self._submit(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]))
+        if outcome == b"queue_full":
+            raise QueueFull(f"{self._settings.max_queued} requests are already waiting; try again later")
+        if outcome == b"log_full":
+            raise LogFull("the log has no room for another generation; try again later")
+        found = _generation(started[0].decode(), started[1:-1], started[-1])
+        if found.digest not in ("", digest):
+            raise RequestConflict("this request_id was used for a different request; use a new one", param="request_id")
+        return found
+
+    def lookup(self, generations: Sequence[str]) -> list[Generation | None]:
+        """What the log knows about each generation, or None."""
+        with self._recording_fault("lookup"), self._client.pipeline(transaction=False) as pipe:
+            for generation in generations:
+                pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id", "digest"])
+                pipe.xlen(self._keys.log(generation))
+            found = pipe.execute(raise_on_error=False)
+            return [
+                _found(generation, fields, top)
+                for generation, fields, top in zip(generations, found[::2], found[1::2], strict=True)
+            ]
+
+    def read(self, places: Sequence[tuple[str, int]], max_bytes: int) -> list[Page | None]:
+        """For each generation and n, the entries above n: `max_bytes` in all, but at least one entry if there is one.
+
+        None: unknown or expired.
+        """
+        arguments = [part for place in places for part in place]
+        with self._recording_fault("read"):
+            reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, max_bytes, *arguments])
+        return [_page(*found) if found else None for found in cast(list[list[Any]], reply)]
+
+    def touch(self, generations: Iterable[str], counted: Mapping[str, int]) -> None:
+        """Record that these are being read, and add to the counters."""
+        counters = [part for pair in counted.items() for part in pair]
+        with self._recording_fault("touch"):
+            self._touch(keys=[self._keys.jobs], args=[self._keys.ns, len(counted), *counters, *generations])
+
+    def counters(self) -> dict[str, int]:
+        """All of `counters.COUNTERS`."""
+        found = cast(list[bytes | None], self._client.hmget(self._keys.counters, list(COUNTERS)))
+        return {name: int(value or 0) for name, value in zip(COUNTERS, found, strict=True)}
+
+    def gauges(self) -> dict[str, int]:
+        """All of `counters.GAUGES`."""
+        ready = [engine for engine in self.engines() if engine.state == "ready"]
+        return {
+            "engines": len(ready),
+            "generations_running": sum(engine.running for engine in ready),
+            "generations_queued": len(self.positions()),
+            "log_bytes": int(cast(bytes | None, self._client.get(self._keys.bytes)) or 0),
+        }
+
+    def stop(self, generation: str) -> str:
+        """Cancel a generation. Returns '' (unknown), 'stopping', or its final state."""
+        return self._end(generation, "cancelled", {"reason": "requested"}, claimed="ask")
+
+    def fail(self, generation: str, error: EverstreamError, *, only_queued: bool) -> str:
+        """End a generation that no engine has claimed or, unless `only_queued`, one whose lease has expired."""
+        data = {"code": error.code, "message": error.message}
+        return self._end(generation, "failed", data, claimed="leave" if only_queued else "end")
+
+    def _end(self, generation: str, state: str, data: dict[str, str], *, claimed: str) -> str:
+        entry = encode_entry(state, data)
+        lease_ms = int(self._settings.lease_s * 1000)
+        arguments: list[Any] = [self._settings.retention_s, generation, state, entry, claimed, lease_ms]
+        reply = self._stop(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
+        return cast(bytes, reply).decode()
+
+    def positions(self) -> dict[str, int]:
+        """The place in the queue, from 1, of every generation that no engine has claimed."""
+        with self._recording_fault("positions"):
+            waiting = cast(list[bytes], self._positions(keys=[self._keys.jobs], args=[self._keys.ns]))
+        return {generation.decode(): place for place, generation in enumerate(waiting, 1)}
+
+    def engines(self) -> list[EngineStatus]:
+        """The engines that have reported within their lease. A list with a ready one is reused for ENGINES_FOR_S."""
+        now = time.monotonic()
+        if now - self._engines_at > ENGINES_FOR_S or all(engine.state != "ready" for engine in self._engines):
+            self._engines, self._engines_at = self._find_engines(), now
+        return self._engines
+
+    def _find_engines(self) -> list[EngineStatus]:
+        with self._recording_fault("engines"):
+            found = cast(list[bytes], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
+        return [status for status in map(_status, found) if status]
+
+    def validate(self, inputs: dict[str, Any], *, is_long: bool) -> ValidationReply:
+        """Have an engine's model check inputs. Raises TryLater if too many such requests wait, or no reply comes in
+        time."""
+        reply = self._request_validation(inputs, is_long=is_long)
+        found = cast(list[bytes] | None, self._client.blpop([reply], timeout=VALIDATION_TIMEOUT_S))
+        if not found:
+            raise CheckTimedOut("no engine checked the length of the prompt in time; try again later")
+        return msgspec.json.decode(found[1], type=ValidationReply)
+
+    def _request_validation(self, inputs: dict[str, Any], *, is_long: bool) -> str:
+        """Returns the key of the list for the reply."""
+        validation = secrets.token_hex(16)
+        reply = self._keys.validation_reply(validation)
+        most = MAX_LONG_VALIDATIONS if is_long else MAX_VALIDATIONS
+        request = msgspec.json.encode(ValidationRequest(reply, inputs))
+        waiting = self._keys.validations(long=is_long)
+        arguments: list[Any] = [waiting, validation, request, VALIDATION_TIMEOUT_S * 1000, most]
+        if not self._validate(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]):
+            raise ChecksBusy(f"{most} prompts are already waiting to be checked; try again later")
+        return reply
+
+    def close(self) -> None:
+        self._client.close()
+        self._client.connection_pool.disconnect()
+        self._subscriber.close()
+
+    def subscribe(self) -> Iterator[list[tuple[str, int, msgspec.Raw]]]:
+        """Yield an empty list once subscribed, then each message, decoded by `decode_live`.
+
+        Raises UNAVAILABLE if the connection is lost, other ValkeyErrors if it is refused.
+        """
+        # Bypass valkey-py's PubSub: its overhead per message exceeds the cost of decoding the message.
+        pool = self._subscriber.connection_pool
+        with self._recording_fault("subscribe"):
+            connection = pool.get_connection("SUBSCRIBE")
+        try:
+            with self._recording_fault("subscribe"):
+                connection.send_command("SUBSCRIBE", self._keys.live)
+                connection.read_response(disable_decoding=True)
+            yield []
+            while True:
+                _, _, message = cast(list[Any], connection.read_response(disable_decoding=True))
+                yield decode_live(message)
+        finally:
+            connection.disconnect()
+            pool.release(connection)
+
+
+def _status(report: bytes) -> EngineStatus | None:
+    """None: it is from another version, or not ours."""
+    try:
+        return msgspec.json.decode(report, type=EngineStatus)
+    except msgspec.DecodeError:
+        return None
+
+
+def _generation(generation: str, fields: Sequence[bytes | None], top: int) -> Generation:
+    state, model, job_id, digest = ((field or b"").decode() for field in fields)
+    # Valkey makes a job's id from its clock, in milliseconds.
+    created = int(job_id.partition("-")[0]) // 1000
+    return Generation(generation, state, model, top, created, digest)
+
+
+def _found(generation: str, fields: Any, top: Any) -> Generation | None:
+    """Interpret Valkey's replies to a lookup. Keys that hold foreign data count as unknown."""
+    for answer in (fields, top):
+        if isinstance(answer, Exception):
+            if not str(answer).startswith("WRONGTYPE"):
+                raise answer
+            return None
+    return None if fields[0] is None else _generation(generation, fields, top)
+
+
+def _page(top: int, *found: Any) -> Page:
+    return Page([decode_entry(*pair) for pair in zip(found[::2], found[1::2], strict=True)], top)

@@ -1,0 +1,35 @@
+"""The objects that routes work with. `factory` makes them once per web process."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from flask import current_app
+
+from everstream.contract.inputs import Schema
+from everstream.log.web_log import WebLog
+from everstream.settings import Settings
+from everstream.web.follower import Follower
+from everstream.web.prompt_validation import PromptValidator
+
+EXTENSION = "everstream"
+
+
+class AppContext(msgspec.Struct):
+    settings: Settings
+    log: WebLog
+    follower: Follower
+    validator: PromptValidator
+    schema: Schema
+    check_inputs: Callable[[dict[str, Any]], None] | None
+    writes_directly: bool = False
+
+    def allow_direct_writes(self) -> None:
+        """Call if the server's connections are plain HTTP/1.1 sockets, which a `DirectWriter` may write to."""
+        self.writes_directly = True
+
+
+def app_context() -> AppContext:
+    """The context of the application that serves this request."""
+    found: AppContext = current_app.extensions[EXTENSION]
+    return found

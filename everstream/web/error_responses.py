@@ -1,0 +1,75 @@
+"""The one place where errors become HTTP responses, in the format of the API that was called. Used by `factory`."""
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Flask, Response, request
+from valkey.exceptions import ValkeyError
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from everstream.errors import BodyTooLarge, EverstreamError, InternalError, LogBroken, LogUnavailable, TryLater
+from everstream.log.retryable import UNAVAILABLE
+from everstream.web import sse, throttled_logging
+from everstream.web.api import Api
+from everstream.web.limits import MAX_BODY_BYTES
+from everstream.web.streaming import event_stream, is_eventsource
+
+logger = logging.getLogger(__name__)
+
+RETRY_MS = 5000
+
+ErrorResponse = tuple[dict[str, Any], int, dict[str, str]] | Response
+
+
+def register(app: Flask, apis: Sequence[Api]) -> None:
+    """Handle anything that a request may raise, even before a route is found."""
+    responses = _ErrorResponses(apis)
+    app.register_error_handler(EverstreamError, responses.of_error)
+    for kind in UNAVAILABLE:
+        app.register_error_handler(kind, responses.of_unavailable_log)
+    app.register_error_handler(ValkeyError, responses.of_broken_log)
+    app.register_error_handler(HTTPException, responses.of_http_error)
+    app.register_error_handler(Exception, responses.of_bug)
+
+
+class _ErrorResponses:
+    def __init__(self, apis: Sequence[Api]) -> None:
+        # The longest matching prefix wins.
+        self._apis = sorted(apis, key=lambda api: len(api.prefix), reverse=True)
+
+    def of_error(self, error: EverstreamError) -> ErrorResponse:
+        if not isinstance(error, TryLater):
+            return self._body(error), error.status, {}
+        if is_eventsource():
+            # Any status but 200 closes an EventSource for good; after this one it reconnects.
+            return event_stream(iter([sse.retry(random.randint(RETRY_MS, 2 * RETRY_MS))]))  # noqa: S311
+        return self._body(error), error.status, {"Retry-After": str(RETRY_MS // 1000)}
+
+    def of_unavailable_log(self, error: Exception) -> ErrorResponse:
+        throttled_logging.warning(logger, "Valkey does not answer: %s", error)
+        return self.of_error(
+            LogUnavailable("the log (Valkey) does not answer or does not accept writes; try again later")
+        )
+
+    def of_broken_log(self, error: ValkeyError) -> ErrorResponse:
+        throttled_logging.warning(logger, "Valkey rejected a command: %s", error)
+        return self.of_error(LogBroken(f"the log (Valkey) rejected a command: {error}"))
+
+    def of_http_error(self, error: HTTPException) -> ErrorResponse:
+        """Flask's and Werkzeug's own errors: 404, 405, 413 and so on."""
+        if isinstance(error, RequestEntityTooLarge):
+            return self.of_error(BodyTooLarge(f"the body is over {MAX_BODY_BYTES} bytes", param="body"))
+        converted = EverstreamError(error.description or error.name, code=error.name.lower().replace(" ", "_"))
+        converted.status = error.code or converted.status
+        headers = {name: value for name, value in error.get_headers() if name == "Allow"}
+        return self._body(converted), converted.status, headers
+
+    def of_bug(self, error: Exception) -> ErrorResponse:
+        logger.exception("a request failed", exc_info=error)
+        return self.of_error(InternalError())
+
+    def _body(self, error: EverstreamError) -> dict[str, Any]:
+        error_bodies = (api.error_body for api in self._apis if request.path.startswith(api.prefix))
+        return next(error_bodies, EverstreamError.body)(error)

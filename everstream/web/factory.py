@@ -1,0 +1,58 @@
+"""Builds the Flask application of one worker process from the given APIs. Called by `wsgi.py`.
+
+Bounds: a body has at most 1 MiB, a request line 8,190 bytes (gunicorn), a prompt `max_prompt_chars`, and a request id
+16 to 64 characters. A process has at most `max_streams` streams, and a few prompts being validated by engines
+(`prompt_validation`). A web process keeps no state that matters, so any of them can answer any request.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flask import Flask, Response, request
+
+from everstream.contract.loader import load_schema
+from everstream.log.web_log import WebLog
+from everstream.settings import PROJECT_ROOT, Settings, load_settings
+from everstream.web import error_responses
+from everstream.web.api import Api
+from everstream.web.clients import trust_proxies
+from everstream.web.context import EXTENSION, AppContext
+from everstream.web.follower import Follower
+from everstream.web.limits import MAX_BODY_BYTES
+from everstream.web.prompt_validation import PromptValidator
+
+
+def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
+    """Loads the model folder's `input_schema.py`, whose imports the import contracts don't see: see docs/models.md.
+
+    Raises SettingsError; ModelLoadError if the schema can't be loaded.
+    """
+    settings = settings or load_settings()
+    schema = load_schema(Path(settings.app_dir).resolve())
+    web_log = WebLog(settings)
+    app = Flask(
+        "everstream", template_folder=str(PROJECT_ROOT / "templates"), static_folder=str(PROJECT_ROOT / "static")
+    )
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions[EXTENSION] = AppContext(
+        settings,
+        web_log,
+        Follower(web_log, settings),
+        PromptValidator(web_log),
+        schema.inputs,
+        schema.check,
+    )
+    trust_proxies(app, settings.proxies)
+    for api in apis:
+        app.register_blueprint(api.blueprint)
+    error_responses.register(app, apis)
+    app.after_request(_add_headers)
+    return app
+
+
+def _add_headers(response: Response) -> Response:
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers.setdefault("Cache-Control", "no-cache" if request.endpoint == "static" else "no-store")
+    return response

@@ -1,0 +1,71 @@
+"""Asks an engine whether a prompt fits, if a web process can't tell. Called by `submission`.
+
+Tokenizing a prompt takes an engine up to a third of a second, so the number of requests is bounded. The log bounds the
+waiting ones across all web processes. This module bounds those in flight from this process, in total, because each
+holds a connection to Valkey, and per client. Raises InvalidInput, TryLater, ModelError.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from everstream.contract.prompt_bound import LONG_TEXT_BYTES, PromptBound
+from everstream.errors import ChecksBusy, InvalidInput, ModelError, TooManyChecks
+from everstream.log.records import EngineStatus
+from everstream.log.web_log import WebLog
+
+MAX_CONCURRENT = 32
+"""Half of a web process's connections to Valkey."""
+MAX_OF_A_CLIENT = 16
+MAX_LONG_OF_A_CLIENT = 4
+
+
+class PromptValidator:
+    """One per web process."""
+
+    def __init__(self, web_log: WebLog) -> None:
+        self._log = web_log
+        self._in_flight: Counter[tuple[str, bool]] = Counter()
+
+    def validate(self, given: dict[str, Any], text_bytes: int, client: str) -> None:
+        """Have an engine validate the inputs."""
+        is_long = text_bytes > LONG_TEXT_BYTES
+        with self._slot(client, is_long=is_long):
+            reply = self._log.validate(given, is_long=is_long)
+        if reply.is_bug:
+            raise ModelError(reply.message)
+        if reply.message:
+            raise InvalidInput(reply.message, param=reply.param, code=reply.code)
+
+    @contextmanager
+    def _slot(self, client: str, *, is_long: bool) -> Iterator[None]:
+        key, limit = (client, is_long), MAX_LONG_OF_A_CLIENT if is_long else MAX_OF_A_CLIENT
+        if self._in_flight[key] >= limit:
+            raise TooManyChecks(f"{limit} prompts from your address are being checked already; try again later")
+        if self._in_flight.total() >= MAX_CONCURRENT:
+            raise ChecksBusy(f"{MAX_CONCURRENT} prompts are being checked already; try again later")
+        self._in_flight[key] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[key] -= 1
+            if not self._in_flight[key]:
+                del self._in_flight[key]
+
+
+def refuse_what_cant_fit(given: dict[str, Any], engines: list[EngineStatus]) -> None:
+    """Refuse text whose length alone shows that it fits none of these engines."""
+    bounds = [engine.prompt_bound for engine in engines]
+    for name, text in given.items():
+        if isinstance(text, str) and bounds and all(_is_exceeded(bound, name, text) for bound in bounds):
+            longest = max(bound.max_bytes for bound in bounds if bound)
+            raise InvalidInput(
+                f"{name} has {len(text.encode())} bytes; at most {longest} can fit into the model's context",
+                param=name,
+                code="context_length_exceeded",
+            )
+
+
+def _is_exceeded(bound: PromptBound | None, name: str, text: str) -> bool:
+    return bound is not None and name in bound.inputs and bound.exceeded_by(text)

@@ -1,0 +1,59 @@
+"""Tells queued readers their position, and ends queued generations that no engine will claim. Used by `follower`."""
+
+import gevent
+from gevent.event import Event
+
+from everstream.log.records import engine_failure
+from everstream.log.web_log import WebLog
+from everstream.web import duties
+from everstream.web.reader import Reader
+
+CLAIMED_WITHIN_S = 0.1
+EVERY_S = 0.5
+
+
+class QueuePositions:
+    def __init__(self, web_log: WebLog) -> None:
+        self._log = web_log
+        self._readers: set[Reader] = set()
+        self._has_readers = Event()
+
+    def start(self) -> None:
+        gevent.spawn(self._run)
+
+    def add(self, reader: Reader) -> None:
+        """Report positions to this reader until its generation is claimed."""
+        self._readers.add(reader)
+        self._has_readers.set()
+
+    def discard(self, reader: Reader) -> None:
+        self._readers.discard(reader)
+
+    def _run(self) -> None:
+        while True:
+            self._has_readers.wait()
+            # By then an idle engine has usually claimed it, which saves a query.
+            gevent.sleep(CLAIMED_WITHIN_S)
+            duties.attempt(self._update, "can't read the queue")
+            if self._readers:
+                gevent.sleep(EVERY_S)
+            else:
+                self._has_readers.clear()
+
+    def _update(self) -> None:
+        self._readers -= {reader for reader in self._readers if reader.cursor.last > 0}
+        if not self._readers:
+            return
+        # Copy before reading the queue: a reader added meanwhile is missing from `positions`, yet not claimed.
+        readers = list(self._readers)
+        positions = self._log.positions()
+        failure = engine_failure(self._log.engines())
+        for reader in readers:
+            position = positions.get(reader.generation)
+            if position is None:
+                # Claimed: tell the reader if it was told a position, and stop tracking it.
+                self._readers.discard(reader)
+                position = 0 if reader.sent_position is not None else None
+            elif failure:
+                self._log.fail(reader.generation, failure, only_queued=True)
+            reader.move_to(position)

@@ -1,0 +1,128 @@
+"""One open stream, as the read path sees it. Made by `streaming`, served by `follower`."""
+
+import time
+from typing import NamedTuple
+
+import gevent
+from gevent.hub import Waiter
+
+from everstream.errors import EverstreamError
+from everstream.web.cursor import Cursor
+from everstream.web.direct_writer import DirectWriter
+from everstream.web.sse import Encoder
+
+
+class Queued(NamedTuple):
+    """A position in the queue, from 1; 0 once an engine has claimed the generation."""
+
+    position: int
+
+
+class Heartbeat(NamedTuple):
+    """Nothing was sent for heartbeat_s."""
+
+
+class Reader:
+    """`writer` takes live entries while the stream's greenlet waits.
+
+    A process has thousands of readers, so each has only the essentials: no timer, no event.
+    """
+
+    __slots__ = (
+        "_is_awake",
+        "_waiter",
+        "cursor",
+        "encoder",
+        "error",
+        "generation",
+        "last_sent_at",
+        "left",
+        "position",
+        "sent_position",
+        "writer",
+    )
+
+    def __init__(self, encoder: Encoder, after: int, bound_bytes: int, writer: DirectWriter | None) -> None:
+        self.generation = encoder.generation
+        self.encoder = encoder
+        self.cursor = Cursor(after, bound_bytes)
+        self.writer = writer
+        self.last_sent_at = time.monotonic()
+        """When something was last sent to the client, by the monotonic clock."""
+        self.left = False
+        self.error: EverstreamError | None = None
+        self.position: int | None = None
+        self.sent_position: int | None = None
+        self._waiter: Waiter | None = None
+        self._is_awake = True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the stream's own greenlet waits for `wake`. Only then may others use `writer`."""
+        return self._waiter is not None
+
+    def leave(self) -> None:
+        """End the stream, because the client left or the worker is draining."""
+        self.left = True
+        self.wake()
+
+    def fail(self, error: EverstreamError) -> None:
+        """End the stream with an error, after the entries that its cursor holds."""
+        self.error = error
+        self.wake()
+
+    def fall_behind(self) -> None:
+        """Have the log read, because live entries may have been missed."""
+        self.cursor.mark_behind()
+        self.wake()
+
+    def move_to(self, position: int | None) -> None:
+        """Set the position in the queue. None: not queued, and no position was ever sent."""
+        if position != self.position:
+            self.position = position
+            self.wake()
+
+    def take_position(self) -> Queued | None:
+        """Its place in the queue, if the client does not know it yet."""
+        if self.position == self.sent_position:
+            return None
+        self.sent_position = self.position
+        return Queued(self.position or 0)
+
+    def mark_sent(self) -> None:
+        """The client was just sent something."""
+        self.last_sent_at = time.monotonic()
+
+    def write_directly(self, chunk: bytes) -> None:
+        """Write live entries to the socket while the stream's greenlet waits. Wake it for unsent bytes or an error."""
+        assert self.writer is not None
+        self.mark_sent()
+        try:
+            if self.writer.send(chunk):
+                return
+        except OSError:
+            self.left = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the stream's own greenlet check for work."""
+        self._is_awake = True
+        if self._waiter is not None:
+            gevent.get_hub().loop.run_callback(self._waiter.switch, None)
+            self._waiter = None
+
+    def wait(self) -> None:
+        """Wait for `wake`, in the stream's own greenlet. Meanwhile live entries may go straight to the socket."""
+        if not self._is_awake:
+            self._waiter = Waiter()
+            try:
+                self._waiter.get()
+            finally:
+                self._waiter = None
+        self._is_awake = False
+        if self.writer is not None and self.writer.has_unsent:
+            self.writer.send_rest()
+
+
+Readers = dict[str, set[Reader]]
+"""All open streams of a process, by generation. Only `follower` changes it."""

@@ -1,0 +1,67 @@
+"""Server-Sent Events (WHATWG HTML, section 9.2): the building blocks of all APIs' encoders. Pure.
+
+All data is JSON, which has no line breaks, so each event has one `data` line and text arrives unchanged. Event ids are
+`<generation>.<n>`; only `[0-9a-z.]` gets into an `id` line.
+"""
+
+import re
+from typing import Protocol
+
+from everstream.errors import EverstreamError, InvalidInput
+from everstream.log.entries import Entry
+
+MIMETYPE = "text/event-stream"
+GREETING = b": everstream\n"
+HEARTBEAT = b": heartbeat\n\n"
+GONE = "expired"
+"""Replaces n in the id of a terminal event that is not in the log. A client that sends it back has seen that event."""
+
+_EVENT_ID = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,8}|expired)", re.ASCII)
+
+
+def retry(milliseconds: int) -> bytes:
+    """Sets how long the browser waits before it reconnects."""
+    return b"retry: %d\n\n" % milliseconds
+
+
+def event(name: str, data: bytes, event_id: str = "") -> bytes:
+    """One event; an empty name is the default event, `message`."""
+    lines = [b"event: " + name.encode()] if name else []
+    if event_id:
+        lines.append(b"id: " + event_id.encode())
+    return b"\n".join([*lines, b"data: " + data, b"", b""])
+
+
+class Encoder(Protocol):
+    """One generation in one format. Encoders with equal `generation` and `format` encode an entry identically."""
+
+    generation: str
+    format: str
+    heartbeat: bytes
+
+    def start(self, retry_ms: int, *, is_new: bool) -> bytes:
+        """The first bytes. `is_new`: the client has seen nothing of this generation yet."""
+
+    def reconnect(self, retry_ms: int) -> bytes:
+        """The last bytes of a stream that the client should resume elsewhere after `retry_ms`."""
+
+    def token(self, n: int, data: bytes) -> bytes:
+        """Entry n, which holds model output."""
+
+    def entry(self, entry: Entry) -> bytes:
+        """Any entry, tokens included."""
+
+    def queued(self, position: int) -> bytes:
+        """Position 1 is claimed next; 0: an engine has claimed it. Has no id, because it is not in the log."""
+
+    def lost(self, error: EverstreamError) -> bytes:
+        """The terminal event of a stream whose log can't supply one."""
+
+
+def parse_event_id(text: str, param: str) -> tuple[str, int | None]:
+    """The generation and the number of the last entry seen, None if it was `GONE`. Raises InvalidInput."""
+    match = _EVENT_ID.fullmatch(text)
+    if match is None:
+        raise InvalidInput(f"{param} must be an event id of this service: <32 hex digits>.<number>", param=param)
+    generation, n = match.groups()
+    return generation, None if n == GONE else int(n)

@@ -1,0 +1,175 @@
+"""Turns a generation into a streamed response: start, resume, a second viewer. Called by the routes of all APIs.
+
+In: a generation, the last entry seen, and an encoder. Out: a Flask response whose body is written as the generation
+proceeds.
+"""
+
+import logging
+import random
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from flask import Response, request, stream_with_context
+
+from everstream.errors import EntriesLost, EverstreamError, InternalError, RequestConflict, UnknownGeneration
+from everstream.log.records import Generation
+from everstream.web import sse
+from everstream.web.context import app_context
+from everstream.web.direct_writer import DirectWriter
+from everstream.web.disconnect_watcher import DisconnectWatcher
+from everstream.web.follower import Follower
+from everstream.web.reader import Heartbeat, Queued, Reader
+from everstream.web.sse import Encoder
+
+logger = logging.getLogger(__name__)
+
+PIECE_BYTES = 16 << 10
+SEND_BUFFER_BYTES = 64 << 10
+"""Bounds the data that the kernel holds for a client that does not read. The kernel doubles this value."""
+
+MakeEncoder = Callable[[Generation], Encoder]
+
+
+def is_eventsource() -> bool:
+    return request.method == "GET" and sse.MIMETYPE in request.headers.get("Accept", "")
+
+
+def last_event_id() -> tuple[str, int | None] | None:
+    """The last event the client saw. EventSource sends the header; a new EventSource object can only use the query."""
+    # If both are given, the header is newer: a page puts the id into the URL once, when it makes a new EventSource.
+    header = request.headers.get("Last-Event-ID", "")
+    if header:
+        return sse.parse_event_id(header, "Last-Event-ID")
+    query = request.args.get("last_event_id", "")
+    return sse.parse_event_id(query, "last_event_id") if query else None
+
+
+def admitted(respond: Callable[[], Response]) -> Response:
+    """Make a response that may be a stream. It holds one of the worker's stream slots until it is closed."""
+    if request.method == "HEAD":
+        # Flask answers HEAD with the GET route, but HEAD must neither start nor follow a generation.
+        return event_stream(iter(()))
+    give_back = app_context().follower.admit()
+    try:
+        response = respond()
+    except BaseException:
+        give_back()
+        raise
+    response.call_on_close(give_back)
+    return response
+
+
+def resume(generation: str, after: int | None, encoder: MakeEncoder, digest: str = "") -> Response:
+    """Follow a generation after entry `after`. None: the client has seen that the generation is gone. With a `digest`,
+    only if the generation was started with those inputs."""
+    if after is None:
+        return Response(status=204)
+    known = app_context().follower.lookup(generation)
+    if known is None:
+        return _lost(Generation(generation, "", "", 0), UnknownGeneration(), encoder)
+    if digest and known.digest not in ("", digest):
+        raise RequestConflict(
+            "Last-Event-ID belongs to a different request; send that request's body again, or omit Last-Event-ID",
+            param="Last-Event-ID",
+            code="last_event_id_conflict",
+        )
+    if after > known.top:
+        message = f"Last-Event-ID names entry {after}, but the log of this generation ends at entry {known.top}"
+        lost = EntriesLost(message, param="Last-Event-ID")
+        if is_eventsource():
+            return _lost(known, lost, encoder)
+        raise lost
+    if known.state != "open" and after == known.top:
+        # By the standard, 204 stops an EventSource for good.
+        return Response(status=204)
+    return follow(known, after, encoder)
+
+
+def _lost(generation: Generation, error: UnknownGeneration | EntriesLost, encoder: MakeEncoder) -> Response:
+    return event_stream(iter([sse.GREETING, encoder(generation).lost(error)]))
+
+
+def bounded_connection() -> socket.socket | None:
+    """Bound the kernel's send buffer for the client's connection, and return it; None if the server exposes none."""
+    connection: socket.socket | None = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return connection
+
+
+def follow(known: Generation, after: int, make_encoder: MakeEncoder) -> Response:
+    """Stream a generation's entries above `after`. -1: the client is new, so it also gets the opening event."""
+    context, encoder = app_context(), make_encoder(known)
+    settings, follower = context.settings, context.follower
+    follower.count("streams")
+    follower.count("resumes", int(after > 0))
+    # Jitter: the clients of a killed process must not all reconnect at the same instant.
+    retry_ms = random.randint(settings.retry_ms, settings.retry_ms * 3 // 2)  # noqa: S311
+    head = encoder.start(retry_ms, is_new=after < 0)
+    connection = bounded_connection()
+    is_chunked = context.writes_directly and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+    writer = DirectWriter(connection) if connection and is_chunked else None
+    reader = follower.reader(encoder, max(after, 0), writer)
+    return event_stream(_frames(head, reader, follower, connection))
+
+
+def _frames(head: bytes, reader: Reader, follower: Follower, connection: socket.socket | None) -> Iterator[bytes]:
+    encoder, is_over = reader.encoder, False
+    watcher = DisconnectWatcher(connection, reader.leave) if connection else None
+    follower.register(reader)
+    try:
+        if watcher:
+            watcher.start()
+        yield head
+        while not is_over and (item := follower.next(reader)) is not None:
+            if isinstance(item, Heartbeat):
+                yield encoder.heartbeat
+            elif isinstance(item, Queued):
+                yield encoder.queued(item.position)
+            else:
+                is_over = item[-1].is_terminal
+                yield from _pieces([encoder.entry(entry) for entry in item])
+        if follower.draining and not is_over:
+            yield encoder.reconnect(follower.return_after_ms())
+    except EverstreamError as error:
+        yield encoder.lost(error)
+    except OSError:
+        # The client left.
+        raise
+    except Exception:
+        logger.exception("a stream of generation %s failed", reader.generation[:8])
+        yield encoder.lost(InternalError())
+    finally:
+        follower.unregister(reader)
+        if watcher:
+            watcher.stop()
+
+
+def _pieces(events: list[bytes]) -> Iterator[bytes]:
+    """Small pieces to send, because the send timeout applies to each, and a slow client needs that time for each."""
+    piece = b""
+    for event in events:
+        piece += event
+        while len(piece) > PIECE_BYTES:
+            yield piece[:PIECE_BYTES]
+            piece = piece[PIECE_BYTES:]
+    if piece:
+        yield piece
+
+
+class EventStream(Response):
+    """A response that the server iterates over directly. Werkzeug wraps the body in iterators that only non-bytes need,
+    and each stream would keep them on its stack for life."""
+
+    def get_app_iter(self, environ: dict[str, Any]) -> Iterable[bytes]:  # noqa: ARG002 - werkzeug's signature
+        return self
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.response)  # type: ignore[arg-type]
+
+
+def event_stream(frames: Iterator[bytes]) -> Response:
+    response = EventStream(stream_with_context(frames), mimetype=sse.MIMETYPE)
+    response.headers["X-Accel-Buffering"] = "no"
+    return response

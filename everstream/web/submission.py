@@ -1,0 +1,107 @@
+"""Turns a request's body into a queued generation. Called by the routes of all APIs that start one.
+
+In: inputs that `contract.inputs` has checked, and the request's options (`RequestOptions`). Out: a queued generation,
+or the one that the same request id started. Raises InvalidInput, RequestConflict, TryLater, ModelUnavailable,
+LogBroken.
+"""
+
+import re
+import secrets
+from typing import Any
+
+import msgspec
+from flask import request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from everstream.contract import inputs
+from everstream.errors import InvalidInput
+from everstream.log.records import EngineStatus, Generation, Job, engine_failure
+from everstream.settings import MAX_FLUSH_MS
+from everstream.web.clients import client_key
+from everstream.web.context import app_context
+from everstream.web.limits import MAX_BODY_BYTES
+from everstream.web.prompt_validation import refuse_what_cant_fit
+
+TEMPLATE_TOKENS = 512
+"""Room for a chat template when a prompt's byte count serves as the upper bound of its tokens."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{16,64}", re.ASCII)
+
+
+class RequestOptions(msgspec.Struct, frozen=True):
+    """A request's fields other than the model's inputs. `flush_ms` None: use the setting."""
+
+    request_id: str = ""
+    flush_ms: int | None = None
+
+
+REQUEST_OPTIONS = RequestOptions.__struct_fields__
+
+
+def options_from_json(body: dict[str, Any]) -> RequestOptions:
+    """Remove the options from a JSON body and return them; null counts as absent. Raises InvalidInput."""
+    given = {name: body.pop(name, None) for name in REQUEST_OPTIONS}
+    return _options({name: value for name, value in given.items() if value is not None})
+
+
+def options_from_query() -> RequestOptions:
+    """The options in the request's query. Raises InvalidInput."""
+    given: dict[str, Any] = {}
+    for name in REQUEST_OPTIONS:
+        texts = request.args.getlist(name)
+        if len(texts) > 1:
+            raise InvalidInput(f"{name} is given {len(texts)} times, but may be given only once", param=name)
+        if texts and texts[0]:
+            given[name] = texts[0]
+    if given.get("flush_ms", "").isdecimal():
+        given["flush_ms"] = int(given["flush_ms"])
+    return _options(given)
+
+
+def _options(given: dict[str, Any]) -> RequestOptions:
+    request_id, flush_ms = given.get("request_id", ""), given.get("flush_ms")
+    if request_id != "" and not (isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id)):
+        # Anyone who knows a request id can read its generation, so it must be as hard to guess as a generation's id.
+        raise InvalidInput(
+            "request_id must be 16 to 64 characters of A-Z a-z 0-9 . _ - (for example a UUID)", param="request_id"
+        )
+    is_whole = isinstance(flush_ms, int) and not isinstance(flush_ms, bool)
+    if flush_ms is not None and not (is_whole and 0 <= flush_ms <= MAX_FLUSH_MS):
+        raise InvalidInput(f"flush_ms must be a whole number from 0 to {MAX_FLUSH_MS}", param="flush_ms")
+    return RequestOptions(request_id, flush_ms)
+
+
+def body() -> dict[str, Any]:
+    """The request's JSON object. Raises InvalidInput, TooManyBodies."""
+    data = request.get_data(cache=False)
+    if request.content_length is None and len(data) >= MAX_BODY_BYTES:
+        # Werkzeug rejects a longer Content-Length, but silently truncates a chunked body.
+        raise RequestEntityTooLarge
+    return inputs.parse_body(data)
+
+
+def start(given: dict[str, Any], options: RequestOptions) -> Generation:
+    """Queue a generation, or find the one that this request id started."""
+    context = app_context()
+    if context.check_inputs is not None:
+        context.check_inputs(given)
+    engines = context.log.engines()
+    if failure := engine_failure(engines):
+        raise failure
+    _check_length(given, engines)
+    model = engines[0].model if engines else context.settings.model_name
+    flush_ms = context.settings.flush_ms if options.flush_ms is None else options.flush_ms
+    return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), model, options.request_id)
+
+
+def _check_length(given: dict[str, Any], engines: list[EngineStatus]) -> None:
+    """Refuse a prompt that can't fit into the model's context. If that is unclear, have an engine count its tokens.
+
+    A token stands for at least one byte, so most prompts pass without asking. If no engine is ready, none is asked: the
+    generation itself will end with the same error.
+    """
+    ready = [engine for engine in engines if engine.state == "ready"]
+    refuse_what_cant_fit(given, ready)
+    limits = [engine.max_model_len for engine in ready if engine.max_model_len]
+    text_bytes = inputs.text_bytes(given)
+    if limits and text_bytes + TEMPLATE_TOKENS >= min(limits):
+        app_context().validator.validate(given, text_bytes, client_key())

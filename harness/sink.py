@@ -1,0 +1,19 @@
+"""A sink that connects a real output handler to a real writer, for tests and benchmarks of that path."""
+
+from everstream.engine.appender import Writer
+from everstream.log.entries import encode_token
+
+
+class WriterSink:
+    def __init__(self, writer=None):
+        self.writer = writer or Writer("", 1, lambda _: None, lambda _: None)
+
+    @property
+    def writable(self):
+        return self.writer.writable
+
+    def put(self, output, resume, may_join):
+        self.writer.put(encode_token(output), resume)
+
+    def end(self, state, data):
+        self.writer.end(state, data)

@@ -1,0 +1,277 @@
+"""The page in a real Chromium: tokens appear as they arrive, and the status line stays true whatever is cut."""
+
+import http.server
+import json
+import threading
+from typing import ClassVar
+
+import pytest
+import requests
+from playwright.sync_api import expect
+
+from harness.stack import wait_for
+from tests.stack.test_wire import NASTY
+
+
+def open_page(page, stack):
+    page.goto(stack.url)
+    return page
+
+
+def send(page, **script):
+    page.get_by_label("Prompt").fill(json.dumps(script))
+    page.get_by_role("button", name="Send").click()
+
+
+def state(page):
+    return page.get_by_role("status")
+
+
+def answer(page):
+    return page.get_by_label("Answer").evaluate("element => element.textContent")
+
+
+def wait_for_answer(page, text):
+    wait_for(lambda: answer(page) == text, what=f"the answer {text!r}")
+
+
+def generation_of(page):
+    return page.evaluate("JSON.parse(sessionStorage.getItem('everstream.generation')).id")
+
+
+def test_tokens_are_shown_as_they_arrive(page, fast, gate, artifacts):
+    open_page(page, fast)
+    expect(state(page)).to_have_text("Ready")
+    send(page, texts=["The ", "sky"], hold_before=2, gate=gate.path)
+    wait_for_answer(page, "The ")
+    expect(state(page)).to_have_text("Streaming")
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    expect(page.get_by_label("Answer")).to_have_attribute("aria-busy", "true")
+    page.screenshot(path=artifacts / "page-streaming.png")
+    gate.open()
+    expect(state(page)).to_have_text("Done, 2 tokens")
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+    assert answer(page) == "The sky"
+
+
+def test_nasty_text_survives_exactly(page, fast):
+    open_page(page, fast)
+    send(page, texts=NASTY)
+    expect(state(page)).to_have_text(f"Done, {len(NASTY)} tokens")
+    assert answer(page) == "".join(NASTY)
+
+
+def test_reload_mid_answer_resumes(page, fast, gate):
+    open_page(page, fast)
+    send(page, texts=["a", "b", "c"], hold_before=3, gate=gate.path)
+    wait_for_answer(page, "ab")
+    generation = generation_of(page)
+    page.reload()
+    wait_for_answer(page, "ab")
+    expect(state(page)).to_have_text("Streaming")
+    gate.open()
+    expect(state(page)).to_have_text("Done, 3 tokens")
+    assert answer(page) == "abc"
+    assert generation_of(page) == generation
+
+
+def test_stop_cancels_the_generation(page, fast, gate):
+    open_page(page, fast)
+    send(page, texts=["a", "b"], hold_before=2, gate=gate.path)
+    wait_for_answer(page, "a")
+    wait_for(lambda: fast.running() == 1)
+    page.get_by_role("button", name="Stop").click()
+    expect(state(page)).to_have_text("Stopped")
+    wait_for(lambda: fast.running() == 0)
+    assert fast.show(generation_of(page))["state"] == "cancelled"
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+
+
+def test_failure_is_shown(page, fast):
+    open_page(page, fast)
+    send(page, texts=["a"], raise_before=1)
+    expect(state(page)).to_contain_text("Failed: the model raised ValueError: told to raise")
+
+
+def test_refused_prompt_is_shown(page, fast):
+    open_page(page, fast)
+    page.get_by_label("Prompt").fill("x" * 200_001)
+    page.get_by_role("button", name="Send").click()
+    expect(state(page)).to_have_text("Failed: prompt has 200001 characters; at most 200000 are allowed")
+
+
+def test_second_prompt_replaces_the_first(page, fast):
+    open_page(page, fast)
+    for text in ("first", "second"):
+        send(page, texts=[text])
+        wait_for_answer(page, text)
+        expect(state(page)).to_have_text("Done, 1 token")
+
+
+def test_queued_without_an_engine(page, own_stack, artifacts):
+    stack = own_stack()
+    stack.start_valkey()
+    stack.start_web()
+    stack.submit(texts=["before"])
+    open_page(page, stack)
+    send(page, texts=["a"])
+    expect(state(page)).to_have_text("Queued, position 2")
+    page.screenshot(path=artifacts / "page-queued.png")
+    stack.start_engine()
+    expect(state(page)).to_have_text("Done, 1 token")
+
+
+@pytest.fixture
+def cut_off(page, own_stack, gate):
+    """A stack whose web part was killed while it streamed to the page."""
+    stack = own_stack().start()
+    open_page(page, stack)
+    send(page, texts=["a", "b", "c"], hold_before=3, gate=gate.path)
+    wait_for_answer(page, "ab")
+    stack.web.stop()
+    return stack
+
+
+def assert_recovers(page, stack, gate):
+    """The page reports the lost connection, and shows the whole answer once the web part is back."""
+    expect(state(page)).to_have_text("Connection lost, reconnecting…")
+    gate.open()
+    stack.start_web()
+    expect(state(page)).to_have_text("Done, 3 tokens")
+    assert answer(page) == "abc"
+
+
+def test_gunicorn_killed_mid_answer(page, cut_off, gate):
+    assert_recovers(page, cut_off, gate)
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """A proxy whose upstream is down: its 503 closes an EventSource permanently."""
+
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self.seen.append(self.path)
+        self.send_error(503)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_closed_eventsource_is_recreated_with_the_last_id(page, cut_off, gate):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", cut_off.port), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        generation = generation_of(page)
+        expected = f"/generations/{generation}/events?last_event_id={generation}.2"
+        wait_for_in_page(page, lambda: Refusing.seen.count(expected) >= 2)
+        server.shutdown()
+        thread.join()
+    assert_recovers(page, cut_off, gate)
+
+
+def wait_for_in_page(page, condition):
+    """Like `wait_for`, but lets the browser process its events."""
+    for _ in range(600):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("timed out waiting for the condition")
+
+
+@pytest.fixture
+def naive(page, fast):
+    """A page that opens an EventSource and never closes it."""
+    open_page(page, fast)
+
+    def listen(query):
+        page.evaluate(
+            """query => {
+                window.seen = [];
+                window.source = new EventSource('/stream?' + query);
+                for (const type of ['message', 'done', 'failed', 'cancelled'])
+                    source.addEventListener(type, event => seen.push([type, event.lastEventId, event.data]));
+            }""",
+            query,
+        )
+
+    return listen
+
+
+def test_naive_eventsource_stops_after_the_end(page, naive):
+    naive("texts=a&texts=b")
+    wait_for_in_page(page, lambda: page.evaluate("source.readyState === EventSource.CLOSED"))
+    seen = page.evaluate("seen")
+    assert [row[0] for row in seen] == ["message", "message", "done"]
+
+
+def test_naive_eventsource_survives_a_killed_gunicorn(page, own_stack, gate):
+    stack = own_stack().start()
+    open_page(page, stack)
+    page.evaluate(
+        """gate => {
+            window.seen = [];
+            window.source = new EventSource(`/stream?texts=a&texts=b&hold_before=2&gate=${gate}`);
+            for (const type of ['message', 'done'])
+                source.addEventListener(type, event => seen.push(Number(event.lastEventId.split('.')[1])));
+        }""",
+        gate.path,
+    )
+    wait_for_in_page(page, lambda: page.evaluate("seen.length === 1"))
+    stack.web.stop()
+    wait_for_in_page(page, lambda: page.evaluate("source.readyState === EventSource.CONNECTING"))
+    gate.open()
+    stack.start_web()
+    wait_for_in_page(page, lambda: page.evaluate("source.readyState === EventSource.CLOSED"))
+    assert page.evaluate("seen") == [1, 2, 3]
+
+
+def test_page_has_a_strict_security_policy(fast):
+    answer = requests.get(fast.url, timeout=30)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+
+
+STATES = [
+    # The events; then the phase, the text and the status line.
+    ([], "idle", "", "Ready"),
+    (["connecting"], "connecting", "", "Connecting…"),
+    ([("queued", "", {"position": 3})], "queued", "", "Queued, position 3"),
+    ([("queued", "", {"position": 3}), ("queued", "", {"position": 0})], "connecting", "", "Connecting…"),
+    ([("message", "g.1", {"text": "a"})], "streaming", "a", "Streaming"),
+    ([("message", "g.1", {"text": "a"}), ("message", "g.1", {"text": "a"})], "streaming", "a", "Streaming"),
+    ([("message", "g.10", {"text": "a"}), ("message", "g.9", {"text": "b"})], "streaming", "a", "Streaming"),
+    ([("message", "g.1", {"text": "a"}), "lost"], "reconnecting", "a", "Connection lost, reconnecting…"),
+    ([("message", "g.1", {"text": "a"}), "lost", "connecting"], "streaming", "a", "Streaming"),
+    ([("message", "g.1", {"text": "a"}), ("resumed", "g.2", {"attempt": 2})], "streaming", "a", "Streaming"),
+    (["stopping", ("message", "g.1", {"text": "a"}), "lost"], "stopping", "a", "Stopping…"),
+    (["stopping", ("cancelled", "g.1", {"reason": "requested"})], "cancelled", "", "Stopped"),
+    ([("cancelled", "g.1", {"reason": "abandoned"})], "cancelled", "", "Stopped: nobody was reading"),
+    ([("done", "g.1", {"finish_reason": "stop", "usage": None}), "lost"], "done", "", "Done"),
+    (
+        [("done", "g.1", {"finish_reason": "length", "usage": {"completion_tokens": 7}})],
+        "done",
+        "",
+        "Done: stopped at the length limit, 7 tokens",
+    ),
+    ([("failed", "g.expired", {"message": "gone"}), ("message", "g.1", {"text": "a"})], "failed", "", "Failed: gone"),
+]
+
+
+@pytest.mark.parametrize(("events", "expected"), [(row[0], list(row[1:])) for row in STATES])
+def test_events_change_the_state(page, fast, events, expected):
+    open_page(page, fast)
+    rows = [(event, "", None) if isinstance(event, str) else event for event in events]
+    found = page.evaluate(
+        """async events => {
+            const { applyEvent, describe, initialState } = await import('/static/state.js');
+            const apply = (state, [type, id, data]) => applyEvent(Object.freeze(state), { type, id, data });
+            const state = events.reduce(apply, initialState());
+            return [state.phase, state.text, describe(state)];
+        }""",
+        rows,
+    )
+    assert found == expected

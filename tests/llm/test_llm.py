@@ -1,0 +1,207 @@
+"""vLLM with the real demo model: answers, stop strings, context limits, cancels, and engine crashes mid-answer.
+
+In float32 at temperature 0, so that prompt + delivered tokens continue exactly as the undisturbed run did.
+"""
+
+import openai
+import psutil
+import pytest
+import requests
+from playwright.sync_api import expect
+
+from harness.answers import EMOJI, PROMPTS, outcome, submit_all
+from harness.sse_client import assert_whole, connect, read_all, text_of
+from harness.stack import wait_for
+
+ANSWER_TIMEOUT_MS = 240_000
+"""For an answer of any length; generous, because the machine may be busy."""
+
+
+def test_tokens_take_the_fast_path(llm):
+    """The tests below rely on it; `test_llm_public` covers the slower path."""
+    assert "is not the version that Everstream expects" not in llm.engines[0].output
+
+
+def test_answer(llm):
+    events = read_all(f"{llm.url}/stream?prompt=Why+is+the+sky+blue%3F&temperature=0&max_tokens=20")
+    assert_whole(events)
+    assert "sky" in text_of(events)
+    usage = events[-1].json["usage"]
+    assert events[-1].json["finish_reason"] == "length"
+    assert (usage["completion_tokens"], usage["total_tokens"]) == (20, usage["prompt_tokens"] + 20)
+
+
+def test_text_split_across_tokens_arrives_whole(undisturbed):
+    text, ended, end = undisturbed[0]
+    assert EMOJI in text
+    assert (ended, end["finish_reason"]) == ("done", "stop")
+    assert end["usage"]["completion_tokens"] > len(text)
+
+
+def test_coalescing_gives_the_same_answer_in_fewer_events(llm, undisturbed):
+    assert undisturbed[4] == undisturbed[3]
+    events = {
+        flush_ms: read_all(f"{llm.url}/stream?prompt=Count+to+30&temperature=0&max_tokens=60&flush_ms={flush_ms}")
+        for flush_ms in (0, 1000)
+    }
+    for each in events.values():
+        assert_whole(each)
+    assert outcome(events[0]) == outcome(events[1000])
+    assert len(events[1000]) < len(events[0])
+
+
+def test_stop_string_ends_the_answer_and_is_not_shown(undisturbed):
+    text, _, end = undisturbed[5]
+    assert "16" in text and "17" not in text
+    assert end["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("victim", ["engine", "VLLM::EngineCore"])
+def test_engine_killed_mid_answer(llm, undisturbed, victim):
+    generations = submit_all(llm)
+    engine = llm.engines[-1]
+    with connect(llm.events_url(generations[3])) as stream:
+        stream.read(until=lambda seen: len(seen.events) > 12)
+        children = engine.children()
+        if victim == "engine":
+            engine.kill()
+        else:
+            next(child for child in children if victim in " ".join(child.cmdline())).kill()
+        wait_for(lambda: engine.popen.poll() is not None, what="the end of the engine process")
+        # No child process is left to hold GPU memory.
+        assert psutil.wait_procs(children, timeout=30)[1] == []
+        cut = [len(llm.show(generation)["text"]) for generation in generations]
+        llm.start_engine()
+        first = stream.read().events
+    assert "resumed" in [event.type for event in first]
+    assert 0 < cut[3] < len(undisturbed[3][0])
+    for generation, expected in zip(generations, undisturbed, strict=True):
+        events = read_all(llm.events_url(generation))
+        assert_whole(events)
+        assert outcome(events) == expected
+
+
+def test_stop_frees_the_engine(llm):
+    generation = llm.submit(prompt="Tell a very long story", max_tokens=2000, temperature=0)
+    with connect(llm.events_url(generation)) as stream:
+        stream.read(until=lambda seen: len(seen.events) > 5)
+        wait_for(lambda: model_requests(llm) == 1, what="vLLM to report the request")
+        assert requests.delete(f"{llm.url}/generations/{generation}", timeout=30).status_code == 202
+        assert stream.read().events[-1].type == "cancelled"
+    wait_for(lambda: llm.running() == model_requests(llm) == 0, what="an idle engine")
+
+
+def model_requests(stack):
+    """The number of requests in vLLM, by its own count."""
+    return sum(engine["model_requests"] for engine in stack.readiness()["engines"] if engine["state"] == "ready")
+
+
+def test_prompt_over_the_models_context(llm):
+    answer = requests.post(f"{llm.url}/generations", json={"prompt": "word " * 3000}, timeout=30)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "prompt")
+    assert "3031 tokens" in error["message"] and "2048" in error["message"]
+
+
+def test_prompt_over_the_byte_bound(llm):
+    answer = requests.post(f"{llm.url}/generations", json={"prompt": "x" * 190_000}, timeout=30)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "prompt")
+    # Refused without tokenizing: the demo model's longest token has 81 bytes.
+    assert "190000 bytes" in error["message"] and str(2047 * 81) in error["message"]
+
+
+def test_long_prompt_that_fits_is_accepted(llm):
+    prompt = "word " * 1500
+    events = read_all(llm.events_url(llm.submit(prompt=prompt, max_tokens=2, temperature=0)))
+    assert events[-1].json["usage"]["completion_tokens"] == 2
+
+
+def test_seed_makes_sampling_repeatable(llm):
+    """Also in a batch with an unseeded request: before 0.29, vLLM on a CPU ignored the seeds of such a batch."""
+    url = f"{llm.url}/stream?prompt=Name+a+color&seed=7&temperature=1&top_p=0.9&top_k=50&max_tokens=12"
+    alone = outcome(read_all(url))
+    other = llm.submit(prompt="Tell a very long story", max_tokens=1500, ignore_eos=True)
+    wait_for(lambda: llm.show(other)["text"], what="the start of the other answer")
+    assert outcome(read_all(url)) == alone
+    assert llm.show(other)["state"] == "running"
+    requests.delete(f"{llm.url}/generations/{other}", timeout=30)
+    wait_for(lambda: llm.running() == 0, what="an idle engine")
+
+
+def test_system_prompt_is_used(llm):
+    def prompt_tokens(**inputs):
+        return read_all(llm.events_url(llm.submit(**inputs, max_tokens=1)))[-1].json["usage"]["prompt_tokens"]
+
+    as_messages = [{"role": "system", "content": "Be terse"}, {"role": "user", "content": "Hi"}]
+    assert prompt_tokens(prompt="Hi", system="Be terse") == prompt_tokens(messages=as_messages)
+    assert prompt_tokens(prompt="Hi") != prompt_tokens(messages=as_messages)
+
+
+@pytest.fixture(scope="module")
+def client(llm):
+    """OpenAI's own client."""
+    with openai.OpenAI(base_url=f"{llm.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def chat(client, prompt, **more):
+    """The text, finish reason and usage of an answer through OpenAI's API."""
+    model, messages = client.models.list().data[0].id, [{"role": "user", "content": prompt}]
+    options = {"stream": True, "stream_options": {"include_usage": True}, "temperature": 0, "extra_body": more}
+    chunks = list(client.chat.completions.create(model=model, messages=messages, **options))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
+    return text, reasons[-1], chunks[-1].usage.model_dump(exclude_none=True)
+
+
+def test_openai_client_gets_the_same_answer(llm, client):
+    native = read_all(llm.events_url(llm.submit(prompt="Why is the sky blue?", temperature=0, max_tokens=20)))
+    expected = (text_of(native), "length", native[-1].json["usage"])
+    assert chat(client, "Why is the sky blue?", max_tokens=20) == expected
+
+
+def test_plain_completion_has_no_chat_template(client):
+    model = client.models.list().data[0].id
+    chunks = list(
+        client.completions.create(model=model, prompt="One, two, three,", stream=True, temperature=0, max_tokens=5)
+    )
+    assert "four" in "".join(chunk.choices[0].text for chunk in chunks)
+
+
+def test_ignore_eos_continues_to_max_tokens(client):
+    short, reason, _ = chat(client, "Say only: yes", max_tokens=200)
+    assert reason == "stop"
+    long, _, usage = chat(client, "Say only: yes", max_tokens=200, ignore_eos=True)
+    assert usage["completion_tokens"] == 200
+    assert long.startswith(short)
+
+
+def test_text_split_across_tokens_arrives_whole_in_the_page(llm, page, undisturbed):
+    generation = llm.submit(**PROMPTS[0], temperature=0)
+    page.goto(llm.url)
+    page.evaluate(
+        "generation => sessionStorage.setItem('everstream.generation', JSON.stringify({ id: generation, prompt: '' }))",
+        generation,
+    )
+    page.reload()
+    expect(page.get_by_role("status")).to_contain_text("Done", timeout=ANSWER_TIMEOUT_MS)
+    assert page.get_by_label("Answer").evaluate("element => element.textContent") == undisturbed[0][0]
+
+
+def test_page_with_the_real_model(llm, page, artifacts):
+    page.goto(llm.url)
+    page.get_by_label("Prompt").fill("Why is the sky blue?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("Streaming")
+    expect(page.get_by_role("status")).to_contain_text("Done", timeout=ANSWER_TIMEOUT_MS)
+    assert "sky" in page.get_by_label("Answer").inner_text()
+    page.screenshot(path=artifacts / "page-answer.png")
+
+
+def test_idle_engine_exits_when_its_core_dies(llm):
+    """It must not claim generations that it can't run. Keep this test last: nothing starts another engine."""
+    engine = llm.engines[-1]
+    next(child for child in engine.children() if "VLLM::EngineCore" in " ".join(child.cmdline())).kill()
+    wait_for(lambda: engine.popen.poll() is not None, what="the end of the engine process")
+    assert engine.popen.returncode == 4

@@ -1,0 +1,758 @@
+"""The log's protocol against a real Valkey: one writer, one terminal entry, idempotent appends."""
+
+import asyncio
+import uuid
+
+import pytest
+import valkey
+from msgspec import structs
+
+from everstream.errors import ChecksBusy, EverstreamError, LogFull, QueueFull, RequestConflict
+from everstream.log import engine_log
+from everstream.log.engine_log import Batch, EngineLog
+from everstream.log.entries import encode_entry, split_entries
+from everstream.log.keys import GROUP
+from everstream.log.records import EngineStatus, Job, ValidationReply, inputs_digest
+from everstream.log.retryable import UNAVAILABLE
+from everstream.log.web_log import MAX_LONG_VALIDATIONS, MAX_VALIDATIONS, READ_BYTES, WebLog
+from harness.stack import Stack, tries, wait_for
+
+LEASE_S = 100
+"""No test waits this long: `expire_leases` ages leases by it."""
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    stack = Stack(tmp_path_factory.mktemp("log"), EVERSTREAM_MAX_QUEUED="3", EVERSTREAM_LEASE_S=str(LEASE_S))
+    try:
+        stack.start_valkey()
+        yield stack.settings
+    finally:
+        stack.stop()
+
+
+@pytest.fixture
+def web(settings):
+    web_log = WebLog(settings)
+    web_log._client.flushall()
+    yield web_log
+    web_log.close()
+
+
+@pytest.fixture
+def run(settings):
+    """Run a coroutine function, which is passed a function from consumer name to EngineLog."""
+
+    def run(test):
+        async def main():
+            opened = []
+
+            def engine(consumer):
+                opened.append(EngineLog(settings, consumer))
+                return opened[-1]
+
+            try:
+                await test(engine)
+            finally:
+                for one in opened:
+                    await one.close()
+
+        asyncio.run(main())
+
+    return run
+
+
+def submit(web, generation=None, request_id="", prompt="a"):
+    return web.submit(generation or uuid.uuid4().hex, Job({"prompt": prompt}), "model", request_id).id
+
+
+def token(text):
+    return encode_entry("", {"text": text}), b'["state"]'
+
+
+def entries_of(web, generation):
+    page = web.read([(generation, 0)], READ_BYTES)[0]
+    return page.entries if page else []
+
+
+DONE = (encode_entry("done", {"finish_reason": "stop"}), b"")
+
+
+async def claim_one(engine):
+    (claim,) = await engine.claim(1)
+    return claim
+
+
+def expire_leases(web, *claims, lease_s=LEASE_S):
+    """Age these claims, as if they had not been refreshed for `lease_s`."""
+    for claim in claims:
+        (pending,) = web._client.xpending_range(web._keys.jobs, GROUP, claim.job_id, claim.job_id, 1)
+        idle_ms = int(lease_s * 1000)
+        web._client.xclaim(web._keys.jobs, GROUP, pending["consumer"], 0, [claim.job_id], idle=idle_ms, justid=True)
+
+
+def test_entries_are_read_as_they_were_appended(web, run):
+    async def test(engine):
+        one = engine("one")
+        await one.claim(1)
+        generation = submit(web)
+        claim = await claim_one(one)
+        assert (claim.generation, claim.job.inputs, claim.taken_over) == (generation, {"prompt": "a"}, False)
+        assert await one.append([Batch(generation, 1, [token("x"), token("y"), DONE], "done")]) == set()
+        entries = [
+            (1, "", b'{"text":"x"}'),
+            (2, "", b'{"text":"y"}'),
+            (3, "done", b'{"finish_reason":"stop"}'),
+        ]
+        assert [(entry.n, entry.event, entry.data) for entry in entries_of(web, generation)] == entries
+        history = await one.history(generation)
+        assert [(entry.n, entry.event, entry.data) for entry in history] == entries
+        assert [entry.resume for entry in history] == [b'["state"]', b'["state"]', b""]
+        known = web.lookup([generation])[0]
+        assert (known.state, known.top, known.model) == ("done", 3, "model")
+        assert web._client.xlen(web._keys.jobs) == 0
+        assert 0 < web._client.ttl(web._keys.log(generation)) <= 600
+        assert 0 < web._client.ttl(web._keys.generation(generation)) <= 600
+
+    run(test)
+
+
+def test_repeated_append_is_idempotent(web, run):
+    """As after a lost reply."""
+
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        await claim_one(one)
+        batch = Batch(generation, 1, [token("x"), token("y")])
+        assert await one.append([batch]) == set()
+        assert await one.append([batch]) == set()
+        end = Batch(generation, 3, [DONE], "done")
+        assert await one.append([end]) == set()
+        assert await one.append([end]) == set()
+        assert [entry.n for entry in entries_of(web, generation)] == [1, 2, 3]
+
+    run(test)
+
+
+def test_only_one_of_two_writers_is_accepted(web, run):
+    async def test(engine):
+        generation, zombie, heir = submit(web), engine("zombie"), engine("heir")
+        await claim_one(zombie)
+        assert await zombie.append([Batch(generation, 1, [token("x")])]) == set()
+        fence = encode_entry("resumed", {"attempt": 2})
+        assert await heir.append([Batch(generation, 2, [(fence, b'"heir"')])]) == set()
+        assert await zombie.append([Batch(generation, 2, [token("y")])]) == {generation}
+        assert await zombie.append([Batch(generation, 2, [(fence, b'"zombie"')])]) == {generation}
+        assert await heir.append([Batch(generation, 3, [token("y"), DONE], "done")]) == set()
+        assert [entry.event for entry in entries_of(web, generation)] == ["", "resumed", "", "done"]
+
+    run(test)
+
+
+def test_refused_generation_does_not_delay_others(web, run):
+    async def test(engine):
+        refused, taken, one = submit(web), submit(web), engine("one")
+        await one.append([Batch(refused, 1, [token("x")])])
+        answer = await one.append([Batch(refused, 1, [token("other")]), Batch(taken, 1, [token("y")])])
+        assert answer == {refused}
+        assert web.lookup([taken])[0].top == 1
+
+    run(test)
+
+
+def test_nothing_follows_a_terminal_entry(web, run):
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        await one.append([Batch(generation, 1, [DONE], "done")])
+        assert await one.append([Batch(generation, 2, [token("x")])]) == {generation}
+        assert await one.append([Batch("0" * 32, 1, [token("x")])]) == {"0" * 32}
+        assert web.lookup(["0" * 32]) == [None]
+
+    run(test)
+
+
+def test_refused_entries_are_not_published(web, run):
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        await one.append([Batch(generation, 1, [token("x")])])
+        received = web.subscribe()
+        assert next(received) == []
+        await one.append([Batch(generation, 1, [token("zombie")])])
+        await one.append([Batch(generation, 2, [token("y")])])
+        ((of, first, entries),) = next(received)
+        assert (of, first, split_entries(entries)) == (generation, 2, [token("y")[0]])
+
+    run(test)
+
+
+def test_refreshed_lease_is_not_taken_over(web, run):
+    async def test(engine):
+        submit(web)
+        holder, other = engine("holder"), engine("other")
+        claim = await claim_one(holder)
+        for _ in range(3):
+            expire_leases(web, claim)
+            assert (await holder.refresh([(claim, 0)])).verdicts == ["held"]
+            assert await other.take_over(1, LEASE_S) == []
+
+    run(test)
+
+
+def test_expired_lease_is_taken_over_for_good(web, run):
+    async def test(engine):
+        generation, zombie, heir = submit(web), engine("zombie"), engine("heir")
+        claim = await claim_one(zombie)
+        expire_leases(web, claim)
+        taken = await heir.take_over(1, LEASE_S)
+        assert (taken[0].generation, taken[0].taken_over) == (generation, True)
+        assert (await zombie.refresh([(claim, 0)])).verdicts == ["lost"]
+        assert (await heir.refresh([(each, 0) for each in taken])).verdicts == ["held"]
+
+    run(test)
+
+
+def test_entry_that_would_leave_a_gap_is_refused(web, run):
+    """As after Valkey lost acknowledged entries: the log never has gaps."""
+
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        await one.append([Batch(generation, 1, [token("x")])])
+        assert await one.append([Batch(generation, 3, [token("z"), DONE], "done")]) == {generation}
+        assert web.lookup([generation])[0].state == "open"
+        assert [entry.n for entry in entries_of(web, generation)] == [1]
+
+    run(test)
+
+
+def test_expired_lease_is_found_behind_many_refreshed_ones(web, run):
+    async def test(engine):
+        holder, dead, heir = engine("holder"), engine("dead"), engine("heir")
+        await holder.claim(1)
+        kept = []
+        for _ in range(40):
+            submit(web)
+            kept.append(await claim_one(holder))
+        submit(web)
+        lost = await claim_one(dead)
+        expire_leases(web, *kept, lost)
+        await holder.refresh([(each, 0) for each in kept])
+        taken = await heir.take_over(1, LEASE_S)
+        assert [claim.generation for claim in taken] == [lost.generation]
+
+    run(test)
+
+
+def test_ended_generations_are_not_taken_over(web, run):
+    async def test(engine):
+        one, heir = engine("one"), engine("heir")
+        stopped, ended, running = submit(web), submit(web), submit(web)
+        claimed = await one.claim(3)
+        web.stop(stopped)
+        await one.append([Batch(ended, 1, [DONE], "done")])
+        expire_leases(web, *(claim for claim in claimed if claim.generation != ended))
+        taken = await heir.take_over(3, LEASE_S)
+        assert [claim.generation for claim in taken] == [running]
+        assert [entry.event for entry in entries_of(web, stopped)] == ["cancelled"]
+        assert web._client.xlen(web._keys.jobs) == 1
+
+    run(test)
+
+
+def test_take_over_takes_at_most_count(web, run):
+    async def test(engine):
+        for _ in range(3):
+            submit(web)
+        claimed = await engine("dead").claim(3)
+        expire_leases(web, *claimed)
+        heir, taken = engine("heir"), []
+        for count in (1, 2, 0):
+            found = await heir.take_over(count or 1, LEASE_S)
+            assert len(found) == count
+            taken += [claim.generation for claim in found]
+        assert sorted(taken) == sorted(claim.generation for claim in claimed)
+
+    run(test)
+
+
+def test_job_whose_generation_is_gone_is_dropped(web, run):
+    async def test(engine):
+        one = engine("one")
+        web._client.delete(web._keys.generation(submit(web)))
+        assert await one.claim(1) == []
+        # The first claim only creates the consumer group.
+        assert await one.claim(1) == []
+        assert web._client.xlen(web._keys.jobs) == 0
+
+    run(test)
+
+
+def test_lease_of_an_ended_generation_is_lost(web, run):
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        claim = await claim_one(one)
+        await one.append([Batch(generation, 1, [DONE], "done")])
+        assert (await one.refresh([(claim, 0)])).verdicts == ["lost"]
+
+    run(test)
+
+
+def test_concurrent_first_engines_create_one_group(web, run):
+    async def test(engine):
+        submit(web)
+        web._client.xgroup_destroy(web._keys.jobs, GROUP)
+        one, two = engine("one"), engine("two")
+        claims = [claim for found in await asyncio.gather(one.claim(1), two.claim(1)) for claim in found]
+        # The second may have found the group that the first created, and claimed the job.
+        claims += [] if claims else await one.claim(1)
+        assert len(claims) == 1
+
+    run(test)
+
+
+def test_engine_receives_cancellations(web, run):
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        await claim_one(one)
+        received = asyncio.create_task(anext(one.cancellations()))
+        await asyncio.to_thread(wait_for, lambda: dict(web._client.pubsub_numsub(web._keys.control)).popitem()[1])
+        web.stop(generation)
+        assert await received == generation
+
+    run(test)
+
+
+def test_late_reply_does_not_answer_the_next_call(web, run):
+    async def test(engine):
+        taken, refused, one = submit(web), submit(web), engine("one")
+        await one.append([Batch(refused, 1, [token("x")])])
+        web._client.client_pause(60_000, all=False)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(one.append([Batch(taken, 1, [token("x")])]), 0.2)
+        web._client.client_unpause()
+        assert await one.append([Batch(refused, 1, [token("other")])]) == {refused}
+
+    run(test)
+
+
+def test_lease_can_be_released(web, run):
+    async def test(engine):
+        submit(web)
+        one, other = engine("one"), engine("other")
+        claim = await claim_one(one)
+        assert await other.take_over(1, 600) == []
+        assert (await other.refresh([(claim, 0)], idle_s=600)).verdicts == ["lost"]
+        assert await other.take_over(1, 600) == []
+        await one.refresh([(claim, 0)], idle_s=600)
+        assert len(await other.take_over(1, 600)) == 1
+
+    run(test)
+
+
+def test_stopping(web, run):
+    async def test(engine):
+        one = engine("one")
+        queued = submit(web)
+        assert web.fail("0" * 32, EverstreamError("message"), only_queued=True) == ""
+        assert web.stop(queued) == "cancelled"
+        assert web.stop(queued) == "cancelled"
+        assert [entry.event for entry in entries_of(web, queued)] == ["cancelled"]
+        running = submit(web)
+        claim = await claim_one(one)
+        assert web.fail(running, EverstreamError("message"), only_queued=True) == "open"
+        assert (await one.refresh([(claim, 0)])).verdicts == ["held"]
+        assert web.stop(running) == "stopping"
+        assert (await one.refresh([(claim, 0)])).verdicts == ["stop"]
+
+    run(test)
+
+
+def test_queue_is_bounded_and_reports_positions(web, run):
+    generations = [submit(web) for _ in range(3)]
+    assert web.positions() == {generation: place for place, generation in enumerate(generations, 1)}
+    with pytest.raises(QueueFull):
+        submit(web)
+
+    async def test(engine):
+        assert (await claim_one(engine("one"))).generation == generations[0]
+
+    run(test)
+    assert web.positions() == {generations[1]: 1, generations[2]: 2}
+    assert submit(web) in web.positions()
+
+
+def test_emptied_log_is_not_a_fault(web, run):
+    async def test(engine):
+        submit(web)
+        one = engine("one")
+        claim = await claim_one(one)
+        web._client.flushall()
+        assert web.positions() == {}
+        assert (await one.refresh([(claim, 0)])).verdicts == ["lost"]
+        await one.fail(claim, "code", "message")
+        await one.report(EngineStatus("one", "ready", "model"))
+        assert await one.append([Batch(claim.generation, 1, [token("x")])]) == {claim.generation}
+        assert (web.fault, web.lookup([claim.generation])) == ("", [None])
+
+    run(test)
+
+
+def test_foreign_key_affects_no_other_generation(web, run, settings):
+    async def test(engine):
+        one, foreign, other = engine("one"), submit(web), submit(web)
+        web._client.set(web._keys.generation(foreign), "something else")
+        claims = await one.claim(2)
+        assert [claim.generation for claim in claims] == [other]
+        running = submit(web)
+        claims += await one.claim(1)
+        web._client.set(web._keys.generation(other), "something else")
+        assert (await one.refresh([(claim, 0) for claim in claims])).verdicts == ["foreign", "held"]
+        web._client.set(web._keys.log(running), "something else")
+        assert web.lookup([other, running]) == [None, None]
+        assert web.read([(running, 0)], 1) == [None]
+        for claim in claims:
+            await one.fail(claim, "code", "message")
+        assert web._client.xlen(web._keys.jobs) == 0
+        # A finished generation whose key was overwritten does not block eviction.
+        finished = submit(web)
+        web.stop(finished)
+        web._client.set(web._keys.generation(finished), "something else")
+        small = WebLog(structs.replace(settings, max_log_bytes=2000))
+        submit(small)
+        small.close()
+        request_id = uuid.uuid4().hex
+        web._client.set(web._keys.log(submit(web, request_id=request_id)), "something else")
+        assert web.lookup([submit(web, request_id=request_id)])[0].state == "open"
+
+    run(test)
+
+
+def test_foreign_shared_key_is_not_blamed_on_a_generation(web, run):
+    async def test(engine):
+        one = engine("one")
+        submit(web)
+        claim = await claim_one(one)
+        web._client.set(web._keys.ns + "read", "something else")
+        with pytest.raises(valkey.ResponseError, match="WRONGTYPE"):
+            await one.refresh([(claim, 0)], abandon=True)
+
+    run(test)
+
+
+def test_broken_log_ends_a_generation_only_after_its_lease(web, run):
+    async def test(engine):
+        queued = submit(web)
+        claim = await claim_one(engine("one"))
+        error = EverstreamError("message")
+        assert web.fail(queued, error, only_queued=False) == "open"
+        expire_leases(web, claim)
+        assert web.fail(queued, error, only_queued=True) == "open"
+        assert web.fail(queued, error, only_queued=False) == "failed"
+
+    run(test)
+
+
+def test_only_the_lease_holder_can_fail_a_generation(web, run):
+    async def test(engine):
+        generation, zombie, heir = submit(web), engine("zombie"), engine("heir")
+        claim = await claim_one(zombie)
+        expire_leases(web, claim)
+        (taken,) = await heir.take_over(1, LEASE_S)
+        await zombie.fail(claim, "code", "message")
+        assert web.lookup([generation])[0].state == "open"
+        await heir.fail(taken, "code", "message")
+        assert [entry.data for entry in entries_of(web, generation)] == [b'{"code":"code","message":"message"}']
+        await heir.fail(taken, "code", "message")
+        assert web.lookup([generation])[0].top == 1
+
+    run(test)
+
+
+def test_request_id_starts_one_generation(web):
+    request_id = uuid.uuid4().hex
+    first = submit(web, request_id=request_id)
+    assert submit(web, request_id=request_id) == first
+    assert list(web.positions()) == [first]
+
+
+def test_request_id_whose_generation_is_gone_starts_another(web):
+    request_id = uuid.uuid4().hex
+    first = submit(web, request_id=request_id)
+    web._client.delete(web._keys.generation(first))
+    assert submit(web, request_id=request_id) != first
+
+
+def test_request_id_reused_for_another_request_is_refused(web):
+    request_id = uuid.uuid4().hex
+    first = submit(web, request_id=request_id, prompt="a")
+    with pytest.raises(RequestConflict):
+        submit(web, request_id=request_id, prompt="b")
+    assert list(web.positions()) == [first]
+    ordered, reordered = {"prompt": "a", "seed": 7}, {"seed": 7, "prompt": "a"}
+    assert inputs_digest(ordered) == inputs_digest(reordered) != inputs_digest({"prompt": "a", "seed": "7"})
+
+
+def test_attaching_returns_the_generations_progress(web, run):
+    async def test(engine):
+        request_id = uuid.uuid4().hex
+        generation = submit(web, request_id=request_id)
+
+        def attached():
+            return web.submit("0" * 32, Job({"prompt": "a"}), "model", request_id)
+
+        assert (attached().id, attached().state, attached().top) == (generation, "open", 0)
+        await engine("one").append([Batch(generation, 1, [token("x"), DONE], "done")])
+        assert attached() == web.lookup([generation])[0]
+        assert (attached().state, attached().top) == ("done", 2)
+
+    run(test)
+
+
+def test_request_id_lives_as_long_as_its_generation(web, run, settings):
+    async def test(engine):
+        request_id = uuid.uuid4().hex
+        key = web._keys.request(request_id)
+        first = submit(web, request_id=request_id)
+        assert web._client.ttl(key) == -1
+        await engine("one").append([Batch(first, 1, [DONE], "done")])
+        assert 0 < web._client.ttl(key) <= settings.retention_s
+        # Eviction from a full log deletes both.
+        small = WebLog(structs.replace(settings, max_log_bytes=2000))
+        submit(small)
+        assert web.lookup([first]) == [None]
+        assert web._client.exists(key) == 0
+        small.close()
+
+    run(test)
+
+
+def test_full_log_refuses_generations(web, settings):
+    small = WebLog(structs.replace(settings, max_log_bytes=2000))
+    submit(small)
+    with pytest.raises(LogFull):
+        submit(small)
+    small.close()
+
+
+def test_many_small_generations_are_evicted_for_a_large_one(web, settings, run):
+    async def test(engine):
+        small = WebLog(structs.replace(settings, max_log_bytes=600_000))
+        one = engine("one")
+        finished = [submit(small) for _ in range(2)]
+        # Submit more than fit, so that the oldest are evicted.
+        while web.lookup(finished[:1]) != [None]:
+            await one.append([Batch(generation, 1, [DONE], "done") for generation in finished[-2:]])
+            finished += [submit(small) for _ in range(2)]
+        for generation in finished[-2:]:
+            small.stop(generation)
+        assert len(finished) > 400
+        large = submit(small, prompt="x" * 500_000)
+        assert small.lookup([large])[0].state == "open"
+        assert small.gauges()["log_bytes"] <= 600_000
+        with pytest.raises(LogFull):
+            submit(small, prompt="x" * 500_000)
+        small.close()
+
+    run(test)
+
+
+def test_expired_generations_make_room(web, settings, run):
+    async def test(engine):
+        small = WebLog(structs.replace(settings, max_log_bytes=10_000))
+        one = engine("one")
+        finished = [submit(small) for _ in range(3)]
+        await one.append([Batch(generation, 1, [DONE], "done") for generation in finished])
+        for generation in finished:
+            web._client.delete(web._keys.generation(generation), web._keys.log(generation))
+            web._client.zadd(web._keys.ns + "finished", {generation: 0})
+        submit(small, prompt="x" * 8000)
+        assert small.counters()["generations_evicted"] == 0
+        small.close()
+
+    run(test)
+
+
+def test_ended_generations_do_not_count_as_read(web, run):
+    async def test(engine):
+        generation, open_ = submit(web), submit(web)
+        await engine("one").append([Batch(generation, 1, [DONE], "done")])
+        web.touch([generation, open_, "0" * 32], {})
+        assert web._client.zrange(web._keys.ns + "read", 0, -1) == [open_.encode()]
+
+    run(test)
+
+
+def test_counters(web, run):
+    async def test(engine):
+        zombie, heir = engine("zombie"), engine("heir")
+        generation = submit(web)
+        claim = await claim_one(zombie)
+        await zombie.append([Batch(generation, 1, [token("x")])])
+        expire_leases(web, claim)
+        await heir.take_over(1, LEASE_S)
+        await zombie.append([Batch(generation, 1, [token("y"), token("z")])])
+        end = Batch(generation, 2, [DONE], "done")
+        for _ in range(2):
+            await heir.append([end])
+        web.touch([], {"streams": 2})
+        counted = {name: value for name, value in web.counters().items() if value}
+        ends = {"generations_started": 1, "generations_done": 1}
+        assert counted == {"streams": 2, "leases_taken_over": 1, "entries_refused": 2, **ends}
+
+    run(test)
+
+
+def test_read_is_bounded_in_bytes_but_returns_at_least_one_entry(web, run):
+    async def test(engine):
+        large, small, one = submit(web), submit(web), engine("one")
+        size = len(token("x" * 1000)[0])
+        await one.append([Batch(large, 1, [token("x" * 1000)] * 5), Batch(small, 1, [token("y")] * 5)])
+
+        def counts(max_bytes, *places):
+            return [len(page.entries) for page in web.read(places, max_bytes)]
+
+        assert counts(1, (large, 0)) == [1]
+        assert counts(2 * size, (large, 0)) == [2]
+        assert counts(100 * size, (large, 0), (small, 2)) == [5, 3]
+        # The remaining bytes are for generations later in the list.
+        assert counts(2 * size, (large, 0), (small, 0)) == [2, 0]
+        assert web.read([("0" * 32, 0)], size) == [None]
+
+    run(test)
+
+
+def test_silent_engine_is_forgotten(web, run):
+    async def test(engine):
+        await engine("one").report(EngineStatus("one", "ready", "model"))
+        assert [status.state for status in web.engines()] == ["ready"]
+        key = web._keys.engine("one")
+        assert 0 < web._client.pttl(key) <= 1000 * LEASE_S
+        web._client.delete(key)
+        await asyncio.to_thread(wait_for, lambda: web.engines() == [])
+
+    run(test)
+
+
+def idle_ms(web, consumer):
+    consumers = web._client.xinfo_consumers(web._keys.jobs, GROUP)
+    return next(each["idle"] for each in consumers if each["name"] == consumer.encode())
+
+
+def test_gone_engines_leave_nothing(web, run, settings, monkeypatch):
+    """As many as uniquely named containers may leave behind, each with its own consumer."""
+    monkeypatch.setattr(engine_log, "CONSUMER_GONE_S", 0)
+
+    async def test(engine):
+        last = EngineLog(structs.replace(settings, lease_s=0.5), "last")
+        names = [f"host{n}" for n in range(9000)]
+        web._client.zadd(web._keys.ns + "engine_names", dict.fromkeys(names, 1))
+        web._client.xgroup_create(web._keys.jobs, GROUP, id="0", mkstream=True)
+        pipe = web._client.pipeline()
+        for name in names:
+            pipe.xgroup_createconsumer(web._keys.jobs, GROUP, name)
+        pipe.execute()
+        working = engine("working")
+        submit(web)
+        await claim_one(working)
+
+        async def report():
+            await last.report(EngineStatus("last", "ready", "model"))
+            return sorted(each["name"] for each in web._client.xinfo_consumers(web._keys.jobs, GROUP))
+
+        assert [status.name for status in web.engines()] == []
+        await report()
+        assert [status.name for status in web.engines()] == ["last"]
+        assert web._client.zcard(web._keys.ns + "engine_names") == 1
+        # A consumer with a job is kept, however long it is silent: its job must still be taken over.
+        for _ in tries(60, "the end of the consumers"):
+            if await report() == [b"working"]:
+                break
+        await asyncio.to_thread(wait_for, lambda: idle_ms(web, "working") > 2000)
+        assert await report() == [b"working"]
+        await last.close()
+
+    run(test)
+
+
+def expire_validations(web):
+    """Expire every waiting validation request, as if its sender had given up."""
+    for is_long in (False, True):
+        waiting = web._keys.validations(long=is_long)
+        for request in web._client.zrange(waiting, 0, -1):
+            web._client.zadd(waiting, {request: 1})
+            web._client.delete(web._keys.validation(request.decode()))
+
+
+@pytest.mark.parametrize(("is_long", "most"), [(False, MAX_VALIDATIONS), (True, MAX_LONG_VALIDATIONS)])
+def test_waiting_validations_are_bounded(web, is_long, most):
+    for _ in range(most):
+        web._request_validation({}, is_long=is_long)
+    with pytest.raises(ChecksBusy, match=f"^{most} prompts are already waiting"):
+        web.validate({}, is_long=is_long)
+    web._request_validation({}, is_long=not is_long)
+    # No engine answered, as after a crash: expired requests do not block new ones.
+    expire_validations(web)
+    for _ in range(most):
+        web._request_validation({}, is_long=is_long)
+    assert web._client.zcard(web._keys.validations(long=is_long)) == most
+
+
+def test_engine_skips_expired_validations(web, run):
+    async def test(engine):
+        replies = [web._request_validation({}, is_long=True) for _ in range(2)]
+        # Requests of the same millisecond may be in either order.
+        first, second = (request.decode() for request in web._client.zrange(web._keys.validations(long=True), 0, -1))
+        assert {web._keys.validation_reply(first), web._keys.validation_reply(second)} == set(replies)
+        web._client.delete(web._keys.validation(first))
+        one = engine("one")
+        requests = [await one.next_validation(is_long=True) for _ in range(2)]
+        assert [request and request.reply for request in requests] == [None, web._keys.validation_reply(second)]
+
+    run(test)
+
+
+def test_answered_validation_leaves_no_key(web, run):
+    async def test(engine):
+        one = engine("one")
+        validation = asyncio.create_task(asyncio.to_thread(web.validate, {"prompt": "a"}, is_long=False))
+        async with asyncio.timeout(60):
+            while not (request := await one.next_validation(is_long=False)):
+                pass
+        await one.reply(request, ValidationReply("too long"))
+        assert (await validation).message == "too long"
+        assert web._client.keys("*") == []
+        # A reply that nobody fetches and a request that nobody takes: both expire.
+        await one.reply(request, ValidationReply())
+        web._request_validation({}, is_long=True)
+        keys = web._client.keys("*")
+        assert len(keys) == 3 and all(0 < web._client.pttl(key) <= 4000 for key in keys)
+
+    run(test)
+
+
+def test_append_that_times_out_can_be_repeated(web, run, monkeypatch):
+    """The engine retries what raises UNAVAILABLE; a reply that comes too late must not be taken for the next one."""
+
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        await claim_one(one)
+        batches = [Batch(generation, 1, [token("a")])]
+        monkeypatch.setattr(engine_log, "COMMAND_TIMEOUT_S", 0.1)
+        web._client.client_pause(60_000, all=False)
+        try:
+            with pytest.raises(UNAVAILABLE):
+                await one.append(batches)
+        finally:
+            web._client.client_unpause()
+            monkeypatch.undo()
+        assert await one.append(batches) == set()
+        assert await one.append([Batch(generation, 2, [token("b")])]) == set()
+        assert [entry.data for entry in entries_of(web, generation)] == [b'{"text":"a"}', b'{"text":"b"}']
+
+    run(test)
+
+
+def test_probes_are_rate_limited(web):
+    web._client.config_resetstat()
+    for _ in range(100):
+        web.probe()
+    assert web._client.info("commandstats")["cmdstat_xsetid"]["calls"] == 1

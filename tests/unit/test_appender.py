@@ -1,0 +1,113 @@
+"""A writer's state, without I/O: which entries it hands over, and when it is full, closed or finished."""
+
+import asyncio
+
+import pytest
+
+from everstream.engine.appender import HIGH_WATER_BYTES, Appender, Writer
+from everstream.log.entries import encode_entry
+
+ENTRY = encode_entry("", {"text": "a"})
+
+
+class Refusals:
+    count = 0
+
+    def __call__(self, error):
+        self.count += 1
+
+
+@pytest.fixture
+def refusals():
+    return Refusals()
+
+
+@pytest.fixture
+def writer(refusals):
+    """The writer of a generation that has six entries."""
+    return Writer("generation", 7, lambda _: None, refusals)
+
+
+def test_entry_numbers_continue_across_batches(writer):
+    writer.put(ENTRY, b"[1]")
+    writer.put(ENTRY)
+    assert (writer.take().first, writer.count) == (7, 8)
+    writer.put(ENTRY)
+    batch = writer.take()
+    assert (batch.first, batch.entries, batch.final) == (9, [(ENTRY, b"")], "")
+
+
+def test_nothing_follows_the_first_terminal_entry(writer):
+    writer.put(ENTRY)
+    writer.end("done", {})
+    writer.put(ENTRY)
+    writer.end("failed", {})
+    batch = writer.take()
+    assert [entry for entry, _ in batch.entries] == [ENTRY, encode_entry("done", {})]
+    assert (batch.final, writer.count) == ("done", 8)
+
+
+def test_writer_applies_backpressure_until_settled(writer):
+    writer.put(b"x" * HIGH_WATER_BYTES)
+    assert writer.writable.is_set()
+    writer.put(b"x")
+    assert not writer.writable.is_set()
+    writer.take()
+    assert not writer.writable.is_set()
+    writer.settle(refused=False)
+    assert writer.writable.is_set()
+
+
+def test_writer_is_finished_once_its_end_is_settled(writer):
+    writer.put(ENTRY)
+    writer.take()
+    writer.end("done", {})
+    writer.settle(refused=False)
+    assert not writer.finished.is_set()
+    writer.take()
+    writer.settle(refused=False)
+    assert writer.finished.is_set()
+
+
+def test_refusal_is_reported_once_and_closes_the_writer(writer, refusals):
+    for _ in range(2):
+        writer.put(ENTRY)
+        writer.take()
+        writer.settle(refused=True)
+    assert refusals.count == 1
+    assert writer.closed and writer.finished.is_set() and writer.writable.is_set()
+
+
+def test_closed_writer_ignores_refusals(writer, refusals):
+    writer.put(ENTRY)
+    writer.take()
+    writer.close()
+    writer.settle(refused=True)
+    assert refusals.count == 0
+
+
+class RecordingLog:
+    """Accepts every batch."""
+
+    def __init__(self):
+        self.batches = []
+
+    async def append(self, batches):
+        self.batches += batches
+        return set()
+
+
+def test_entries_of_a_closed_writer_are_not_appended():
+    async def main():
+        log = RecordingLog()
+        appender = Appender(log, lease_s=10)
+        closed, open_ = (appender.open_writer(name, 1, on_refused=lambda error: None) for name in ("closed", "open"))
+        closed.put(ENTRY)
+        closed.close()
+        open_.end("done", {})
+        running = asyncio.create_task(appender.run())
+        await open_.finished.wait()
+        running.cancel()
+        return [batch.generation for batch in log.batches]
+
+    assert asyncio.run(main()) == ["open"]

@@ -1,0 +1,233 @@
+"""Every invalid input is reported by name, with the values that are allowed."""
+
+import json
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import input_schema
+from everstream.contract import inputs
+from everstream.errors import InvalidInput
+from everstream.llm.messages import parse_messages
+
+SCHEMA = input_schema.INPUT_SCHEMA
+MAX_CHARS = 1000
+
+
+def from_json(body):
+    given = inputs.from_json(body, SCHEMA, MAX_CHARS)
+    input_schema.check_inputs(given)
+    return given
+
+
+def from_query(**query):
+    lists = {name: value if isinstance(value, list) else [value] for name, value in query.items()}
+    given = inputs.from_query(lists, SCHEMA, MAX_CHARS)
+    input_schema.check_inputs(given)
+    return given
+
+
+def test_query_and_body_are_equivalent():
+    messages = [{"role": "user", "content": "hi"}]
+    body = {"messages": messages, "max_tokens": 5, "temperature": 0, "top_p": 0.5, "seed": 2**40, "stop": ["a", "b"]}
+    query = from_query(
+        messages=json.dumps(messages, separators=(",", ":")),
+        max_tokens="5",
+        temperature="0",
+        top_p="0.5",
+        seed=str(2**40),
+        stop=["a", "b"],
+    )
+    assert from_json(body) == query
+    assert parse_messages(query["messages"]) == messages
+
+
+def test_optional_inputs_are_absent():
+    assert from_json({"prompt": "hi", "seed": None}) == {"prompt": "hi"}
+
+
+def test_string_is_accepted_as_an_array_of_one():
+    assert from_json({"prompt": "hi", "stop": "x"})["stop"] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ([], "body", "must be a JSON object"),
+        ({}, "prompt", "prompt is missing"),
+        ({"prompt": ""}, "prompt", "prompt is empty"),
+        ({"prompt": " \n"}, "prompt", "prompt is empty"),
+        ({"prompt": "x" * 1001}, "prompt", "1001 characters; at most 1000 are allowed"),
+        ({"prompt": 7}, "prompt", "must be a string, got int"),
+        ({"prompt": ["a"]}, "prompt", "must be a string, got list"),
+        ({"prompt": "\ud800"}, "prompt", "half a surrogate pair"),
+        ({"promt": "a"}, "promt", "did you mean prompt?"),
+        ({"prompt": "a", "messages": "[]"}, "messages", "not both"),
+        ({"messages": "[]", "system": "a"}, "system", "goes with prompt"),
+        ({"messages": "[]", "raw": True}, "raw", "goes with prompt"),
+        ({"prompt": "a", "system": "b", "raw": True}, "system", "no place in a raw prompt"),
+        ({"prompt": "a", "raw": "yes"}, "raw", "true or false, got str"),
+        ({"messages": "["}, "messages", "not JSON"),
+        ({"messages": []}, "messages", "1 to 1000"),
+        ({"messages": {"role": "user"}}, "messages", "JSON array"),
+        ({"messages": [{"role": "user"}]}, "messages[0]", "role and content"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "boss", "content": "a"}]},
+            "messages[1].role",
+            "one of",
+        ),
+        ({"messages": [{"role": "user", "content": [1]}]}, "messages[0].content", "must be a string"),
+        ({"messages": '[{"role": "user", "content": "\\ud800"}]'}, "messages", "surrogate"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages", "invalid string or number"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content", "not empty"),
+        ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, "messages[0]", "nothing else"),
+        ({"messages": [{"role": "user", "content": "x", " - at `$.zz": 1}]}, "messages[0]", "nothing else"),
+        ({"messages": [{"role": "a - at `$.zz", "content": "x"}]}, "messages[0].role", "one of"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens", "from 1 to 1000000, got 0"),
+        ({"prompt": "a", "max_tokens": 1.5}, "max_tokens", "a whole number, got float"),
+        ({"prompt": "a", "max_tokens": True}, "max_tokens", "a whole number, got bool"),
+        ({"prompt": "a", "temperature": 2.5}, "temperature", "from 0 to 2"),
+        ({"prompt": "a", "temperature": "hot"}, "temperature", "a number, got str"),
+        ({"prompt": "a", "temperature": 10**400}, "temperature", "too large for a floating-point number"),
+        ({"prompt": "a", "top_p": 0}, "top_p", "from 0.001 to 1"),
+        ({"prompt": "a", "top_k": -1}, "top_k", "from 0"),
+        ({"prompt": "a", "seed": 2**63}, "seed", "got 9223372036854775808"),
+        ({"prompt": "a", "stop": ["a"] * 5}, "stop", "5 items; at most 4 are allowed"),
+        ({"prompt": "a", "stop": [""]}, "stop", "must not be empty"),
+        ({"prompt": "a", "stop": ["x" * 201]}, "stop", "at most 200"),
+        ({"prompt": "a", "stop": [1]}, "stop", "must be a string"),
+    ],
+)
+def test_wrong_bodies(body, param, message):
+    with pytest.raises(InvalidInput) as raised:
+        from_json(body)
+    assert raised.value.param == param
+    assert message in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("query", "param", "message"),
+    [
+        ({"prompt": ["a", "b"]}, "prompt", "given 2 times"),
+        ({"prompt": "a", "max_tokens": "1_0"}, "max_tokens", "a whole number, got '1_0'"),
+        ({"prompt": "a", "max_tokens": "\u0661"}, "max_tokens", "a whole number"),
+        ({"prompt": "a", "max_tokens": "1e3"}, "max_tokens", "a whole number"),
+        ({"prompt": "a", "max_tokens": "9" * 5000}, "max_tokens", "a whole number"),
+        ({"prompt": "a", "temperature": "nan"}, "temperature", "from 0 to 2"),
+        ({"prompt": "a", "temperature": "inf"}, "temperature", "from 0 to 2"),
+        ({"prompt": "a", "temperature": ""}, "temperature", "a number, got ''"),
+        ({"prompt": "a", "": "b"}, "", "unknown parameter"),
+    ],
+)
+def test_wrong_queries(query, param, message):
+    with pytest.raises(InvalidInput) as raised:
+        from_query(**query)
+    assert raised.value.param == param
+    assert message in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b'{"a": ' + b"[" * 100_000, b'{"a": NaN}', b'{"a": "\\ud800"}', b"[1]", b"7"]
+)
+def test_bodies_that_are_not_json(body):
+    with pytest.raises(InvalidInput) as raised:
+        inputs.parse_body(body)
+    assert raised.value.param == "body"
+
+
+@pytest.mark.parametrize(("value", "message"), [(b"9" * 5000, "out of range"), (b"1e999", "out of range")])
+def test_number_out_of_range(value, message):
+    with pytest.raises(InvalidInput, match=message) as raised:
+        inputs.parse_body(b'{"seed": ' + value + b"}")
+    assert raised.value.param == "seed"
+
+
+def parsed(body):
+    given = inputs.from_json(inputs.parse_body(body), SCHEMA, MAX_CHARS)
+    input_schema.check_inputs(given)
+    return given
+
+
+def test_long_arrays_in_a_body():
+    messages = [{"role": "user", "content": "a"}] * 200
+    schema = {"texts": {"datatype": "STRING", "shape": [-1]}, "counts": {"datatype": "INT32", "shape": [-1]}}
+    body = {"texts": ["abcdefgh"] * 900, "counts": list(range(1000, 2000))}
+    assert inputs.from_json(inputs.parse_body(json.dumps(body).encode()), schema, MAX_CHARS) == body
+    text = inputs.from_json(inputs.parse_body(json.dumps({"messages": messages}).encode()), SCHEMA, 100_000)["messages"]
+    assert parse_messages(text) == messages
+    with pytest.raises(InvalidInput, match="1 to 1000"):
+        parse_messages(json.dumps(messages * 6))
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("begin", "item", "end", "param", "message"),
+    [
+        (b'{"messages":[', b"[],", b"[]]}", "messages", "characters; at most"),
+        (b'{"messages":{', b'"a":0,', b'"a":0}}', "messages", "characters; at most"),
+        (b'{"prompt":[', b"0,", b"0]}", "prompt", "must be a string, got an array"),
+        (b'{"stop":[', b"[],", b"[]]}", "stop", "each item a string: Expected `str`, got `array`"),
+        (b'{"prompt":"a","top_k":[', b"0,", b"0]}", "top_k", "must be a whole number"),
+        (b'{"prompt":"a","other":[', b"{},", b"{}]}", "other", "unknown parameter 'other'"),
+        (b"[", b"[],", b"[]]", "body", "must be a JSON object"),
+    ],
+)
+def test_body_of_many_small_values_is_parsed_in_bounded_memory(begin, item, end, param, message):
+    body = begin + item * (MIB // len(item)) + end
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput) as raised:
+            parsed(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert raised.value.param == param
+    assert message in raised.value.message
+    assert peak < 6 * len(body)
+
+
+def test_number_of_names_in_a_body_is_bounded():
+    body = json.dumps(dict.fromkeys(map(str, range(1001)))).encode()
+    with pytest.raises(InvalidInput, match="1001 names; at most 1000 are allowed"):
+        inputs.parse_body(body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+)
+
+
+@given(st.dictionaries(st.sampled_from([*SCHEMA, "other"]), JSON))
+def test_any_body_is_accepted_or_refused_with_a_reason(body):
+    try:
+        accepted = from_json(body)
+    except InvalidInput as error:
+        assert error.param is not None and error.message
+    else:
+        assert ("prompt" in accepted) != ("messages" in accepted)
+
+
+def test_required_inputs_must_be_given():
+    schema = {"count": {"datatype": "INT32", "required": True, "shape": [1]}}
+    assert inputs.from_json({"count": 3}, schema, 10) == {"count": 3}
+    for body in ({}, {"count": None}):
+        with pytest.raises(InvalidInput, match="count is missing"):
+            inputs.from_json(body, schema, 10)
+
+
+def test_booleans_and_fixed_size_arrays():
+    schema = {
+        "flag": {"datatype": "BOOL", "shape": [1]},
+        "pair": {"datatype": "UINT8", "shape": [2]},
+    }
+    assert inputs.from_query({"flag": ["True"], "pair": ["0", "255"]}, schema, 10) == {"flag": True, "pair": [0, 255]}
+    for query in ({"flag": ["yes"]}, {"pair": ["1"]}, {"pair": ["1", "256"]}, {"pair": ["1", "-1"]}):
+        with pytest.raises(InvalidInput):
+            inputs.from_query(query, schema, 10)
+    with pytest.raises(InvalidInput):
+        inputs.from_json({"flag": 1}, schema, 10)

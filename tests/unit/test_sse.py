@@ -1,0 +1,134 @@
+"""The SSE encoders, read back by the standard's own rules."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everstream.apis.native.events import EventEncoder
+from everstream.apis.openai.chunks import ChunkEncoder
+from everstream.errors import InvalidInput
+from everstream.log.entries import Entry, decode_entry, decode_live, encode_entry, encode_json, split_entries
+from everstream.log.records import Generation
+from everstream.web import sse
+from everstream.web.live_batch import MAX_CHUNK_BYTES, LiveBatch
+from harness.sse_client import Decoder
+
+GENERATION = "0123456789abcdef" * 2
+_KNOWN = Generation(GENERATION, "open", "model", 0, 1_700_000_000)
+ENCODERS = [
+    EventEncoder(GENERATION),
+    ChunkEncoder(_KNOWN, is_chat=True, include_usage=True),
+    ChunkEncoder(_KNOWN, is_chat=False, include_usage=False),
+]
+
+
+@given(st.lists(st.text(), min_size=1), st.integers(1, 50))
+def test_any_text_survives_any_chunking(texts, size):
+    entries = [Entry(n, "", encode_json({"text": text})) for n, text in enumerate(texts, 1)]
+    encoder = EventEncoder(GENERATION)
+    wire = b"".join(encoder.entry(entry) for entry in entries)
+    decoder = Decoder()
+    events = [event for at in range(0, len(wire), size) for event in decoder.feed(wire[at : at + size])]
+    assert [event.json["text"] for event in events] == texts
+    assert [event.id for event in events] == [f"{GENERATION}.{n}" for n in range(1, len(texts) + 1)]
+
+
+@given(st.text(), st.text(), st.text())
+def test_entry_survives_the_log_and_the_channel(text, event, resume):
+    encoded = encode_entry(event, {"text": text})
+    assert b"\n" not in encoded
+    from_log = decode_entry(7, encoded, resume.encode())
+    ((generation, first, entries),) = decode_live(f'[["{GENERATION}",7,[{encoded.decode()}]]]'.encode())
+    live = LiveBatch(first, split_entries(entries))
+    (from_channel,) = live.entries
+    assert (generation, live.first, live.last) == (GENERATION, 7, 7)
+    assert (from_log.n, from_log.event, from_log.data) == (from_channel.n, from_channel.event, from_channel.data)
+    assert from_log.resume == resume.encode()
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda encoder: encoder.format)
+@given(texts=st.lists(st.text(), min_size=1, max_size=5))
+def test_direct_write_equals_the_greenlets_output(encoder, texts):
+    live = LiveBatch(7, [encode_entry("", {"text": text}) for text in texts])
+    size, _, body = live.chunk(encoder).partition(b"\r\n")
+    assert body == b"".join(encoder.entry(entry) for entry in live.entries) + b"\r\n"
+    assert int(size, 16) == len(body) - 2
+
+
+@pytest.mark.parametrize("chunks", ENCODERS[1:], ids=lambda encoder: encoder.format)
+def test_openai_chunks_of_resumed_and_terminal_entries(chunks):
+    def events_of(event, **data):
+        return Decoder().feed(chunks.entry(Entry(7, event, encode_json(data))))
+
+    assert chunks.entry(Entry(7, "resumed", b'{"attempt":2}')) == b": resumed\n"
+    for event, data, reason in (
+        ("done", {"finish_reason": "length", "usage": None}, "length"),
+        ("cancelled", {"reason": "abandoned"}, "abort"),
+    ):
+        first, *_, last = events_of(event, **data)
+        assert first.json["choices"][0]["finish_reason"] == reason
+        assert (last.id, last.data) == (f"{GENERATION}.7", "[DONE]")
+    error, last = events_of("failed", code="model_error", message="it raised")
+    assert error.json["error"]["code"] == "model_error"
+    assert last.data == "[DONE]"
+
+
+@pytest.mark.parametrize("output", [{"n": 7}, {"text": 7}, {"text": None}])
+def test_output_without_text_is_sent_as_json(output):
+    (event,) = Decoder().feed(ENCODERS[2].entry(Entry(7, "", encode_json(output))))
+    assert json.loads(event.json["choices"][0]["text"]) == output
+
+
+@pytest.mark.parametrize("last", [encode_entry("done", {}), encode_entry("resumed", {"attempt": 2})])
+def test_only_tokens_are_written_directly(last):
+    assert LiveBatch(1, [encode_entry("", {"text": "a"}), last]).chunk(EventEncoder(GENERATION)) == b""
+
+
+def test_large_entry_is_not_written_directly():
+    assert (
+        LiveBatch(1, [encode_entry("", {"text": "a" * (MAX_CHUNK_BYTES + 1)})]).chunk(EventEncoder(GENERATION)) == b""
+    )
+
+
+def test_each_format_is_encoded_once():
+    live = LiveBatch(1, [encode_entry("", {"text": "a"})])
+    assert live.chunk(EventEncoder(GENERATION)) is live.chunk(EventEncoder(GENERATION))
+    assert live.chunk(EventEncoder(GENERATION)) != live.chunk(ENCODERS[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        (f"{GENERATION}.0", (GENERATION, 0)),
+        (f"{GENERATION}.31", (GENERATION, 31)),
+        (f"{GENERATION}.expired", (GENERATION, None)),
+    ],
+)
+def test_event_ids(text, parsed):
+    assert sse.parse_event_id(text, "Last-Event-ID") == parsed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "7",
+        GENERATION,
+        f"{GENERATION}.",
+        f"{GENERATION}.-1",
+        f"{GENERATION}.01",
+        f"{GENERATION}.1 ",
+        f"{GENERATION}.1\n",
+        f"{GENERATION}.\u0661",
+        f"{GENERATION}.12345678901",
+        f"{GENERATION.upper()}.1",
+        f"{GENERATION}0.1",
+        f"{GENERATION}.1\r\nX: y",
+    ],
+)
+def test_malformed_event_ids(text):
+    with pytest.raises(InvalidInput) as raised:
+        sse.parse_event_id(text, "Last-Event-ID")
+    assert raised.value.param == "Last-Event-ID"
