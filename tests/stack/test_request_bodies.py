@@ -41,9 +41,19 @@ def connect(stack, sent=b""):
     return connection
 
 
+class NoReadAhead:
+    """A connection for http.client that leaves the bytes of the next response in the socket."""
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def makefile(self, mode):
+        return self._connection.makefile(mode, buffering=1)
+
+
 def answer_of(connection):
     """Status, headers and JSON of the next response."""
-    response = http.client.HTTPResponse(connection)
+    response = http.client.HTTPResponse(NoReadAhead(connection))
     response.begin()
     return response.status, response.headers, json.loads(response.read())
 
