@@ -100,7 +100,7 @@ def _weights(settings: Settings) -> Finding:
         return Finding("ok", "the demo model is built" if is_built else "the demo model will be downloaded (93 MB)")
     if settings.model_name == settings.model:
         return Finding("ok", f"{settings.model} is a Hugging Face id: vLLM downloads it unless it is cached")
-    if (Path(settings.model).expanduser() / "config.json").is_file():
+    if (Path(settings.model) / "config.json").is_file():
         return Finding("ok", f"the model's weights are in {settings.model}")
     return Finding("fail", f"{settings.model} has no config.json", "Set MODEL to a model's folder or Hugging Face id")
 

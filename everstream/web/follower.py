@@ -8,9 +8,10 @@ Live entries go straight to the sockets of readers that wait for exactly those (
 greenlet. Everything else goes through the reader's cursor and the stream's own greenlet.
 """
 
+import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import gevent
 
@@ -60,6 +61,9 @@ class Follower:
     def reader_count(self) -> int:
         return sum(len(readers) for readers in self._readers.values())
 
+    def _all_readers(self) -> Iterator[Reader]:
+        return itertools.chain.from_iterable(self._readers.values())
+
     def lookup(self, generation: str) -> Generation | None:
         """Returns what is known of a generation, or None. Raises ValkeyError."""
         return self._reads.lookup(generation)
@@ -86,9 +90,8 @@ class Follower:
     def drain(self) -> None:
         """End all streams without a terminal event. The clients reconnect to another process."""
         self.draining = True
-        for readers in self._readers.values():
-            for reader in readers:
-                reader.leave()
+        for reader in self._all_readers():
+            reader.leave()
 
     def return_after_ms(self) -> int:
         """When a client of a draining worker should reconnect. Random, so that not all come at once."""
@@ -148,10 +151,9 @@ class Follower:
 
     def _wake_silent(self) -> None:
         """Replaces a timer for each stream, which would take half a kilobyte."""
-        for readers in self._readers.values():
-            for reader in readers:
-                if reader.is_waiting and self._is_silent(reader):
-                    reader.wake()
+        for reader in self._all_readers():
+            if reader.is_waiting and self._is_silent(reader):
+                reader.wake()
 
     def _listen(self) -> None:
         """Dispatch live entries to their readers for as long as the process lives."""
@@ -173,9 +175,8 @@ class Follower:
 
     def _mark_all_behind(self) -> None:
         """Entries published before the subscription was in place were missed."""
-        for readers in self._readers.values():
-            for reader in readers:
-                reader.fall_behind()
+        for reader in self._all_readers():
+            reader.fall_behind()
 
 
 def dispatch(readers: set[Reader], batch: LiveBatch) -> None:
