@@ -83,6 +83,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return Path(self.state_dir) if self.state_dir else _xdg("XDG_STATE_HOME", ".local/state")
 
     @property
+    def app_path(self) -> Path:
+        """The model folder."""
+        return Path(self.app_dir).resolve()
+
+    @property
     def cache_path(self) -> Path:
         """Where the demo model is kept: `EVERSTREAM_CACHE_DIR`, or the user's cache directory."""
         return Path(self.cache_dir) if self.cache_dir else _xdg("XDG_CACHE_HOME", ".cache")
@@ -120,7 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def serves_chat_model(self) -> bool:
         """Whether the model folder is this repository, whose chat model runs the model named by MODEL."""
-        return Path(self.app_dir).resolve() == PROJECT_ROOT
+        return self.app_path == PROJECT_ROOT
 
     def path_variables(self) -> dict[str, str]:
         """The variables that hold paths, which are absolute here: for a process with another working directory."""

@@ -5,26 +5,21 @@ given. Every error message names the field, the problem and what is allowed.
 """
 
 import difflib
+import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from everstream.contract.schema import FLOATS, JSON, STRINGS, Field, Schema
 from everstream.errors import InvalidInput
-
-Schema = Mapping[str, Mapping[str, Any]]
 
 MAX_NAMES = 1000
 """Per body."""
 LONG_JSON_BYTES = 4096
 """A larger array or object becomes Python objects only when its expected type is known."""
 
-_INTEGER = re.compile(r"(U?)INT(8|16|32|64)")
-_FLOATS = frozenset({"FP16", "FP32", "FP64", "BF16"})
-_STRINGS = frozenset({"STRING", "BYTES"})
-_BOOLEANS = frozenset({"BOOL", "BOOLEAN"})
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -33,8 +28,8 @@ def from_query(query: Mapping[str, Sequence[str]], schema: Schema, max_chars: in
     values: dict[str, Any] = {}
     for name, texts in query.items():
         field = _field(name, schema)
-        if _is_array(field):
-            values[name] = [_from_text(name, text, field) for text in texts]
+        if field.is_array:
+            values[name] = _shaped(name, [_from_text(name, text, field) for text in texts], field)
         elif len(texts) > 1:
             raise InvalidInput(f"{name} is given {len(texts)} times; only once is allowed", param=name)
         else:
@@ -53,8 +48,8 @@ def from_json(body: Any, schema: Schema, max_chars: int) -> dict[str, Any]:
 
 def example(schema: Schema) -> dict[str, Any]:
     """The schema's own examples of the required inputs, or of its first input if none is required."""
-    required = [name for name, field in schema.items() if field.get("required")] or list(schema)[:1]
-    return {name: schema[name]["example"] for name in required if "example" in schema[name]}
+    required = [name for name, field in schema.items() if field.required] or list(schema)[:1]
+    return {name: schema[name].example for name in required if schema[name].example is not None}
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
@@ -76,8 +71,6 @@ def parse_body(body: bytes) -> dict[str, Any]:
 
 _JSON_ERRORS = (ValueError, RecursionError)
 _body_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_text_array_decoder = msgspec.json.Decoder(list[str])
-_number_array_decoder: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[bool | int | float])
 
 
 def _parsed(name: str, value: msgspec.Raw) -> Any:
@@ -91,8 +84,7 @@ def _parsed(name: str, value: msgspec.Raw) -> Any:
 
 def text_bytes(values: Mapping[str, Any]) -> int:
     """The total size of the text in the inputs, in UTF-8."""
-    flat = (item for value in values.values() for item in (value if isinstance(value, list) else [value]))
-    return sum(len(item.encode()) for item in flat if isinstance(item, str))
+    return sum(len(item.encode()) for value in values.values() for item in flat(value) if isinstance(item, str))
 
 
 def is_text(text: str) -> bool:
@@ -104,46 +96,45 @@ def is_text(text: str) -> bool:
     return True
 
 
-def _field(name: str, schema: Schema) -> Mapping[str, Any]:
+def _field(name: str, schema: Schema) -> Field:
     if name in schema:
         return schema[name]
     closest = difflib.get_close_matches(name[:100], schema, n=1)
     hint = f"did you mean {closest[0]}? " if closest else ""
-    raise InvalidInput(f"unknown parameter {_quoted(name)}; {hint}allowed: {', '.join(schema)}", param=name[:100])
+    allowed = f"allowed: {', '.join(schema)}" if schema else "this model takes no inputs"
+    raise InvalidInput(f"unknown parameter {_quoted(name)}; {hint}{allowed}", param=name[:100])
 
 
-def _is_array(field: Mapping[str, Any]) -> bool:
-    return list(field.get("shape", [1])) != [1]
-
-
-def _from_text(name: str, text: str, field: Mapping[str, Any]) -> Any:
-    datatype = field["datatype"].upper()
-    if datatype in _STRINGS:
+def _from_text(name: str, text: str, field: Field) -> Any:
+    if field.datatype in STRINGS:
         return text
-    if datatype in _BOOLEANS:
+    if field.datatype == "BOOL":
         if text.lower() not in _TRUTH:
             raise InvalidInput(f"{name} must be true or false, got {_quoted(text)}", param=name)
         return _TRUTH[text.lower()]
+    if field.datatype == JSON:
+        return _parsed(name, msgspec.Raw(text.encode()))
     try:
         # Python's own parsers also take underscores and non-ASCII digits.
         if "_" in text or not text.isascii():
             raise ValueError
-        return float(text) if datatype in _FLOATS else int(text)
+        return float(text) if field.datatype in FLOATS else int(text)
     except ValueError:
-        raise InvalidInput(f"{name} must be {_kind(datatype)}, got {_quoted(text)}", param=name) from None
+        raise InvalidInput(f"{name} must be {field.kind}, got {_quoted(text)}", param=name) from None
 
 
-def _from_value(name: str, value: Any, field: Mapping[str, Any]) -> Any:
-    if field.get("format") == "json" and not isinstance(value, str):
+def _from_value(name: str, value: Any, field: Field) -> Any:
+    if field.format == "json" and not isinstance(value, str):
         # In a JSON body, a field whose string holds JSON may be given as that JSON itself.
         return _json_text(name, value)
-    if isinstance(value, msgspec.Raw):
-        value = _long_array(name, value, field)
-    if not _is_array(field):
-        return _typed(name, value, field)
-    items = value if isinstance(value, list) else [value]
-    _check_size(name, items, field)
-    return [_typed(name, item, field) for item in items]
+    if field.datatype == JSON:
+        return _plain(name, value)
+    if field.is_array:
+        return _shaped(name, _array(name, value, field), field)
+    if isinstance(value, list) and len(value) == 1:
+        # A schema's examples wrap a single value in a list.
+        value = value[0]
+    return _typed(name, value, field)
 
 
 def _json_text(name: str, value: Any) -> str:
@@ -153,31 +144,84 @@ def _json_text(name: str, value: Any) -> str:
         raise InvalidInput(f"{name} contains an invalid string or number", param=name) from None
 
 
-def _long_array(name: str, value: msgspec.Raw, field: Mapping[str, Any]) -> list[Any]:
-    """Stops at the first item that can't be valid for the field."""
-    kind = _kind(field["datatype"].upper())
-    if not _is_array(field):
-        raise InvalidInput(f"{name} must be {kind}, got an array or an object", param=name)
+def _plain(name: str, value: Any) -> Any:
     try:
-        decoder = _text_array_decoder if field["datatype"].upper() in _STRINGS else _number_array_decoder
-        return decoder.decode(value)
+        return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
     except _JSON_ERRORS as error:
-        raise InvalidInput(f"{name} must be an array, each item {kind}: {error}"[:200], param=name) from None
+        raise InvalidInput(f"{name} can't be read: {error}"[:200], param=name) from None
 
 
-def _typed(name: str, value: Any, field: Mapping[str, Any]) -> Any:
-    datatype = field["datatype"].upper()
-    if datatype in _STRINGS:
+def _array(name: str, value: Any, field: Field) -> list[Any]:
+    """A list, flat or nested as deeply as the shape. Stops at the first item that can't be valid."""
+    if not isinstance(value, (list, msgspec.Raw)):
+        value = [value]
+    kind = _nested(_item_type(field), len(field.shape) if _is_nested(value) else 1)
+    try:
+        if isinstance(value, msgspec.Raw):
+            return cast(list[Any], msgspec.json.decode(value, type=kind))
+        return cast(list[Any], msgspec.convert(value, kind))
+    except _JSON_ERRORS as error:
+        raise InvalidInput(f"each item of {name} must be {field.kind}: {error}"[:200], param=name) from None
+
+
+def _is_nested(value: list[Any] | msgspec.Raw) -> bool:
+    if isinstance(value, msgspec.Raw):
+        return bytes(memoryview(value)[:64])[1:].lstrip().startswith(b"[")
+    return bool(value) and isinstance(value[0], list)
+
+
+def _item_type(field: Field) -> Any:
+    if field.datatype in STRINGS:
+        return str
+    if field.datatype == "BOOL":
+        return bool
+    return float if field.datatype in FLOATS else int
+
+
+def _nested(kind: Any, depth: int) -> Any:
+    for _ in range(depth):
+        kind = list[kind]
+    return kind
+
+
+def _shaped(name: str, items: list[Any], field: Field) -> list[Any]:
+    """The items, nested as the shape says. Raises InvalidInput if they don't fit it."""
+    shape = field.shape
+    if items and isinstance(items[0], list):
+        _check_nested(name, items, shape, str(shape))
+        return items
+    if shape.count(-1) > 1:
+        raise InvalidInput(f"{name} must be nested like its shape {shape}", param=name)
+    known = math.prod(size for size in shape if size != -1)
+    if len(items) % known or (-1 not in shape and len(items) != known):
+        needs = f"a multiple of {known}" if -1 in shape else str(known)
+        raise InvalidInput(f"{name} must have {needs} items, got {len(items)}", param=name)
+    for size in reversed(shape[1:]):
+        step = len(items) // known if size == -1 else size
+        items = [items[at : at + step] for at in range(0, len(items), step or 1)]
+    return items
+
+
+def _check_nested(name: str, items: list[Any], shape: list[int], whole: str) -> None:
+    if shape[0] not in (-1, len(items)):
+        raise InvalidInput(f"{name} must have the shape {whole}; a list in it has {len(items)} items", param=name)
+    for item in items if len(shape) > 1 else ():
+        _check_nested(name, item, shape[1:], whole)
+
+
+def _typed(name: str, value: Any, field: Field) -> Any:
+    if isinstance(value, msgspec.Raw):
+        raise InvalidInput(f"{name} must be {field.kind}, got an array or an object", param=name)
+    if field.datatype in STRINGS:
         valid = isinstance(value, str)
-    elif datatype in _BOOLEANS:
+    elif field.datatype == "BOOL":
         valid = isinstance(value, bool)
-    elif datatype in _FLOATS:
-        valid = isinstance(value, (int, float)) and not isinstance(value, bool)
     else:
-        valid = isinstance(value, int) and not isinstance(value, bool)
+        numbers = (int, float) if field.datatype in FLOATS else int
+        valid = isinstance(value, numbers) and not isinstance(value, bool)
     if not valid:
-        raise InvalidInput(f"{name} must be {_kind(datatype)}, got {type(value).__name__}", param=name)
-    return _as_float(name, value) if datatype in _FLOATS else value
+        raise InvalidInput(f"{name} must be {field.kind}, got {type(value).__name__}", param=name)
+    return _as_float(name, value) if field.datatype in FLOATS else value
 
 
 def _as_float(name: str, value: int | float) -> float:
@@ -190,58 +234,48 @@ def _as_float(name: str, value: int | float) -> float:
 def _checked(values: dict[str, Any], schema: Schema, max_chars: int) -> dict[str, Any]:
     for name, field in schema.items():
         if name in values:
-            _check_size(name, values[name], field)
-            for item in values[name] if _is_array(field) else [values[name]]:
-                _check_item(name, item, field, max_chars)
-        elif field.get("required"):
+            _check(name, values[name], field, max_chars)
+        elif field.required:
             raise InvalidInput(f"{name} is missing", param=name)
     return values
 
 
-def _check_size(name: str, value: Any, field: Mapping[str, Any]) -> None:
-    if not _is_array(field):
-        return
-    size = math.prod(field["shape"])
-    if size > 0 and len(value) != size:
-        raise InvalidInput(f"{name} must have {size} items, got {len(value)}", param=name)
-    limit = field.get("max_items", 1000)
+def _check(name: str, value: Any, field: Field, max_chars: int) -> None:
+    items = flat(value)
+    if field.is_array and len(items) > field.most_items:
+        raise InvalidInput(f"{name} has {len(items)} items; at most {field.most_items} are allowed", param=name)
+    if field.datatype in STRINGS:
+        for item in items:
+            _check_text(name, item, field, max_chars)
+    elif field.datatype not in ("BOOL", JSON):
+        _check_numbers(name, items, field.bounds)
+
+
+def flat(value: Any) -> list[Any]:
+    """The items of a list that may be nested, or a list of the single value."""
+    items = value if isinstance(value, list) else [value]
+    while items and isinstance(items[0], list):
+        items = list(itertools.chain.from_iterable(items))
+    return items
+
+
+def _check_text(name: str, value: str, field: Field, max_chars: int) -> None:
+    limit = max_chars if field.max_length is None else field.max_length
     if len(value) > limit:
-        raise InvalidInput(f"{name} has {len(value)} items; at most {limit} are allowed", param=name)
+        raise InvalidInput(f"{name} has {len(value)} characters; at most {limit} are allowed", param=name)
+    if field.min_length > len(value):
+        needs = "must not be empty" if field.min_length == 1 else f"must have at least {field.min_length} characters"
+        raise InvalidInput(f"{name} {needs}", param=name)
+    if not is_text(value):
+        raise InvalidInput(f"{name} contains half a surrogate pair, which is not valid text", param=name)
 
 
-def _check_item(name: str, value: Any, field: Mapping[str, Any], max_chars: int) -> None:
-    if isinstance(value, str):
-        limit = field.get("max_length", max_chars)
-        if len(value) > limit:
-            raise InvalidInput(f"{name} has {len(value)} characters; at most {limit} are allowed", param=name)
-        if (least := field.get("min_length", 0)) > len(value):
-            needs = "must not be empty" if least == 1 else f"must have at least {least} characters"
-            raise InvalidInput(f"{name} {needs}", param=name)
-        if not is_text(value):
-            raise InvalidInput(f"{name} contains half a surrogate pair, which is not valid text", param=name)
-    elif not isinstance(value, bool):
-        low, high = _bounds(field)
-        if not low <= value <= high:
-            raise InvalidInput(f"{name} must be from {low} to {high}, got {str(value)[:40]}", param=name)
-
-
-def _bounds(field: Mapping[str, Any]) -> tuple[float, float]:
-    integer = _INTEGER.fullmatch(field["datatype"].upper())
-    if integer is None:
-        low, high = -1.7976931348623157e308, 1.7976931348623157e308
-    elif integer[1]:
-        low, high = 0, 2 ** int(integer[2]) - 1
-    else:
-        low, high = -(2 ** (int(integer[2]) - 1)), 2 ** (int(integer[2]) - 1) - 1
-    return field.get("minimum", low), field.get("maximum", high)
-
-
-def _kind(datatype: str) -> str:
-    if datatype in _STRINGS:
-        return "a string"
-    if datatype in _BOOLEANS:
-        return "true or false"
-    return "a number" if datatype in _FLOATS else "a whole number"
+def _check_numbers(name: str, numbers: list[Any], bounds: tuple[float, float]) -> None:
+    low, high = bounds
+    # NaN fails every comparison.
+    wrong = next((number for number in numbers if not low <= number <= high), None)
+    if wrong is not None:
+        raise InvalidInput(f"{name} must be from {low} to {high}, got {str(wrong)[:40]}", param=name)
 
 
 def _quoted(text: str) -> str:

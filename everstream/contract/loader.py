@@ -6,13 +6,13 @@ Anything that a model's code raises while it loads becomes a ModelLoadError with
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 
-from everstream.contract.inputs import Schema
+from everstream.contract.schema import Schema, parse_schema
 from everstream.errors import ModelLoadError
 
 CLASS_NAME = "InferlessPythonModel"
@@ -20,10 +20,14 @@ _PACKAGE = Path(__file__).parent.parent
 
 
 class ModelSchema(NamedTuple):
-    """`check` is for what a schema can't express: it raises InvalidInput. None: the model has no such function."""
+    """`check` is for what a schema can't express: it raises InvalidInput. None: the model has no such function.
+
+    `warnings` are about the schema, one line each.
+    """
 
     inputs: Schema
     check: Callable[[dict[str, Any]], None] | None = None
+    warnings: Sequence[str] = ()
 
 
 def load_model_class(app_dir: Path) -> Callable[[], Any]:
@@ -38,10 +42,12 @@ def load_model_class(app_dir: Path) -> Callable[[], Any]:
 def load_schema(app_dir: Path) -> ModelSchema:
     """Import `input_schema.py`. Raises ModelLoadError."""
     module = _import(app_dir, "input_schema")
-    schema = getattr(module, "INPUT_SCHEMA", None)
-    if not isinstance(schema, dict):
-        raise ModelLoadError(f"{app_dir / 'input_schema.py'} has no dict INPUT_SCHEMA")
-    return ModelSchema(schema, getattr(module, "check_inputs", None))
+    warnings: list[str] = []
+    try:
+        inputs = parse_schema(getattr(module, "INPUT_SCHEMA", {}), warnings)
+    except ModelLoadError as error:
+        raise ModelLoadError(f"{app_dir / 'input_schema.py'}: {error}") from None
+    return ModelSchema(inputs, getattr(module, "check_inputs", None), warnings)
 
 
 @contextmanager

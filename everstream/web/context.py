@@ -1,15 +1,12 @@
 """The objects that routes work with. `factory` makes them once per web process."""
 
-from collections.abc import Callable
-from typing import Any
-
 import msgspec
 from flask import current_app
 
-from everstream.contract.inputs import Schema
 from everstream.log.web_log import WebLog
 from everstream.settings import Settings
 from everstream.web.follower import Follower
+from everstream.web.models import Models
 from everstream.web.prompt_validation import PromptValidator
 
 EXTENSION = "everstream"
@@ -20,8 +17,7 @@ class AppContext(msgspec.Struct):
     log: WebLog
     follower: Follower
     validator: PromptValidator
-    schema: Schema
-    check_inputs: Callable[[dict[str, Any]], None] | None
+    models: Models
     writes_directly: bool = False
 
     def allow_direct_writes(self) -> None:

@@ -6,11 +6,9 @@ Bounds: a body has at most 1 MiB, a request line 8,190 bytes (gunicorn), a promp
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from flask import Flask, Response, request
 
-from everstream.contract.loader import load_schema
 from everstream.log.web_log import WebLog
 from everstream.settings import PROJECT_ROOT, Settings, load_settings
 from everstream.web import error_responses
@@ -19,6 +17,7 @@ from everstream.web.clients import trust_proxies
 from everstream.web.context import EXTENSION, AppContext
 from everstream.web.follower import Follower
 from everstream.web.limits import MAX_BODY_BYTES
+from everstream.web.models import Models
 from everstream.web.prompt_validation import PromptValidator
 
 
@@ -28,7 +27,6 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     Raises SettingsError; ModelLoadError if the schema can't be loaded.
     """
     settings = settings or load_settings()
-    schema = load_schema(Path(settings.app_dir).resolve())
     web_log = WebLog(settings)
     app = Flask(
         "everstream", template_folder=str(PROJECT_ROOT / "templates"), static_folder=str(PROJECT_ROOT / "static")
@@ -40,8 +38,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
         web_log,
         Follower(web_log, settings),
         PromptValidator(web_log),
-        schema.inputs,
-        schema.check,
+        Models(settings),
     )
     trust_proxies(app, settings.proxies)
     for api in apis:

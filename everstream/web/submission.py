@@ -20,6 +20,7 @@ from everstream.settings import MAX_FLUSH_MS
 from everstream.web.clients import client_key
 from everstream.web.context import app_context
 from everstream.web.limits import MAX_BODY_BYTES
+from everstream.web.models import ServedModel
 from everstream.web.prompt_validation import refuse_what_cant_fit
 
 TEMPLATE_TOKENS = 512
@@ -79,18 +80,18 @@ def body() -> dict[str, Any]:
     return inputs.parse_body(data)
 
 
-def start(given: dict[str, Any], options: RequestOptions) -> Generation:
+def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) -> Generation:
     """Queue a generation, or find the one that this request id started."""
     context = app_context()
-    if context.check_inputs is not None:
-        context.check_inputs(given)
+    if model.check_inputs is not None:
+        model.check_inputs(given)
     engines = context.log.engines()
     if failure := engine_failure(engines):
         raise failure
     _check_length(given, engines)
-    model = engines[0].model if engines else context.settings.model_name
+    name = engines[0].model if engines else model.name
     flush_ms = context.settings.flush_ms if options.flush_ms is None else options.flush_ms
-    return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), model, options.request_id)
+    return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), name, options.request_id)
 
 
 def _check_length(given: dict[str, Any], engines: list[EngineStatus]) -> None:

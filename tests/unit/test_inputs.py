@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 import input_schema
 from everstream.contract import inputs
+from everstream.contract.schema import parse_schema
 from everstream.errors import InvalidInput
 from everstream.llm.messages import parse_messages
 
-SCHEMA = input_schema.INPUT_SCHEMA
+SCHEMA = parse_schema(input_schema.INPUT_SCHEMA, [])
 MAX_CHARS = 1000
 
 
@@ -61,7 +62,7 @@ def test_string_is_accepted_as_an_array_of_one():
         ({"prompt": " \n"}, "prompt", "prompt is empty"),
         ({"prompt": "x" * 1001}, "prompt", "1001 characters; at most 1000 are allowed"),
         ({"prompt": 7}, "prompt", "must be a string, got int"),
-        ({"prompt": ["a"]}, "prompt", "must be a string, got list"),
+        ({"prompt": ["a", "b"]}, "prompt", "must be a string, got list"),
         ({"prompt": "\ud800"}, "prompt", "half a surrogate pair"),
         ({"promt": "a"}, "promt", "did you mean prompt?"),
         ({"prompt": "a", "messages": "[]"}, "messages", "not both"),
@@ -152,7 +153,9 @@ def parsed(body):
 
 def test_long_arrays_in_a_body():
     messages = [{"role": "user", "content": "a"}] * 200
-    schema = {"texts": {"datatype": "STRING", "shape": [-1]}, "counts": {"datatype": "INT32", "shape": [-1]}}
+    schema = parse_schema(
+        {"texts": {"datatype": "STRING", "shape": [-1]}, "counts": {"datatype": "INT32", "shape": [-1]}}, []
+    )
     body = {"texts": ["abcdefgh"] * 900, "counts": list(range(1000, 2000))}
     assert inputs.from_json(inputs.parse_body(json.dumps(body).encode()), schema, MAX_CHARS) == body
     text = inputs.from_json(inputs.parse_body(json.dumps({"messages": messages}).encode()), SCHEMA, 100_000)["messages"]
@@ -170,7 +173,7 @@ MIB = 1 << 20
         (b'{"messages":[', b"[],", b"[]]}", "messages", "characters; at most"),
         (b'{"messages":{', b'"a":0,', b'"a":0}}', "messages", "characters; at most"),
         (b'{"prompt":[', b"0,", b"0]}", "prompt", "must be a string, got an array"),
-        (b'{"stop":[', b"[],", b"[]]}", "stop", "each item a string: Expected `str`, got `array`"),
+        (b'{"stop":[', b"[],", b"[]]}", "stop", "each item of stop must be a string: Expected `str`, got `array`"),
         (b'{"prompt":"a","top_k":[', b"0,", b"0]}", "top_k", "must be a whole number"),
         (b'{"prompt":"a","other":[', b"{},", b"{}]}", "other", "unknown parameter 'other'"),
         (b"[", b"[],", b"[]]", "body", "must be a JSON object"),
@@ -213,7 +216,7 @@ def test_any_body_is_accepted_or_refused_with_a_reason(body):
 
 
 def test_required_inputs_must_be_given():
-    schema = {"count": {"datatype": "INT32", "required": True, "shape": [1]}}
+    schema = parse_schema({"count": {"datatype": "INT32", "required": True, "shape": [1]}}, [])
     assert inputs.from_json({"count": 3}, schema, 10) == {"count": 3}
     for body in ({}, {"count": None}):
         with pytest.raises(InvalidInput, match="count is missing"):
@@ -221,10 +224,13 @@ def test_required_inputs_must_be_given():
 
 
 def test_booleans_and_fixed_size_arrays():
-    schema = {
-        "flag": {"datatype": "BOOL", "shape": [1]},
-        "pair": {"datatype": "UINT8", "shape": [2]},
-    }
+    schema = parse_schema(
+        {
+            "flag": {"datatype": "BOOL", "shape": [1]},
+            "pair": {"datatype": "UINT8", "shape": [2]},
+        },
+        [],
+    )
     assert inputs.from_query({"flag": ["True"], "pair": ["0", "255"]}, schema, 10) == {"flag": True, "pair": [0, 255]}
     for query in ({"flag": ["yes"]}, {"pair": ["1"]}, {"pair": ["1", "256"]}, {"pair": ["1", "-1"]}):
         with pytest.raises(InvalidInput):

@@ -82,7 +82,7 @@ def test_missing_file_is_reported(tmp_path):
     with pytest.raises(ModelLoadError, match=r"input_schema\.py does not exist"):
         load_schema(tmp_path)
     (tmp_path / "input_schema.py").write_text("INPUT_SCHEMA = 7")
-    with pytest.raises(ModelLoadError, match="has no dict INPUT_SCHEMA"):
+    with pytest.raises(ModelLoadError, match="INPUT_SCHEMA must be a dict, not int"):
         load_schema(tmp_path)
 
 

@@ -49,16 +49,18 @@ def stream() -> Response:
 def _start_and_follow() -> Response:
     not_inputs = (*REQUEST_OPTIONS, "last_event_id")
     query = {name: texts for name, texts in request.args.lists() if name not in not_inputs}
-    given = inputs.from_query(query, app_context().schema, app_context().settings.max_prompt_chars)
-    return follow(start(given, options_from_query()), -1, _encoder)
+    model = app_context().models.get()
+    given = inputs.from_query(query, model.inputs, app_context().settings.max_prompt_chars)
+    return follow(start(model, given, options_from_query()), -1, _encoder)
 
 
 @blueprint.post("/generations")
 def submit() -> tuple[dict[str, str], int, dict[str, str]]:
     fields = body()
     options = options_from_json(fields)
-    given = inputs.from_json(fields, app_context().schema, app_context().settings.max_prompt_chars)
-    generation = start(given, options).id
+    model = app_context().models.get()
+    given = inputs.from_json(fields, model.inputs, app_context().settings.max_prompt_chars)
+    generation = start(model, given, options).id
     location = f"/generations/{generation}"
     return {"id": generation, "events_url": f"{location}/events"}, 201, {"Location": location}
 

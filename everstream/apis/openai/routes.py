@@ -57,13 +57,14 @@ def _respond(parse: Callable[[dict[str, Any], str], requests.ParsedRequest], *, 
     options = options_from_json(given)
     parsed = parse(given, _model())
     encoder: MakeEncoder = partial(ChunkEncoder, is_chat=is_chat, include_usage=parsed.include_usage)
+    model = context.models.get()
     for name in parsed.inputs:
-        if name not in context.schema:
+        if name not in model.inputs:
             raise InvalidInput(f"the served model does not accept {name}", param=name)
-    checked = inputs.from_json(parsed.inputs, context.schema, context.settings.max_prompt_chars)
+    checked = inputs.from_json(parsed.inputs, model.inputs, context.settings.max_prompt_chars)
     if (seen := last_event_id()) is not None:
         return resume(*seen, encoder, inputs_digest(checked))
-    return follow(start(checked, options), -1, encoder)
+    return follow(start(model, checked, options), -1, encoder)
 
 
 def _model() -> str:

@@ -1,10 +1,11 @@
 """The chat model's inputs, with the same checks."""
 
-from everstream.contract.loader import load_schema
+import runpy
+
 from everstream.settings import PROJECT_ROOT
 
-_chat = load_schema(PROJECT_ROOT)
+_chat = runpy.run_path(str(PROJECT_ROOT / "input_schema.py"))
 
 IS_STREAMING_OUTPUT = True
-INPUT_SCHEMA = _chat.inputs
-check_inputs = _chat.check
+INPUT_SCHEMA = _chat["INPUT_SCHEMA"]
+check_inputs = _chat["check_inputs"]
