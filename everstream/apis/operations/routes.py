@@ -50,8 +50,14 @@ def readyz() -> tuple[dict[str, Any], int]:
     if failure := engine_failure(engines):
         return _waiting_for("valkey" if isinstance(failure, LogBroken) else "model", failure.message)
     if engines:
-        return _waiting_for("model", f"{engines[0].model} is loading")
+        return _waiting_for("model", _what_it_does(engines[0]))
     return _waiting_for("engine", "no engine process is reporting")
+
+
+def _what_it_does(engine: EngineStatus) -> str:
+    if engine.state == "stopping":
+        return f"{engine.model} is stopping: {engine.error}"
+    return f"{engine.model} is loading" + (f" ({engine.error})" if engine.error else "")
 
 
 def _waiting_for(what: str, message: str) -> tuple[dict[str, Any], int]:
