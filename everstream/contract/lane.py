@@ -6,13 +6,17 @@ ended. Otherwise the next request could read what is left of this one.
 """
 
 import asyncio
+import logging
 import sys
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import thread as pools
 from typing import Any
 
+from everstream.contract.leftovers import SharedQueues
 from everstream.errors import ModelRaised
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.01
 OWN_THREADS = "everstream"
@@ -20,13 +24,17 @@ OWN_THREADS = "everstream"
 
 
 class Lane:
-    def __init__(self) -> None:
+    def __init__(self, shared: SharedQueues) -> None:
+        self._shared = shared
         self._loop: asyncio.AbstractEventLoop | None = None
         self._before: set[threading.Thread] = set()
         self._is_free = True
         self._has_returned = True
-        self._ending: asyncio.Task[None] | None = None
+        self._fault = ""
+        """Why this process can serve no more requests."""
+        self._freeing: asyncio.Task[None] | None = None
         self._on_thread_error: Callable[[str], None] | None = None
+        self._next_hook = threading.excepthook
 
     async def run(
         self,
@@ -37,26 +45,35 @@ class Lane:
         """Wait until the call has returned and, unless `is_over`, the threads that it started have ended.
 
         Raises what the call raises. `on_thread_error` gets an error of one of its threads in words, in that thread. If
-        this is cancelled, the lane goes on with the call; at its next await the call is cancelled too.
+        this is cancelled, the lane goes on with the call. An async call is cancelled too, if no thread works for it.
         """
         assert self._is_free, "the lane is not free"
         self._is_free = self._has_returned = False
         self._on_thread_error = on_thread_error
         hosted = asyncio.run_coroutine_threadsafe(self._host(call, is_over), self._started_loop())
-        await asyncio.wrap_future(hosted)
+        try:
+            await asyncio.shield(asyncio.wrap_future(hosted))
+        except asyncio.CancelledError:
+            if not self.has_threads():
+                hosted.cancel()
+            raise
 
     async def call(self, function: Callable[[], Awaitable[Any]]) -> None:
         """Run something async in the lane's event loop, when it is not blocked by a call."""
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_awaited(function), self._started_loop()))
 
     async def settle(self, timeout_s: float) -> str:
-        """Wait until the lane is free. Returns what still runs after the timeout, in words."""
+        """Wait until the lane is free. Returns why it does not become free, in words."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        while not self._is_free:
+        while not self._is_free and not self._fault:
             if asyncio.get_running_loop().time() > deadline:
-                return self._work_left()
+                return f"{self._work_left()} {timeout_s:g} s after its generation ended"
             await asyncio.sleep(POLL_S)
-        return ""
+        return self._fault
+
+    def has_threads(self) -> bool:
+        """Whether threads that the call started still run. They may fill something that the call must empty."""
+        return bool(self._started_threads())
 
     def _work_left(self) -> str:
         if not self._has_returned:
@@ -66,38 +83,44 @@ class Lane:
 
     def _started_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
+            self._shared.note()
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name=f"{OWN_THREADS}-infer", daemon=True).start()
         return self._loop
 
     async def _host(self, call: Callable[[], Awaitable[None]], is_over: Callable[[], bool]) -> None:
         self._before = set(threading.enumerate())
-        next_hook, threading.excepthook = threading.excepthook, self._thread_failed
-        self._next_hook = next_hook
+        self._next_hook, threading.excepthook = threading.excepthook, self._thread_failed
         try:
             await call()
             self._has_returned = True
-            while not is_over() and self._started_threads():
+            while not is_over() and self.has_threads():
                 await asyncio.sleep(POLL_S)
         except (SystemExit, KeyboardInterrupt) as error:
             raise ModelRaised from error
         finally:
             self._has_returned = True
-            self._ending = asyncio.get_running_loop().create_task(self._free_when_quiet())
+            self._freeing = asyncio.get_running_loop().create_task(self._free_when_quiet())
 
     async def _free_when_quiet(self) -> None:
-        while self._started_threads():
+        while self.has_threads():
             await asyncio.sleep(POLL_S)
         threading.excepthook = self._next_hook
-        self._is_free = True
+        dropped, fault = self._shared.clear()
+        if dropped:
+            logger.warning("dropped %d items that a request left in the model's queues", dropped)
+        self._shared.note()
+        self._fault = self._fault or fault
+        self._is_free = not self._fault
 
     def _thread_failed(self, failed: threading.ExceptHookArgs) -> None:
         self._next_hook(failed)
         if self._on_thread_error and failed.thread not in self._before:
-            kind = failed.exc_type.__name__
-            self._on_thread_error(
-                f"the model's thread {getattr(failed.thread, 'name', '')!r} raised {kind}: {failed.exc_value}"
-            )
+            name = failed.thread.name if failed.thread else ""
+            error = f"the model's thread {name!r} raised {failed.exc_type.__name__}: {failed.exc_value}"
+            self._on_thread_error(error)
+            # What it shares with other requests, such as a streamer's cache, may be left half-way.
+            self._fault = error
 
     def _started_threads(self) -> list[threading.Thread]:
         frames = sys._current_frames()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from everstream.contract.lane import OWN_THREADS, Lane
+from everstream.contract.leftovers import SharedQueues
 from everstream.contract.loader import (
     APP,
     CLASS_NAME,
@@ -107,7 +108,7 @@ class LoadedModel:
             raise ModelLoadError(f"{app_dir / APP}: {error}") from None
         if declaration.is_concurrent and not self._signature.is_async:
             raise ModelLoadError(f"{app_dir / APP}: CONCURRENT = True needs an async infer")
-        self._lane = None if declaration.is_concurrent else Lane()
+        self._lane = None if declaration.is_concurrent else Lane(SharedQueues(model))
         self._checks = ThreadPoolExecutor(thread_name_prefix=f"{OWN_THREADS}-check")
 
     @property
@@ -189,19 +190,31 @@ class LoadedModel:
         arguments, keywords = self._signature.arguments(given, handler)
         try:
             # What a wrapper without a signature returns may still be a coroutine, or a generator.
-            returned = self._model.infer(*arguments, **keywords)
+            returned: Any = self._model.infer(*arguments, **keywords)
             if inspect.isawaitable(returned):
                 returned = await returned
-            if inspect.isasyncgen(returned):
-                await _send_each_async(returned, handler)
-            elif inspect.isgenerator(returned):
-                _send_each(returned, handler)
+            if hasattr(returned, "__aiter__"):
+                async with aclosing(returned):
+                    async for output in returned:
+                        if self._may_leave(handler):
+                            return
+                        await handler.send_streamed_output(output)
+            elif hasattr(returned, "__next__"):
+                with closing(returned):
+                    for output in returned:
+                        if self._may_leave(handler):
+                            return
+                        handler.send_streamed_output(output)
             else:
                 self._take_returned(returned, handler)
         except asyncio.CancelledError as error:
             if not handler.stopped:
                 raise ModelRaised from error
             raise
+
+    def _may_leave(self, handler: StreamOutputHandler) -> bool:
+        """Whether a generator may be closed early: not while threads fill something that it must empty."""
+        return handler.stopped and not (self._lane and self._lane.has_threads())
 
     def _take_returned(self, returned: Any, handler: StreamOutputHandler) -> None:
         if self.declaration.is_batched and isinstance(returned, list) and len(returned) == 1:
@@ -225,19 +238,3 @@ class LoadedModel:
             result = call()
             if inspect.isawaitable(result):
                 await result
-
-
-def _send_each(outputs: Any, handler: StreamOutputHandler) -> None:
-    with closing(outputs):
-        for output in outputs:
-            if handler.stopped:
-                return
-            handler.send_streamed_output(output)
-
-
-async def _send_each_async(outputs: Any, handler: StreamOutputHandler) -> None:
-    async with aclosing(outputs):
-        async for output in outputs:
-            if handler.stopped:
-                return
-            await handler.send_streamed_output(output)

@@ -7,6 +7,7 @@ cost more than the output. A thread blocks only while too much has gathered, or 
 """
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
@@ -16,6 +17,8 @@ from typing import Any, Protocol
 import msgspec
 
 from everstream.contract.outputs import OutputSchema, as_dict, encode_output
+
+logger = logging.getLogger(__name__)
 
 GATHERED_BYTES = 256 << 10
 """With more than this from other threads waiting for the event loop, those threads have to wait."""
@@ -88,7 +91,7 @@ class StreamOutputHandler:
         self._sink = sink
         self._options = options
         self._stopped = False
-        self._has_failed = False
+        self._has_warned = False
         self._awaitable = _Awaitable(self)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -140,20 +143,19 @@ class StreamOutputHandler:
         A list as `resume` means that the output may be joined with its neighbours, and the lists with it.
         In a thread, the call blocks while the log is slow to take the output; an async `infer` can await `drain`.
 
-        An output that can't be sent raises, and ends the generation even if the model catches that.
+        An output that can't be sent ends the generation as `failed`, and so do others that break the contract. That is
+        no exception in the model, which would leave what its threads still produce to the next request.
         """
-        if self._stopped or self._has_failed:
-            self._raise_if_wanted()
+        if self.finalised or self._stopped:
+            self._drop()
             return self._awaitable
-        if self.finalised:
-            raise RuntimeError("send_streamed_output was called after finalise_streamed_output")
         try:
             output = as_dict(output_dict)
             encoded = self._encoded(output)
             state = b"" if resume is None else msgspec.json.encode(resume)
         except (TypeError, ValueError, OverflowError) as error:
             self.fail("model_error", f"an output can't be sent: {error}")
-            raise
+            return self._awaitable
         may_join = (
             isinstance(resume, list) and bool(resume) and len(output) == 1 and isinstance(output.get("text"), str)
         )
@@ -172,7 +174,7 @@ class StreamOutputHandler:
     ) -> Awaitable[None]:
         """End the generation; a second call does nothing. A model that returns without calling it is finalised."""
         if self._stopped:
-            self._raise_if_wanted()
+            self._drop()
         elif self._replayed:
             self.fail("not_resumable", NOT_RESUMABLE)
         else:
@@ -183,8 +185,7 @@ class StreamOutputHandler:
     def fail(self, code: str, message: str, param: str | None = None) -> None:
         """End the generation as `failed`, after all that was sent. Does nothing after another end."""
         data = {"code": code, "message": message[:MESSAGE_CHARS]} | ({"param": param} if param else {})
-        if self._finish(partial(self._sink.reject, data)):
-            self._has_failed = True
+        self._finish(partial(self._sink.reject, data))
 
     def stop(self) -> None:
         """Accept nothing more. The model is not disturbed: what it still sends is dropped."""
@@ -194,9 +195,13 @@ class StreamOutputHandler:
             self._end = None
         self._has_room.set()
 
-    def _raise_if_wanted(self) -> None:
+    def _drop(self) -> None:
+        """Take an output, or an end, that comes after the end."""
         if self._options.stop_raises:
             raise GenerationStopped
+        if not self._stopped and not self._has_warned:
+            self._has_warned = True
+            logger.warning("the model sent something after the end of a generation; it is dropped")
 
     def _encoded(self, output: dict[str, Any]) -> bytes:
         encoded, most = encode_output(output), self._options.max_output_bytes
@@ -227,17 +232,16 @@ class StreamOutputHandler:
                 self._has_room.clear()
             self._schedule()
 
-    def _finish(self, end: Callable[[], None]) -> bool:
-        """Returns False if it has ended already."""
+    def _finish(self, end: Callable[[], None]) -> None:
+        """The first end counts."""
         with self._lock:
             if self.finalised or self._stopped:
-                return False
+                return
             self.finalised = True
             self._end = end
             self._schedule()
         if threading.get_ident() == self._thread:
             self._hand_over()
-        return True
 
     def _schedule(self) -> None:
         if not self._is_scheduled:

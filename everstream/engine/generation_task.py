@@ -129,11 +129,8 @@ class GenerationTask:
             return
         self._handler.stop()
         self._settling_since = time.monotonic()
-        timeout_s = self._context.settings.infer_stop_timeout_s
-        if still_running := await self._context.model.settle(timeout_s):
-            raise ModelStuck(
-                f"{still_running} {timeout_s:g} s after its generation ended (EVERSTREAM_INFER_STOP_TIMEOUT_S)"
-            )
+        if why := await self._context.model.settle(self._context.settings.infer_stop_timeout_s):
+            raise ModelStuck(why)
 
     def _on_time_limit(self, message: str) -> None:
         self.break_off("failed", {"code": "infer_timeout", "message": message})

@@ -233,18 +233,23 @@ def test_model_waits_for_a_slow_log(model):
 
 
 @pytest.mark.parametrize(
-    ("model", "error"),
+    ("model", "message"),
     [
-        (SendingAfterTheEnd(), RuntimeError),
-        (SendingText(), TypeError),
-        (SendingTooMuch(), ValueError),
-        (SendingManyBytes(), ValueError),
-        (SendingNonJson(), TypeError),
+        (SendingText(), "an output must be a dict, got str"),
+        (SendingTooMuch(), "111 bytes of JSON; at most 100 are allowed"),
+        (SendingManyBytes(), "131 bytes of JSON; at most 100 are allowed"),
+        (SendingNonJson(), "holds a object, which can't be sent as JSON"),
     ],
 )
-def test_misuse_is_an_error(model, error):
-    with pytest.raises(error):
-        infer(model)
+def test_output_that_cant_be_sent_ends_the_generation(model, message):
+    [(state, data)] = infer(model)[1]
+    assert (state, data["code"]) == ("failed", "model_error")
+    assert message in data["message"]
+
+
+def test_sending_after_the_end_is_dropped(caplog):
+    assert infer(SendingAfterTheEnd()) == ([], END)
+    assert "after the end" in caplog.text
 
 
 class SendingAfterAStop:
