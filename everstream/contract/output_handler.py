@@ -20,6 +20,8 @@ from everstream.contract.outputs import OutputSchema, as_dict, encode_output
 
 logger = logging.getLogger(__name__)
 
+_encode_json = msgspec.json.Encoder().encode
+
 GATHERED_BYTES = 256 << 10
 """With more than this from other threads waiting for the event loop, those threads have to wait."""
 MESSAGE_CHARS = 500
@@ -151,22 +153,21 @@ class StreamOutputHandler:
             return self._awaitable
         try:
             output = as_dict(output_dict)
-            encoded = self._encoded(output)
-            state = b"" if resume is None else msgspec.json.encode(resume)
-        except (TypeError, ValueError, OverflowError) as error:
-            self.fail("model_error", f"an output can't be sent: {error}")
+            encoded, most = encode_output(output), self._options.max_output_bytes
+            state = b"" if resume is None else _encode_json(resume)
+        except Exception as error:
+            self.fail("model_error", f"an output can't be sent: {type(error).__name__}: {error}")
             return self._awaitable
-        may_join = (
-            isinstance(resume, list) and bool(resume) and len(output) == 1 and isinstance(output.get("text"), str)
-        )
-        with self._lock:
-            refusal = self._refusal(output, encoded)
-            if refusal is None:
-                self._put(encoded, state, may_join)
-        if refusal:
-            self.fail(*refusal)
-        elif threading.get_ident() != self._thread:
-            self._has_room.wait()
+        if len(encoded) > most:
+            size = f"an output has {len(encoded)} bytes of JSON"
+            self.fail("model_error", f"{size}; at most {most} are allowed (EVERSTREAM_MAX_OUTPUT_BYTES)")
+        elif change := self._schema.change_in(output):
+            self.fail("output_schema_changed", f"all outputs must have the same keys and types: {change}")
+        elif self._replayed:
+            self._compare(encoded)
+        else:
+            may_join = isinstance(resume, list) and bool(resume) and len(output) == 1 and _has_text(output)
+            self._put(encoded, state, may_join)
         return self._awaitable
 
     def finalise_streamed_output(
@@ -203,34 +204,28 @@ class StreamOutputHandler:
             self._has_warned = True
             logger.warning("the model sent something after the end of a generation; it is dropped")
 
-    def _encoded(self, output: dict[str, Any]) -> bytes:
-        encoded, most = encode_output(output), self._options.max_output_bytes
-        if len(encoded) > most:
-            raise ValueError(
-                f"an output has {len(encoded)} bytes of JSON; at most {most} are allowed (EVERSTREAM_MAX_OUTPUT_BYTES)"
-            )
-        return encoded
-
-    def _refusal(self, output: dict[str, Any], encoded: bytes) -> tuple[str, str] | None:
-        """Why the generation has to end at this output: a code and a message."""
-        if change := self._schema.change_in(output):
-            return "output_schema_changed", f"all outputs must have the same keys and types: {change}"
-        if self._replayed and msgspec.json.decode(encoded) != self._replayed[0]:
-            return "not_resumable", NOT_RESUMABLE
-        return None
+    def _compare(self, output: bytes) -> None:
+        """The model has started over: drop what the log has."""
+        self.has_sent = True
+        if msgspec.json.decode(output) != self._replayed.popleft():
+            self.fail("not_resumable", NOT_RESUMABLE)
 
     def _put(self, output: bytes, resume: bytes, may_join: bool) -> None:
         self.has_sent = True
-        if self._replayed:
-            self._replayed.popleft()
-        elif threading.get_ident() == self._thread and not self._gathered:
+        is_in_loop = threading.get_ident() == self._thread
+        if is_in_loop and not self._gathered:
             self._sink.put(output, resume, may_join)
-        elif not (self.finalised or self._stopped):
+            return
+        with self._lock:
+            if self.finalised or self._stopped:
+                return
             self._gathered.append((output, resume, may_join))
             self._gathered_bytes += len(output)
             if self._gathered_bytes > GATHERED_BYTES:
                 self._has_room.clear()
             self._schedule()
+        if not is_in_loop:
+            self._has_room.wait()
 
     def _finish(self, end: Callable[[], None]) -> None:
         """The first end counts."""
@@ -253,8 +248,9 @@ class StreamOutputHandler:
         with self._lock:
             self._is_scheduled = False
         while self._gathered and self._sink.writable.is_set():
-            output = self._gathered.popleft()
-            self._gathered_bytes -= len(output[0])
+            with self._lock:
+                output = self._gathered.popleft()
+                self._gathered_bytes -= len(output[0])
             self._sink.put(*output)
         if self._end and not self._gathered:
             end, self._end = self._end, None
@@ -269,3 +265,7 @@ class StreamOutputHandler:
         await self._sink.writable.wait()
         self._waiting = None
         self._hand_over()
+
+
+def _has_text(output: dict[str, Any]) -> bool:
+    return isinstance(output.get("text"), str)

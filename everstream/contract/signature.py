@@ -39,7 +39,7 @@ def signature_of(infer: Callable[..., Any], is_streaming: bool | None) -> Signat
 
 
 def _place_of_handler(infer: Callable[..., Any], is_streaming: bool | None) -> str:
-    parameters = list(inspect.signature(infer).parameters.values())
+    parameters = _parameters(infer)
     positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
     keywords = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     takes_any = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
@@ -57,6 +57,19 @@ def _place_of_handler(infer: Callable[..., Any], is_streaming: bool | None) -> s
     if is_streaming and (len(positional) > 1 or takes_any):
         return "second"
     return HANDLER_NAME if is_streaming and takes_any_keyword else ""
+
+
+def _parameters(infer: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Those of the wrapped function, if it is a wrapper that takes anything and calls a single function."""
+    parameters = list(inspect.signature(infer).parameters.values())
+    if any(parameter.kind is not parameter.VAR_POSITIONAL for parameter in parameters[:1]):
+        return parameters
+    cells = getattr(infer, "__closure__", None) or ()
+    inner = [cell.cell_contents for cell in cells if inspect.isfunction(cell.cell_contents)]
+    if len(inner) != 1:
+        return parameters
+    # The wrapper is bound to the model, and the function that it calls is not.
+    return list(inspect.signature(inner[0]).parameters.values())[int(inspect.ismethod(infer)) :]
 
 
 def _is_handler(parameter: inspect.Parameter) -> bool:
