@@ -19,7 +19,7 @@ def threaded(tmp_path_factory):
 
 
 def outputs_of(events):
-    return [event.json["OUT"] for event in events if event.type == "message"]
+    return [event.json["text"] for event in events if event.type == "message"]
 
 
 def words(word, *numbers):
@@ -169,8 +169,8 @@ def test_number_that_json_lacks_fails_the_generation_even_if_the_model_goes_on(t
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("change_a_key", "the first output had the keys 'OUT', this one has 'text'"),
-        ("change_a_type", "'OUT' was a string in the first output, and is an array now"),
+        ("change_a_key", "the first output had the keys 'text', this one has 'word'"),
+        ("change_a_type", "'text' was a string in the first output, and is an array now"),
     ],
 )
 def test_output_schema_is_the_same_in_all_outputs(threaded, name, change):
