@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
+from everstream.contract import inferless_module
 from everstream.contract.schema import Schema, parse_schema
 from everstream.errors import ModelLoadError
 
@@ -48,13 +49,30 @@ class Declaration(NamedTuple):
     stop_raises: bool = False
 
 
-def load_model_class(app_dir: Path) -> Callable[[], Any]:
-    """Import `app.py` and find its class. Raises ModelLoadError."""
-    module = _import(app_dir, "app")
-    model_class = getattr(module, CLASS_NAME, None)
+class Folder(NamedTuple):
+    """A model folder, imported. `request_class`: the class of `@inferless.request`, if `app.py` has one."""
+
+    path: Path
+    model_class: Callable[[], Any]
+    schema: ModelSchema
+    declaration: Declaration
+    request_class: Callable[..., Any] | None
+
+
+def load_folder(path: Path) -> Folder:
+    """Import both files. Inputs are declared in either. Raises ModelLoadError."""
+    schema = load_schema(path) if (path / INPUT_SCHEMA).is_file() else None
+    app = _import(path, "app")
+    model_class = getattr(app, CLASS_NAME, None)
     if not callable(model_class):
-        raise ModelLoadError(f"{app_dir / APP} has no class {CLASS_NAME}")
-    return cast(Callable[[], Any], model_class)
+        raise ModelLoadError(f"{path / APP} has no class {CLASS_NAME}")
+    request_class = inferless_module.request_class(app)
+    if request_class is not None:
+        if schema is None or not schema.inputs:
+            schema = ModelSchema(inferless_module.fields_of(request_class))
+    elif schema is None:
+        raise ModelLoadError(f"{path / INPUT_SCHEMA} does not exist, and {APP} has no class with @inferless.request")
+    return Folder(path, model_class, schema, _declaration(path), request_class)
 
 
 def load_schema(app_dir: Path) -> ModelSchema:
@@ -68,8 +86,7 @@ def load_schema(app_dir: Path) -> ModelSchema:
         )
 
 
-def declaration_of(app_dir: Path) -> Declaration:
-    """What the imported files declare. Raises ModelLoadError."""
+def _declaration(app_dir: Path) -> Declaration:
     modules = [sys.modules[name] for name in ("input_schema", "app") if name in sys.modules]
     with _located(app_dir):
         declared = Declaration(
@@ -135,6 +152,8 @@ def _import(app_dir: Path, name: str) -> ModuleType:
         sys.path.insert(0, str(app_dir))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
+    if name == "app":
+        inferless_module.install()
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     with load_errors(app_dir, f"import {name}"):

@@ -24,21 +24,11 @@ from typing import Any, Protocol
 
 from everstream.contract.lane import OWN_THREADS, Lane
 from everstream.contract.leftovers import SharedQueues
-from everstream.contract.loader import (
-    APP,
-    CLASS_NAME,
-    INPUT_SCHEMA,
-    Declaration,
-    ModelSchema,
-    declaration_of,
-    load_errors,
-    load_model_class,
-    load_schema,
-)
+from everstream.contract.loader import APP, CLASS_NAME, Declaration, Folder, load_errors, load_folder
 from everstream.contract.output_handler import StreamOutputHandler
 from everstream.contract.prompt_bound import PromptBound
 from everstream.contract.signature import required_parameters, signature_of
-from everstream.errors import ModelLoadError, ModelRaised
+from everstream.errors import InvalidInput, ModelLoadError, ModelRaised
 
 logger = logging.getLogger(__name__)
 
@@ -73,33 +63,19 @@ class Model(Protocol):
 
 def load_model(app_dir: Path) -> "LoadedModel":
     """Import the folder's files and instantiate its class. Raises ModelLoadError."""
-    schema = load_schema(app_dir) if (app_dir / INPUT_SCHEMA).is_file() else None
-    model_class = load_model_class(app_dir)
-    if schema is None:
-        raise ModelLoadError(f"{app_dir / INPUT_SCHEMA} does not exist")
+    folder = load_folder(app_dir)
     with load_errors(app_dir, f"{CLASS_NAME}()"):
-        model = model_class()
-    return LoadedModel(model, app_dir, declaration_of(app_dir), schema)
-
-
-_NOTHING_DECLARED, _NO_INPUTS = Declaration(), ModelSchema({})
+        return LoadedModel(folder.model_class(), folder)
 
 
 class LoadedModel:
     """Adapts an instance of the contract's class to `Model`."""
 
-    def __init__(
-        self,
-        model: Any,
-        app_dir: Path,
-        declaration: Declaration = _NOTHING_DECLARED,
-        schema: ModelSchema = _NO_INPUTS,
-    ) -> None:
+    def __init__(self, model: Any, folder: Folder) -> None:
         """Raises ModelLoadError if `infer` can't be called."""
-        self.declaration = declaration
-        self.schema = schema
+        app_dir, declaration = folder.path, folder.declaration
+        self.folder = folder
         self._model = model
-        self._app_dir = app_dir
         if not callable(getattr(model, "infer", None)):
             raise ModelLoadError(f"{app_dir / APP}: {CLASS_NAME} has no method infer")
         try:
@@ -110,6 +86,10 @@ class LoadedModel:
             raise ModelLoadError(f"{app_dir / APP}: CONCURRENT = True needs an async infer")
         self._lane = None if declaration.is_concurrent else Lane(SharedQueues(model))
         self._checks = ThreadPoolExecutor(thread_name_prefix=f"{OWN_THREADS}-check")
+
+    @property
+    def declaration(self) -> Declaration:
+        return self.folder.declaration
 
     @property
     def is_streaming(self) -> bool:
@@ -138,7 +118,7 @@ class LoadedModel:
 
     async def initialize(self) -> None:
         """Raises ModelLoadError."""
-        with load_errors(self._app_dir, "initialize"):
+        with load_errors(self.folder.path, "initialize"):
             await self._call_optional("initialize")
 
     async def finalize(self) -> None:
@@ -186,7 +166,8 @@ class LoadedModel:
 
     async def _answer(self, inputs: dict[str, Any], handler: StreamOutputHandler) -> None:
         """Call `infer`, whatever its kind, to its end."""
-        given: Any = [inputs] if self.declaration.is_batched else inputs
+        request = self._as_request(inputs)
+        given = [request] if self.declaration.is_batched else request
         arguments, keywords = self._signature.arguments(given, handler)
         try:
             # What a wrapper without a signature returns may still be a coroutine, or a generator.
@@ -211,6 +192,18 @@ class LoadedModel:
             if not handler.stopped:
                 raise ModelRaised from error
             raise
+
+    def _as_request(self, inputs: dict[str, Any]) -> Any:
+        """The object that `infer` expects. Raises InvalidInput."""
+        if self.folder.request_class is None:
+            return inputs
+        try:
+            return self.folder.request_class(**inputs)
+        except ValueError as error:
+            # pydantic's ValidationError.
+            details = getattr(error, "errors", list)() or [{"loc": (), "msg": str(error)}]
+            param = ".".join(map(str, details[0]["loc"]))
+            raise InvalidInput(f"{param}: {details[0]['msg']}", param=param or None) from None
 
     def _may_leave(self, handler: StreamOutputHandler) -> bool:
         """Whether a generator may be closed early: not while threads fill something that it must empty."""

@@ -84,7 +84,7 @@ async def _load(settings: Settings, engine_log: EngineLog, name: str) -> LoadedM
         # Models open files by paths relative to their folder.
         os.chdir(settings.app_path)
         model = load_model(settings.app_path)
-        for warning in model.schema.warnings:
+        for warning in model.folder.schema.warnings:
             logger.warning("%s", warning)
         await model.initialize()
     except (ModelLoadError, OSError) as error:

@@ -8,10 +8,10 @@ import threading
 import pytest
 
 from everstream.contract.loader import Declaration
-from everstream.contract.model import LoadedModel
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.contract.outputs import OutputSchema, encode_output
 from everstream.errors import ModelLoadError, ModelRaised
+from harness.folders import adapted
 
 STREAMING, WHOLE, UNSAID = (Declaration(is_streaming=value) for value in (True, False, None))
 CONCURRENT = Declaration(is_concurrent=True)
@@ -34,14 +34,14 @@ class Sink:
         self.end_state = data["message"]
 
 
-def run(infer, declaration=STREAMING, tmp_path=None):
+def run(infer, declaration=STREAMING):
     """The outputs and the end of a model whose method `infer` is this function."""
 
     async def main():
         model = type("InferlessPythonModel", (), {"infer": infer})()
         sink = Sink()
         handler = StreamOutputHandler(sink, [], [], HandlerOptions(10_000))
-        loaded = LoadedModel(model, tmp_path, declaration)
+        loaded = adapted(model, declaration)
         async with asyncio.timeout(60):
             await loaded.infer({"x": 1}, handler)
             assert await loaded.settle(60) == ""
@@ -179,14 +179,14 @@ def test_batch_of_one():
         (lambda self, inputs, handler, more: None, r"not \(inputs, handler, more\)"),
     ],
 )
-def test_infer_that_cant_be_called_does_not_load(infer, message, tmp_path):
+def test_infer_that_cant_be_called_does_not_load(infer, message):
     with pytest.raises(ModelLoadError, match=message):
-        run(infer, UNSAID, tmp_path)
+        run(infer, UNSAID)
 
 
-def test_concurrent_needs_an_async_infer(tmp_path):
+def test_concurrent_needs_an_async_infer():
     with pytest.raises(ModelLoadError, match="needs an async infer"):
-        run(plain, CONCURRENT, tmp_path)
+        run(plain, CONCURRENT)
 
 
 def exiting(self, inputs):

@@ -3,14 +3,14 @@
 import asyncio
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from everstream.contract.loader import Declaration, load_schema
-from everstream.contract.model import LoadedModel, load_model
+from everstream.contract.model import load_model
 from everstream.contract.output_handler import GenerationStopped, HandlerOptions, StreamOutputHandler
 from everstream.errors import ModelLoadError
+from harness.folders import adapted
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +136,7 @@ def run(model, delivered=(), states=(), *, narrow=False, declaration=None, stop_
         sink = Sink(narrow)
         options = HandlerOptions(max_output_bytes=100, stop_raises=stop_raises)
         handler = StreamOutputHandler(sink, list(delivered), list(states), options)
-        loaded = LoadedModel(model, Path(), declaration or Declaration())
+        loaded = adapted(model, declaration)
         async with asyncio.timeout(60):
             await loaded.infer({}, handler)
             assert await loaded.settle(60) == ""
