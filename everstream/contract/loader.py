@@ -7,7 +7,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
@@ -16,6 +16,7 @@ from everstream.contract.schema import Schema, parse_schema
 from everstream.errors import ModelLoadError
 
 CLASS_NAME = "InferlessPythonModel"
+SCHEMA_FILE = "input_schema.py"
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -39,14 +40,18 @@ def load_model_class(app_dir: Path) -> Callable[[], Any]:
     return cast(Callable[[], Any], model_class)
 
 
-def load_schema(app_dir: Path) -> ModelSchema:
-    """Import `input_schema.py`. Raises ModelLoadError."""
-    module = _import(app_dir, "input_schema")
+def load_schema(app_dir: Path, *, isolated: bool = False) -> ModelSchema:
+    """Import `input_schema.py`. Raises ModelLoadError.
+
+    `isolated`: forget its modules afterwards, because those of other folders may have the same names.
+    """
+    with _forgotten(app_dir) if isolated else nullcontext():
+        module = _import(app_dir, "input_schema")
     warnings: list[str] = []
     try:
         inputs = parse_schema(getattr(module, "INPUT_SCHEMA", {}), warnings)
     except ModelLoadError as error:
-        raise ModelLoadError(f"{app_dir / 'input_schema.py'}: {error}") from None
+        raise ModelLoadError(f"{app_dir / SCHEMA_FILE}: {error}") from None
     return ModelSchema(inputs, getattr(module, "check_inputs", None), warnings)
 
 
@@ -76,6 +81,27 @@ def _import(app_dir: Path, name: str) -> ModuleType:
     with load_errors(app_dir, f"import {name}"):
         spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def _forgotten(app_dir: Path) -> Iterator[None]:
+    """Undo what the body's imports from this folder left behind in `sys`. The modules live on in what uses them."""
+    modules, path = dict(sys.modules), list(sys.path)
+    try:
+        yield
+    finally:
+        if str(app_dir) not in path:
+            sys.path[:] = [entry for entry in sys.path if entry != str(app_dir)]
+        for name, module in list(sys.modules.items()):
+            is_new = modules.get(name) is not module
+            if is_new and (name == "input_schema" or _is_the_models(_origin(module), app_dir)):
+                del sys.modules[name]
+        sys.modules.update({name: module for name, module in modules.items() if name not in sys.modules})
+
+
+def _origin(module: ModuleType) -> Path:
+    """Its file, or the folder of a package without one."""
+    return Path(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), ""))
 
 
 def _place(error: BaseException, app_dir: Path) -> str:

@@ -13,24 +13,23 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 import uvloop
 from valkey.exceptions import ValkeyError
 
+from everstream.contract.loader import load_schema
 from everstream.contract.model import LoadedModel, load_model
 from everstream.engine.engine import RELEASE_S, Engine
 from everstream.engine.exits import EXIT_LOG_BROKEN, EXIT_MODEL_LOAD, die
 from everstream.errors import LogBroken, ModelLoadError
 from everstream.log.engine_log import EngineLog, until_answered
-from everstream.log.records import EngineStatus
+from everstream.log.records import EngineStatus, ModelDescription
 from everstream.processes import ENGINE_PID_VARIABLE, SLEEP_VARIABLE
-from everstream.settings import Settings, SettingsError, load_settings
+from everstream.settings import Settings, SettingsError, load_engine_settings
 
 # vLLM's spawned processes import this module before vLLM, as their parent's main module; they would not if it were a
 # `__main__`. With Python's default threshold of 700, the collector walks a heap of imported modules over and over:
@@ -41,7 +40,7 @@ logger = logging.getLogger("everstream.engine")
 
 
 async def main(settings: Settings) -> None:
-    name = settings.engine_name or socket.gethostname()
+    name = settings.unique_engine_name
     engine_log = EngineLog(settings, consumer=f"{name}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         await _serve(settings, engine_log, name)
@@ -75,7 +74,9 @@ async def _load(settings: Settings, engine_log: EngineLog, name: str) -> LoadedM
     if earlier is None or earlier.state != "failed" or earlier.parent != status.parent:
         await until_answered(lambda: engine_log.report(status))
     try:
-        model = load_model(Path(settings.app_dir).resolve())
+        model = load_model(settings.app_path)
+        description = _describe(settings)
+        await until_answered(lambda: engine_log.describe(description))
         await model.initialize()
     except ModelLoadError as error:
         failed = msgspec.structs.replace(status, state="failed", error=str(error))
@@ -83,6 +84,13 @@ async def _load(settings: Settings, engine_log: EngineLog, name: str) -> LoadedM
         logger.debug("the model can't be loaded", exc_info=error)
         die(EXIT_MODEL_LOAD, f"the model can't be loaded: {error}")
     return model
+
+
+def _describe(settings: Settings) -> ModelDescription:
+    """Raises ModelLoadError."""
+    schema = load_schema(settings.app_path)
+    inputs, warnings = dict(schema.inputs), list(schema.warnings)
+    return ModelDescription(settings.model_name, settings.engine_model, inputs, warnings=warnings)
 
 
 async def _report_and_die(settings: Settings, engine_log: EngineLog, name: str, error: BaseException) -> NoReturn:
@@ -106,7 +114,7 @@ if __name__ == "__main__":
     os.environ[ENGINE_PID_VARIABLE] = str(os.getpid())
     os.environ[SLEEP_VARIABLE] = "1"
     try:
-        loaded = load_settings()
+        loaded = load_engine_settings()
         logging.basicConfig(level=loaded.log_level.upper(), format="%(message)s", stream=sys.stderr)
         uvloop.run(main(loaded))
     except SettingsError as error:
