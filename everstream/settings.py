@@ -107,8 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def served(self) -> tuple[ModelFolder, ...]:
         """The models that are served, at least one."""
         if not self.models:
-            name = Path(self.model).name if self.model_is_folder else self.model
-            return (ModelFolder(name, Path(self.app_dir).resolve(), ""),)
+            return (ModelFolder(self.weights_name, Path(self.app_dir).resolve(), ""),)
         folders = model_list.parse(self.models)
         return tuple(ModelFolder(name, Path(folder).resolve(), name) for name, folder in folders.items())
 
@@ -176,8 +175,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def model_name(self) -> str:
-        """The name that clients see. Of a single model: the last part of a folder's path, or a hub id unchanged."""
+        """The name of `own_model` that clients see."""
         return self.own_model.name
+
+    @property
+    def weights_name(self) -> str:
+        """MODEL's name: the last part of a folder's path, or a hub id unchanged."""
+        return Path(self.model).name if self.model_is_folder else self.model
 
     @property
     def model_is_folder(self) -> bool:

@@ -64,14 +64,14 @@ class Models:
         folder = self.served[0] if name is None else self._by_name.get(name)
         if folder is None:
             raise InvalidInput(f"the model {name!r:.100} is not served here; {self._list()}", param="model")
-        model = self.find(folder)
+        model = self.find(folder.name)
         if model is None:
             raise self._why_unknown(folder)
         return model
 
-    def find(self, folder: ModelFolder) -> ServedModel | None:
-        """None: its schema is not known yet."""
-        return self._local.get(folder.name) or self._find_described(folder)
+    def find(self, name: str) -> ServedModel | None:
+        """A served model by its name; None: its schema is not known yet."""
+        return self._local.get(name) or self._find_described(self._by_name[name])
 
     def schema_error(self, name: str) -> str:
         """Why the model's `input_schema.py` can't be loaded here, in one line; empty if it can, or does not exist."""

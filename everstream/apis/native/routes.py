@@ -2,6 +2,7 @@
 
 GET    /                          the page
 GET    /stream?prompt=...         start a generation and follow it; with Last-Event-ID: resume it
+GET    /models                    {"models": [...]}: each model's state, and the inputs that it takes
 POST   /generations               start: 201 {"id", "events_url"}
 GET    /generations/<id>          {"id", "text", "state", "finish_reason", "usage", "last"} so far
 GET    /generations/<id>/events   follow
@@ -14,9 +15,12 @@ from flask import Blueprint, Response, render_template, request
 
 from everstream.apis.native import snapshot
 from everstream.apis.native.events import EventEncoder
+from everstream.apis.native.model_json import model_json
 from everstream.contract import inputs
 from everstream.errors import InvalidInput, UnknownGeneration
+from everstream.log.entries import encode_json
 from everstream.log.records import Generation
+from everstream.web import readiness
 from everstream.web.api import Api
 from everstream.web.context import app_context
 from everstream.web.streaming import admitted, follow, last_event_id, resume
@@ -53,6 +57,13 @@ def _start_and_follow() -> Response:
     model = app_context().models.get(options.model)
     given = inputs.from_query(query, model.inputs, app_context().settings.max_prompt_chars)
     return follow(start(model, given, options), -1, _encoder)
+
+
+@blueprint.get("/models")
+def models() -> Response:
+    context = app_context()
+    found = [model_json(each, context.models.find(each.model)) for each in readiness.of_all(context)]
+    return Response(encode_json({"models": found}) + b"\n", mimetype="application/json")
 
 
 @blueprint.post("/generations")
