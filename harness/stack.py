@@ -316,9 +316,9 @@ class Supervised(Stack):
 
     supervisor = None
 
-    def launch(self, timeout_s=START_TIMEOUT_S):
+    def launch(self, timeout_s=START_TIMEOUT_S, arguments=()):
         self.environ.setdefault("MODEL", "scripted")
-        self.supervisor = self._start("supervisor", SUPERVISOR)
+        self.supervisor = self._start("supervisor", [*SUPERVISOR, *arguments])
         what = "the supervisor to report that it is ready"
         self._wait_for(self._supervisor_says_ready, self.supervisor, timeout_s=timeout_s, what=what)
         return self

@@ -33,7 +33,7 @@ class PromptValidator:
     def validate(self, given: dict[str, Any], text_bytes: int, client: str, queue: str = "") -> None:
         """Have an engine of this queue validate the inputs."""
         is_long = text_bytes > LONG_TEXT_BYTES
-        with self._slot(client, self._in_flight[queue], is_long=is_long):
+        with self._slot(client, queue, is_long=is_long):
             reply = self._log.validate(given, is_long=is_long, queue=queue)
         if reply.is_bug:
             raise ModelError(reply.message)
@@ -41,7 +41,8 @@ class PromptValidator:
             raise InvalidInput(reply.message, param=reply.param, code=reply.code)
 
     @contextmanager
-    def _slot(self, client: str, in_flight: Counter[tuple[str, bool]], *, is_long: bool) -> Iterator[None]:
+    def _slot(self, client: str, queue: str = "", *, is_long: bool) -> Iterator[None]:
+        in_flight = self._in_flight[queue]
         key, limit = (client, is_long), MAX_LONG_OF_A_CLIENT if is_long else MAX_OF_A_CLIENT
         if in_flight[key] >= limit:
             raise TooManyChecks(f"{limit} prompts from your address are being checked already; try again later")
