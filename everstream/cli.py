@@ -5,6 +5,7 @@ A part replaces this process (exec), so signals and exit statuses are its own.
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -12,18 +13,27 @@ from typing import NoReturn
 
 from everstream import __version__
 from everstream.host import doctor, state_lock, supervisor, valkey_server
-from everstream.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
+from everstream.model_list import MODEL_VARIABLE
+from everstream.settings import (
+    PROJECT_ROOT,
+    Settings,
+    SettingsError,
+    engine_environ,
+    load_engine_settings,
+    load_settings,
+)
 
 
 def run(settings: Settings) -> None:
-    """everything on this machine: Valkey, the engine, the web workers"""
+    """everything on this machine: Valkey, an engine for each model, the web workers"""
     supervisor.run(settings)
 
 
-def engine(settings: Settings) -> None:
+def engine(settings: Settings) -> None:  # noqa: ARG001 - those of all models
     """one engine process: it loads the model and generates"""
     supervisor.check_engine_packages()
-    _become(supervisor.ENGINE, settings)
+    os.environ.update(engine_environ(os.environ, load_engine_settings().own_model))
+    _become(supervisor.ENGINE, load_engine_settings())
 
 
 def web(settings: Settings) -> None:
@@ -62,15 +72,32 @@ def main() -> None:
     )
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        subparsers.add_parser(name, help=command.__doc__, description=command.__doc__)
+    parsers = {
+        name: subparsers.add_parser(name, help=command.__doc__, description=command.__doc__)
+        for name, command in COMMANDS.items()
+    }
+    parsers["run"].add_argument(
+        "--model", action="append", metavar="NAME=FOLDER", help="serve this model; repeat it for more (default: MODELS)"
+    )
+    parsers["engine"].add_argument("--model", metavar="NAME", help="which of the MODELS to run")
     arguments = parser.parse_args()
+    os.environ.update(_options(arguments))
     try:
         COMMANDS[arguments.command](load_settings())
     except SettingsError as error:
         sys.exit(f"everstream: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, str]:
+    """The command line's options as settings."""
+    model = getattr(arguments, "model", None)
+    if not model:
+        return {}
+    if isinstance(model, list):
+        return {"MODELS": shlex.join(model)}
+    return {MODEL_VARIABLE: model}
 
 
 def _become(command: list[str], settings: Settings) -> NoReturn:

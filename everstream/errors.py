@@ -120,6 +120,12 @@ class ModelUnavailable(EverstreamError):
     code = "model_failed"
 
 
+class ModelLoading(TryLater):
+    """No engine has published yet what the model takes."""
+
+    code = "model_loading"
+
+
 class LogUnavailable(TryLater):
     """Valkey does not answer."""
 

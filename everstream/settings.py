@@ -1,12 +1,13 @@
 """Settings: each process reads them once from the environment into one frozen, typed object.
 
-Four names are short, as people type them (`PORT`, `MODEL`, `ENGINE_ARGS`, `VALKEY_URL`), one is gunicorn's own
-(`WEB_CONCURRENCY`), and the rest begin with `EVERSTREAM_`. An unknown `EVERSTREAM_*` name is an error that suggests the
-closest one: a misspelt setting must not silently become the default.
+Five names are short, as people type them (`PORT`, `MODEL`, `MODELS`, `ENGINE_ARGS`, `VALKEY_URL`), one is gunicorn's
+own (`WEB_CONCURRENCY`), and the rest begin with `EVERSTREAM_`. An unknown `EVERSTREAM_*` name is an error that suggests
+the closest one: a misspelt setting must not silently become the default.
 """
 
 import difflib
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +16,14 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from everstream import model_list
+from everstream.model_list import ModelFolder
+
 PREFIX = "EVERSTREAM_"
 PLAIN_NAMES = {
     "port": "PORT",
     "model": "MODEL",
+    "models": "MODELS",
     "engine_args": "ENGINE_ARGS",
     "valkey_url": "VALKEY_URL",
     "workers": "WEB_CONCURRENCY",
@@ -31,6 +36,20 @@ _REASONS = {
     "heartbeat_s": "the shipped nginx and most other proxies cut 60 s of silence, and one heartbeat may be late",
 }
 """Reasons for the limits that may surprise."""
+_OF_AN_ENGINE = (
+    "model",
+    "engine_args",
+    "cache_dir",
+    "engine_name",
+    "max_running",
+    "max_output_bytes",
+    "max_generation_bytes",
+    "lease_s",
+    "retention_s",
+    "abandon_after_s",
+    "log_level",
+)
+"""May be set for one of several models: only its engine uses them."""
 _PACKAGE = Path(__file__).resolve().parent
 PROJECT_ROOT = _PACKAGE / "_project" if (_PACKAGE / "_project").is_dir() else _PACKAGE.parent
 """The folder of `app.py`, `gunicorn.conf.py`, `templates/` etc.: the checkout, or a copy of those files in a wheel."""
@@ -48,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     health_port: Annotated[int, Meta(ge=0, le=65535)] = 0
     workers: Annotated[int, Meta(ge=1, le=256)] = 2
     model: str = DEMO_MODEL
+    models: str = ""
     engine_args: str = ""
     valkey_url: Annotated[str, Meta(pattern=r"^$|^(rediss?|valkeys?|unix)://.")] = ""
 
@@ -56,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cache_dir: str = ""
     namespace: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "everstream"
     engine_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""
+    engine_model: str = ""
 
     max_running: Annotated[int, Meta(ge=1, le=4096)] = 128
     max_queued: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
@@ -86,9 +107,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return Path(self.state_dir) if self.state_dir else _xdg("XDG_STATE_HOME", ".local/state")
 
     @property
+    def served(self) -> tuple[ModelFolder, ...]:
+        """The models that are served, at least one."""
+        if not self.models:
+            return (ModelFolder(self.weights_name, Path(self.app_dir).resolve(), ""),)
+        folders = model_list.parse(self.models)
+        return tuple(ModelFolder(name, Path(folder).resolve(), name) for name, folder in folders.items())
+
+    @property
+    def own_model(self) -> ModelFolder:
+        """The model that this process runs, if it is an engine; the first one in any other process."""
+        return next((model for model in self.served if model.queue == self.engine_model), self.served[0])
+
+    @property
     def app_path(self) -> Path:
-        """The model folder."""
-        return Path(self.app_dir).resolve()
+        """The model folder of `own_model`."""
+        return self.own_model.path
+
+    @property
+    def unique_engine_name(self) -> str:
+        """The engine's name in the log. Each of several models has its own engine on a host."""
+        name = self.engine_name or socket.gethostname()
+        return f"{name}-{self.engine_model}" if self.engine_model else name
 
     @property
     def cache_path(self) -> Path:
@@ -132,14 +172,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def path_variables(self) -> dict[str, str]:
         """The variables that hold paths, which are absolute here: for a process with another working directory."""
-        fields = [field for field in ("app_dir", "state_dir", "cache_dir") if getattr(self, field)]
-        fields += ["model"] if _is_folder(self.model) else []
+        fields = ["state_dir", "cache_dir", "models" if self.models else "app_dir"]
+        fields = [field for field in fields if getattr(self, field)] + (["model"] if self.model_is_folder else [])
         return {variable_of(field): getattr(self, field) for field in fields}
 
     @property
     def model_name(self) -> str:
-        """The name that clients see: the last part of a folder's path, or a hub id unchanged."""
-        return Path(self.model).name if _is_folder(self.model) else self.model
+        """The name of `own_model` that clients see."""
+        return self.own_model.name
+
+    @property
+    def weights_name(self) -> str:
+        """MODEL's name: the last part of a folder's path, or a hub id unchanged."""
+        return Path(self.model).name if self.model_is_folder else self.model
+
+    @property
+    def model_is_folder(self) -> bool:
+        """Whether MODEL is a folder, not a hub id."""
+        return _is_folder(self.model)
 
 
 def _is_folder(model: str) -> bool:
@@ -159,29 +209,110 @@ def variable_of(field: str) -> str:
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings; an empty value counts as unset. Raises SettingsError."""
     env = os.environ if environ is None else environ
-    fields = {variable_of(name): name for name in Settings.__struct_fields__}
-    for name in env:
-        if name.startswith(PREFIX) and name not in fields:
-            closest = difflib.get_close_matches(name, fields, n=1)
-            hint = f"; did you mean {closest[0]}?" if closest else ""
-            raise SettingsError(f"unknown setting {name}{hint}")
-    given = {field: env[name] for name, field in fields.items() if env.get(name, "") != ""}
+    models = _read_models(env)
+    variables = {variable_of(name): name for name in Settings.__struct_fields__}
+    _check_names(env, variables, models)
+    given = {field: env[name] for name, field in variables.items() if env.get(name, "") != ""}
     for field in ("app_dir", "state_dir", "cache_dir", "model"):
         if field in given and (field != "model" or _is_folder(given[field])):
-            given[field] = str(Path(given[field]).expanduser().absolute())
+            given[field] = _absolute(given[field])
+    if models:
+        given["models"] = model_list.render(models)
+    settings = _convert(given, env)
+    _check_together(settings, models, given)
+    return settings
+
+
+def load_engine_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """The same for an engine process. Raises SettingsError if several models are served and none is chosen."""
+    settings = load_settings(environ)
+    if settings.models and not settings.engine_model:
+        raise SettingsError(
+            f"{model_list.MODEL_VARIABLE} must name the model that this engine runs: {_names(settings)}"
+        )
+    return settings
+
+
+def engine_environ(environ: Mapping[str, str], model: ModelFolder) -> dict[str, str]:
+    """The environment of this model's engine, with absolute paths. Raises SettingsError."""
+    own = dict(environ)
+    if model.queue:
+        own = model_list.engine_environ(environ, _read_models(environ), model.name)
+    return own | load_settings(own).path_variables()
+
+
+def _read_models(env: Mapping[str, str]) -> dict[str, str]:
+    """The absolute folders of MODELS by name; empty if only one model is served."""
+    text = env.get("MODELS", "")
     try:
-        settings = msgspec.convert(given, Settings, strict=False)
+        folders = model_list.parse(text) if text else {}
+    except ValueError as error:
+        raise SettingsError(f"MODELS={text[:200]!r}: {error}") from None
+    return {name: _absolute_model(folder) for name, folder in folders.items()}
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _absolute_model(folder: str) -> str:
+    # `chat=.` is the chat model, also where Everstream is installed as a package and `.` is any folder.
+    is_chat_model = folder == "." and not Path("app.py").exists()
+    return str(PROJECT_ROOT) if is_chat_model else _absolute(folder)
+
+
+def _check_names(env: Mapping[str, str], variables: Mapping[str, str], models: Mapping[str, str]) -> None:
+    """Raises SettingsError for a name that only looks like a setting."""
+    for name in env:
+        try:
+            model_list.check_variable(name, models)
+        except ValueError as error:
+            raise SettingsError(f"{name}: {error}") from None
+        base, model = model_list.split(name, models) or (name, "")
+        if base.startswith(PREFIX) and base not in variables:
+            closest = difflib.get_close_matches(base, variables, n=1)
+            hint = f"; did you mean {closest[0]}{name.removeprefix(base)}?" if closest else ""
+            raise SettingsError(f"unknown setting {name}{hint}")
+        if model and base in variables:
+            _check_of_one_model(name, variables[base], env)
+
+
+def _check_of_one_model(name: str, field: str, env: Mapping[str, str]) -> None:
+    if field not in _OF_AN_ENGINE:
+        allowed = ", ".join(variable_of(each) for each in _OF_AN_ENGINE)
+        raise SettingsError(f"{name}: this can't be set for one model; what can are {allowed}")
+    if env[name]:
+        _convert({field: env[name]}, env, {field: name})
+
+
+def _convert(given: Mapping[str, str], env: Mapping[str, str], names: Mapping[str, str] = {}) -> Settings:
+    """`names`: the variables that these fields come from, if not those of `variable_of`."""
+    try:
+        return msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$.")
         field = path.rstrip("`")
-        name, why = variable_of(field), f" ({_REASONS[field]})" if field in _REASONS else ""
+        name = names.get(field, variable_of(field))
+        why = f" ({_REASONS[field]})" if field in _REASONS else ""
         # A URL may hold a password.
         value = "" if field == "valkey_url" else f"={env.get(name)!r}"
         raise SettingsError(f"{name}{value}: {reason[:1].lower()}{reason[1:]}{why}") from None
+
+
+def _check_together(settings: Settings, models: Mapping[str, str], given: Mapping[str, str]) -> None:
+    """What no single field shows. Raises SettingsError."""
     try:
         urlsplit(settings.valkey_url).port  # noqa: B018 - it raises
     except ValueError:
         raise SettingsError(f"{variable_of('valkey_url')}: host or port can't be read") from None
     if settings.health_port == settings.port:
         raise SettingsError(f"{variable_of('health_port')}={settings.port}: already used by PORT; choose another port")
-    return settings
+    if models and "app_dir" in given:
+        raise SettingsError("EVERSTREAM_APP_DIR and MODELS both name model folders: unset one of them")
+    if settings.engine_model and settings.engine_model not in models:
+        which = f"MODELS has {_names(settings)}" if models else "MODELS is not set"
+        raise SettingsError(f"{model_list.MODEL_VARIABLE}={settings.engine_model!r}: {which}")
+
+
+def _names(settings: Settings) -> str:
+    return ", ".join(model.name for model in settings.served)

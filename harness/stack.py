@@ -16,9 +16,10 @@ import psutil
 import requests
 import valkey
 
+from everstream import model_list
 from everstream.host import valkey_server
 from everstream.log.keys import Keys
-from everstream.settings import PLAIN_NAMES, PREFIX, PROJECT_ROOT, load_settings
+from everstream.settings import PLAIN_NAMES, PREFIX, PROJECT_ROOT, engine_environ, load_settings
 from harness.shipped_nginx import Layout, nginx_executable
 
 MODELS = Path(__file__).parent / "models"
@@ -118,7 +119,8 @@ class Stack:
     unstopped: ClassVar[list["Stack"]] = []
     """Every stack not yet stopped, so that a failure report can include its output."""
 
-    def __init__(self, folder, app_dir=MODELS / "scripted", **environ):
+    def __init__(self, folder, app_dir=MODELS / "scripted", models=None, **environ):
+        """`models`: several model folders by name, instead of one `app_dir`."""
         self.name = folder.name
         self.folder = folder
         self.port = free_port()
@@ -139,7 +141,7 @@ class Stack:
         self.environ = kept | {
             "PORT": str(self.port),
             "WEB_CONCURRENCY": "2",
-            "EVERSTREAM_APP_DIR": str(app_dir),
+            **({"MODELS": model_list.render(models)} if models else {"EVERSTREAM_APP_DIR": str(app_dir)}),
             "EVERSTREAM_STATE_DIR": str(folder / "state"),
             "EVERSTREAM_LEASE_S": "1.5",
             "EVERSTREAM_HEARTBEAT_S": "1",
@@ -154,8 +156,9 @@ class Stack:
 
     def start(self, *, engines=1):
         self.start_valkey()
-        for _ in range(engines):
-            self.start_engine()
+        for model in self.settings.served:
+            for _ in range(engines):
+                self.start_engine(model.queue)
         self.start_web()
         self.wait_ready()
         return self
@@ -166,9 +169,11 @@ class Stack:
         self.valkey = self._start("valkey", valkey_server.command(self.settings), restore_signals=False)
         self._wait_for(lambda: valkey_server.answers(self.settings), self.valkey, what="Valkey")
 
-    def start_engine(self, **environ):
+    def start_engine(self, model="", **environ):
+        """`model`: which of several."""
         name = f"engine{len(self.engines)}"
-        environ = {"EVERSTREAM_ENGINE_NAME": name, **environ}
+        served = next(each for each in self.settings.served if each.queue == model)
+        environ = engine_environ(self.environ | {"EVERSTREAM_ENGINE_NAME": name, **environ}, served)
         engine = self._start(name, [sys.executable, "-m", "everstream.engine.main"], **environ)
         self.engines.append(engine)
         return engine
@@ -311,9 +316,9 @@ class Supervised(Stack):
 
     supervisor = None
 
-    def launch(self, timeout_s=START_TIMEOUT_S):
+    def launch(self, timeout_s=START_TIMEOUT_S, arguments=()):
         self.environ.setdefault("MODEL", "scripted")
-        self.supervisor = self._start("supervisor", SUPERVISOR)
+        self.supervisor = self._start("supervisor", [*SUPERVISOR, *arguments])
         what = "the supervisor to report that it is ready"
         self._wait_for(self._supervisor_says_ready, self.supervisor, timeout_s=timeout_s, what=what)
         return self

@@ -1,5 +1,8 @@
-// The page: prompt in, answer out. The current generation is kept in sessionStorage, so a reload resumes it.
+// The page: a prompt or a form in, the answer out. The current generation is kept in sessionStorage, so a reload resumes
+// it.
 
+import { fieldsOf, initialValues, isChat, readValues, renderFields, toJson } from './form.js';
+import { labelOf, obstacle, watchModels } from './models.js';
 import { applyEvent, describe, initialState, isTerminal } from './state.js';
 import { backoff, followGeneration } from './stream.js';
 
@@ -7,11 +10,10 @@ import { backoff, followGeneration } from './stream.js';
 const FLUSH_MS = 16;
 const STORED = 'everstream.generation';
 
-mountChat(document.getElementById('chat'));
+mountPage(document.getElementById('chat'));
 
-function mountChat(element) {
+function mountPage(element) {
   const form = element.querySelector('form');
-  const prompt = form.elements.prompt;
   const send = form.querySelector('[type=submit]');
   const stop = form.elements.stop;
   const status = element.querySelector('[role=status]');
@@ -24,7 +26,11 @@ function mountChat(element) {
 
   function apply(event) {
     state = applyEvent(state, event);
-    // Many tokens may arrive within one frame, so render once.
+    renderSoon();
+  }
+
+  // Many tokens may arrive within one frame, so render once.
+  function renderSoon() {
     if (!frame) frame = requestAnimationFrame(render);
   }
 
@@ -39,14 +45,14 @@ function mountChat(element) {
     if (status.textContent !== text) status.textContent = text;
     status.dataset.phase = state.phase;
     answer.setAttribute('aria-busy', String(busy));
-    send.disabled = busy;
+    send.disabled = busy || !request.canSend();
     stop.disabled = !busy || state.phase === 'stopping';
   }
 
-  function begin() {
+  function begin(asJson) {
     current.end();
     current = { id: '', end: () => {} };
-    state = initialState();
+    state = initialState(asJson);
     apply({ type: 'connecting', id: '' });
   }
 
@@ -54,20 +60,92 @@ function mountChat(element) {
     current = { id, end: followGeneration(`/generations/${id}/events`, apply) };
   }
 
-  async function start(text) {
-    begin();
+  async function start() {
+    begin(!request.isChat());
     const attempt = current;
-    const body = { prompt: text, request_id: newRequestId(), flush_ms: FLUSH_MS };
+    const given = request.given();
+    let body;
+    try {
+      body = request.body({ request_id: newRequestId() });
+    } catch (error) {
+      apply({ type: 'failed', id: '', data: { message: error.message } });
+      return;
+    }
     const id = await submit(body, apply, () => current !== attempt || isTerminal(state));
     if (!id) return;
     if (state.phase === 'stopping') cancel(id);
-    sessionStorage.setItem(STORED, JSON.stringify({ id, prompt: text }));
+    sessionStorage.setItem(STORED, JSON.stringify({ id, ...given }));
     follow(id);
   }
 
   form.addEventListener('submit', (event) => {
     event.preventDefault();
-    if (!send.disabled && prompt.value.trim()) start(prompt.value);
+    if (!send.disabled && !request.isEmpty()) start();
+  });
+
+  stop.addEventListener('click', () => {
+    apply({ type: 'stopping', id: '' });
+    if (current.id) cancel(current.id);
+  });
+
+  const stored = JSON.parse(sessionStorage.getItem(STORED) || 'null');
+  const request = mountRequest(form, stored || {}, renderSoon);
+  if (stored) {
+    begin(Boolean(stored.values));
+    follow(stored.id);
+  }
+}
+
+// What the user asks for: a prompt for a chat model, or the fields of another model's form. `stored` is the `given` of
+// an earlier request.
+function mountRequest(form, stored, onChange) {
+  const prompt = form.elements.prompt;
+  const promptField = form.querySelector('#prompt-field');
+  const container = form.querySelector('#fields');
+  const hint = form.querySelector('.hint');
+  const select = form.querySelector('#model');
+  const drafts = new Map(stored.values ? [[stored.model, stored.values]] : []);
+
+  let models = [];
+  let chosen = null;
+  let fields = [];
+  let rendered = '';
+
+  function choose(name) {
+    if (fields.length) drafts.set(chosen.name, readValues(container, fields));
+    chosen = models.find((model) => model.name === name) || models[0];
+    select.value = chosen.name;
+    renderChoice();
+  }
+
+  // Does nothing if the model is the same as before, so that polling leaves alone what the user types.
+  function renderChoice() {
+    const state = JSON.stringify([chosen.name, chosen.inputs, obstacle(chosen)]);
+    if (state !== rendered) {
+      rendered = state;
+      fields = isChat(chosen) ? [] : fieldsOf(chosen.inputs);
+      promptField.hidden = !isChat(chosen);
+      hint.hidden = !isChat(chosen);
+      container.hidden = isChat(chosen);
+      // A disabled field is not validated.
+      prompt.disabled = !isChat(chosen);
+      if (obstacle(chosen)) container.textContent = obstacle(chosen);
+      else renderFields(container, fields, { ...initialValues(fields), ...drafts.get(chosen.name) });
+    }
+    onChange();
+  }
+
+  function show(found) {
+    models = found;
+    select.replaceChildren(...models.map((model) => new Option(labelOf(model), model.name)));
+    form.querySelector('#models').hidden = models.length < 2;
+    choose(chosen ? chosen.name : stored.model);
+  }
+
+  const askAgain = watchModels(show, () => chosen.state === 'ready');
+  select.addEventListener('change', () => {
+    choose(select.value);
+    askAgain();
   });
 
   prompt.addEventListener('keydown', (event) => {
@@ -77,17 +155,19 @@ function mountChat(element) {
     }
   });
 
-  stop.addEventListener('click', () => {
-    apply({ type: 'stopping', id: '' });
-    if (current.id) cancel(current.id);
-  });
-
-  const stored = JSON.parse(sessionStorage.getItem(STORED) || 'null');
-  if (stored) {
-    prompt.value = stored.prompt;
-    begin();
-    follow(stored.id);
-  }
+  prompt.value = stored.prompt || prompt.value;
+  // Until the models are known, the page is a chat with the first one.
+  const isForChat = () => chosen === null || isChat(chosen);
+  const option = () => (models.length > 1 ? { model: chosen.name } : {});
+  return {
+    isChat: isForChat,
+    canSend: () => chosen === null || !obstacle(chosen),
+    isEmpty: () => isForChat() && !prompt.value.trim(),
+    given: () => ({ ...option(), ...(isForChat() ? { prompt: prompt.value } : { values: readValues(container, fields) }) }),
+    body: (options) => (isForChat()
+      ? JSON.stringify({ ...options, ...option(), prompt: prompt.value, flush_ms: FLUSH_MS })
+      : toJson(fields, readValues(container, fields), { ...options, ...option() })),
+  };
 }
 
 // Starts a generation and returns its id, or null if it was refused or given up. The request id makes retries safe.
@@ -110,7 +190,7 @@ async function post(body) {
     const response = await fetch('/generations', {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify(body),
+      body,
     });
     const parsed = await response.json();
     return { status: response.status, body: parsed, retry: response.headers.has('Retry-After') };

@@ -3,8 +3,10 @@
 export const TERMINAL = new Set(['done', 'cancelled', 'failed']);
 
 // phase: idle, connecting, queued, streaming, reconnecting, stopping, done, cancelled, failed
-export function initialState() {
-  return { phase: 'idle', text: '', lastId: '', position: 0, model: '', finishReason: '', usage: null, error: '' };
+// asJson: show each output as a line of JSON, not as text to be joined.
+export function initialState(asJson = false) {
+  const reached = { phase: 'idle', text: '', lastId: '', position: 0 };
+  return { ...reached, asJson, model: '', finishReason: '', usage: null, error: '' };
 }
 
 export function isTerminal(state) {
@@ -17,7 +19,7 @@ export function applyEvent(state, event) {
   const next = { ...state, lastId: event.id || state.lastId };
   switch (event.type) {
     case 'message':
-      return { ...next, phase: unlessStopping(state, 'streaming'), text: state.text + event.data.text };
+      return { ...next, phase: unlessStopping(state, 'streaming'), text: state.text + shown(state, event.data) };
     case 'open':
       return { ...next, phase: unlessStopping(state, 'connecting'), model: event.data.model };
     case 'queued':
@@ -43,6 +45,10 @@ export function applyEvent(state, event) {
     default:
       return next;
   }
+}
+
+function shown(state, output) {
+  return state.asJson ? `${JSON.stringify(output)}\n` : output.text;
 }
 
 export function describe(state) {

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from everstream.contract.schema import Schema, parse_schema
 from everstream.errors import ModelLoadError
 
 CLASS_NAME = "InferlessPythonModel"
-APP, INPUT_SCHEMA = "app.py", "input_schema.py"
+APP, SCHEMA_FILE = "app.py", "input_schema.py"
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -61,7 +61,7 @@ class Folder(NamedTuple):
 
 def load_folder(path: Path) -> Folder:
     """Import both files. Inputs are declared in either. Raises ModelLoadError."""
-    schema = load_schema(path) if (path / INPUT_SCHEMA).is_file() else None
+    schema = load_schema(path) if (path / SCHEMA_FILE).is_file() else None
     app = _import(path, "app")
     model_class = getattr(app, CLASS_NAME, None)
     if not callable(model_class):
@@ -71,15 +71,19 @@ def load_folder(path: Path) -> Folder:
         if schema is None or not schema.inputs:
             schema = ModelSchema(inferless_module.fields_of(request_class))
     elif schema is None:
-        raise ModelLoadError(f"{path / INPUT_SCHEMA} does not exist, and {APP} has no class with @inferless.request")
+        raise ModelLoadError(f"{path / SCHEMA_FILE} does not exist, and {APP} has no class with @inferless.request")
     return Folder(path, model_class, schema, _declaration(path), request_class)
 
 
-def load_schema(app_dir: Path) -> ModelSchema:
-    """Import `input_schema.py`. Raises ModelLoadError."""
-    module = _import(app_dir, "input_schema")
+def load_schema(app_dir: Path, *, isolated: bool = False) -> ModelSchema:
+    """Import `input_schema.py`. Raises ModelLoadError.
+
+    `isolated`: forget its modules afterwards, because those of other folders may have the same names.
+    """
+    with _forgotten(app_dir) if isolated else nullcontext():
+        module = _import(app_dir, "input_schema")
     warnings: list[str] = []
-    with _located(app_dir / INPUT_SCHEMA):
+    with _located(app_dir / SCHEMA_FILE):
         inputs = parse_schema(getattr(module, "INPUT_SCHEMA", {}), warnings)
         return ModelSchema(
             inputs, getattr(module, "check_inputs", None), _flag([module], "IS_STREAMING_OUTPUT"), warnings
@@ -159,6 +163,27 @@ def _import(app_dir: Path, name: str) -> ModuleType:
     with load_errors(app_dir, f"import {name}"):
         spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def _forgotten(app_dir: Path) -> Iterator[None]:
+    """Undo what the body's imports from this folder left behind in `sys`. The modules live on in what uses them."""
+    modules, path = dict(sys.modules), list(sys.path)
+    try:
+        yield
+    finally:
+        if str(app_dir) not in path:
+            sys.path[:] = [entry for entry in sys.path if entry != str(app_dir)]
+        for name, module in list(sys.modules.items()):
+            is_new = modules.get(name) is not module
+            if is_new and (name == "input_schema" or _is_the_models(_origin(module), app_dir)):
+                del sys.modules[name]
+        sys.modules.update({name: module for name, module in modules.items() if name not in sys.modules})
+
+
+def _origin(module: ModuleType) -> Path:
+    """Its file, or the folder of a package without one."""
+    return Path(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), ""))
 
 
 def _place(error: BaseException, app_dir: Path) -> str:

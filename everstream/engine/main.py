@@ -13,7 +13,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 from contextlib import suppress
 from typing import NoReturn
@@ -27,9 +26,9 @@ from everstream.engine.engine import RELEASE_S, Engine
 from everstream.engine.exits import EXIT_LOG_BROKEN, EXIT_MODEL_LOAD, EXIT_MODEL_STUCK, die
 from everstream.errors import LogBroken, ModelLoadError, ModelStuck
 from everstream.log.engine_log import EngineLog, until_answered
-from everstream.log.records import EngineStatus
+from everstream.log.records import EngineStatus, ModelDescription
 from everstream.processes import ENGINE_PID_VARIABLE, SLEEP_VARIABLE
-from everstream.settings import Settings, SettingsError, load_settings
+from everstream.settings import Settings, SettingsError, load_engine_settings
 
 # vLLM's spawned processes import this module before vLLM, as their parent's main module; they would not if it were a
 # `__main__`. With Python's default threshold of 700, the collector walks a heap of imported modules over and over:
@@ -43,7 +42,7 @@ FINALIZE_S = 5.0
 
 
 async def main(settings: Settings) -> None:
-    name = settings.engine_name or socket.gethostname()
+    name = settings.unique_engine_name
     engine_log = EngineLog(settings, consumer=f"{name}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         await _serve(settings, engine_log, name)
@@ -86,6 +85,8 @@ async def _load(settings: Settings, engine_log: EngineLog, name: str) -> LoadedM
         model = load_model(settings.app_path)
         for warning in model.folder.schema.warnings:
             logger.warning("%s", warning)
+        description = _description(settings, model)
+        await until_answered(lambda: engine_log.describe(description))
         await model.initialize()
     except (ModelLoadError, OSError) as error:
         failed = msgspec.structs.replace(status, state="failed", error=str(error))
@@ -93,6 +94,13 @@ async def _load(settings: Settings, engine_log: EngineLog, name: str) -> LoadedM
         logger.debug("the model can't be loaded", exc_info=error)
         die(EXIT_MODEL_LOAD, f"the model can't be loaded: {error}")
     return model
+
+
+def _description(settings: Settings, model: LoadedModel) -> ModelDescription:
+    schema = model.folder.schema
+    return ModelDescription(
+        settings.model_name, settings.engine_model, dict(schema.inputs), model.is_streaming, list(schema.warnings)
+    )
 
 
 async def _report_and_die(settings: Settings, engine_log: EngineLog, name: str, error: BaseException) -> NoReturn:
@@ -124,7 +132,7 @@ if __name__ == "__main__":
     os.environ[ENGINE_PID_VARIABLE] = str(os.getpid())
     os.environ[SLEEP_VARIABLE] = "1"
     try:
-        loaded = load_settings()
+        loaded = load_engine_settings()
         logging.basicConfig(level=loaded.log_level.upper(), format="%(message)s", stream=sys.stderr)
         uvloop.run(main(loaded))
     except SettingsError as error:

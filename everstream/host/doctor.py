@@ -25,7 +25,8 @@ from everstream.contract.loader import CLASS_NAME, load_schema
 from everstream.errors import ModelLoadError
 from everstream.host import valkey_server
 from everstream.llm import demo_model
-from everstream.settings import Settings, SettingsError
+from everstream.model_list import ModelFolder
+from everstream.settings import PROJECT_ROOT, Settings, SettingsError, engine_environ, load_settings
 from everstream.web.limits import BACKLOG, open_files
 from everstream.web.ports import check_ports
 
@@ -71,13 +72,21 @@ def _address(settings: Settings) -> Iterator[Finding]:
         yield Finding("note", f"EVERSTREAM_HOST={settings.host} accepts connections from other machines", advice)
 
 
-def _model(settings: Settings) -> Iterator[Finding]:
-    folder = Path(settings.app_dir).resolve()
+def _models(settings: Settings) -> Iterator[Finding]:
+    for model in settings.served:
+        own = load_settings(engine_environ(os.environ, model)) if model.queue else settings
+        for finding in _model(own, model):
+            yield finding._replace(what=f"{model.queue}: {finding.what}") if model.queue else finding
+
+
+def _model(settings: Settings, model: ModelFolder) -> Iterator[Finding]:
+    folder = model.path
     try:
-        load_schema(folder)
+        load_schema(folder, isolated=bool(model.queue))
         tree = ast.parse((folder / "app.py").read_text())
     except (ModelLoadError, OSError, SyntaxError) as error:
-        yield Finding("fail", f"the model folder can't be used: {error}", "Set EVERSTREAM_APP_DIR")
+        advice = "Set MODELS" if model.queue else "Set EVERSTREAM_APP_DIR"
+        yield Finding("fail", f"the model folder can't be used: {error}", advice)
         return
     if CLASS_NAME not in _names(tree):
         yield Finding("note", f"{folder / 'app.py'} does not seem to define {CLASS_NAME}", "Make sure that it does")
@@ -98,7 +107,7 @@ def _weights(settings: Settings) -> Finding:
     if demo_model.is_wanted(settings):
         is_built = demo_model.folder(settings).is_dir()
         return Finding("ok", "the demo model is built" if is_built else "the demo model will be downloaded (93 MB)")
-    if settings.model_name == settings.model:
+    if not settings.model_is_folder:
         return Finding("ok", f"{settings.model} is a Hugging Face id: vLLM downloads it unless it is cached")
     if (Path(settings.model) / "config.json").is_file():
         return Finding("ok", f"the model's weights are in {settings.model}")
@@ -163,7 +172,7 @@ def _embedded_valkey(settings: Settings) -> Iterator[Finding]:
 
 
 def _gpu(settings: Settings) -> Iterator[Finding]:
-    if not settings.serves_chat_model:
+    if all(model.path != PROJECT_ROOT for model in settings.served):
         return
     build = _version("torch")
     if not build:
@@ -247,4 +256,4 @@ def _version(package: str) -> str:
         return ""
 
 
-CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (_address, _model, _valkey, _gpu, _limits, _nginx)
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (_address, _models, _valkey, _gpu, _limits, _nginx)

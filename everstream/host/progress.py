@@ -1,6 +1,7 @@
 """Reports how startup goes, and each later change between ready and not ready. Called by `supervisor`.
 
-In: `/readyz`, and the children's progress bars. Out: lines on the terminal.
+In: `/readyz`, and the children's progress bars. Out: lines on the terminal. Each of several models is reported by
+itself, because one that can't be loaded doesn't keep people from using the others.
 """
 
 import http.client
@@ -11,16 +12,25 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
-from pathlib import Path
+from typing import NamedTuple
 
 from everstream.contract import inputs
 from everstream.contract.loader import load_schema
 from everstream.errors import ModelLoadError
 from everstream.host.child_process import ChildProcess
 from everstream.host.terminal import Terminal
+from everstream.model_list import ModelFolder
 from everstream.settings import Settings
 
 EVERY_S = 0.5
+
+
+class Report(NamedTuple):
+    """`models`: the ready ones. `message`: what the others wait for."""
+
+    ready: bool
+    models: frozenset[str] = frozenset()
+    message: str = ""
 
 
 class Progress:
@@ -37,39 +47,48 @@ class Progress:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        since, was_ready = time.monotonic(), False
+        since, was_ready, told = time.monotonic(), False, frozenset[str]()
         while not self._stop.wait(EVERY_S):
-            ready, message = self._ask()
+            report = self._ask()
             elapsed_s = time.monotonic() - since
-            if ready and not was_ready:
+            if report.ready and not was_ready:
                 self._terminal.end_progress()
                 self._terminal.line(f"ready after {elapsed_s:.0f} s: open {self._settings.url}")
-                if command := curl_command(self._settings):
-                    self._terminal.line(command)
-            elif not ready:
+            self._tell(report.models - told)
+            if not report.ready:
                 since = time.monotonic() if was_ready else since
-                self._terminal.progress(message, time.monotonic() - since, self._detail)
-            was_ready = ready
+                self._terminal.progress(report.message, time.monotonic() - since, self._detail)
+            was_ready, told = report.ready, report.models
+
+    def _tell(self, ready: frozenset[str]) -> None:
+        """How to use the models that are ready now."""
+        for model in self._settings.served:
+            command = curl_command(self._settings, model) if model.name in ready else ""
+            if command:
+                self._terminal.line(f"{model.name} is ready: {command}" if model.queue else command)
 
     @property
     def _detail(self) -> str:
         return next((child.detail for child in self._children if child.detail), "")
 
-    def _ask(self) -> tuple[bool, str]:
+    def _ask(self) -> Report:
         try:
             with urllib.request.urlopen(f"{self._settings.url}/readyz", timeout=2):  # noqa: S310
-                return True, ""
+                return Report(True, frozenset(model.name for model in self._settings.served))
         except urllib.error.HTTPError as error:
-            return False, str(json.load(error)["message"])
+            answer = json.load(error)
+            ready = (model["name"] for model in answer.get("models", ()) if model["state"] == "ready")
+            return Report(False, frozenset(ready), str(answer["message"]))
         except (OSError, ValueError, http.client.HTTPException):
-            return False, "the web workers are starting"
+            return Report(False, message="the web workers are starting")
 
 
-def curl_command(settings: Settings) -> str:
+def curl_command(settings: Settings, model: ModelFolder) -> str:
     """A command that streams from the model with its schema's examples; empty if the schema can't be read."""
     try:
-        schema = load_schema(Path(settings.app_dir).resolve()).inputs
+        schema = load_schema(model.path, isolated=bool(model.queue)).inputs
     except ModelLoadError:
         return ""
-    query = urllib.parse.urlencode(inputs.example(schema), doseq=True)
+    option = {"model": model.name} if model.queue else {}
+    query = urllib.parse.urlencode(option | inputs.example(schema), doseq=True)
     return f"curl -N '{settings.url}/stream?{query}'"

@@ -1,8 +1,8 @@
 """Runs everything on one machine: `everstream run`, or `make run`.
 
-Starts Valkey (unless `VALKEY_URL` names another), the engine and gunicorn. Restarts whatever dies, with backoff, and
-reports which process died and why. Takes everything down with itself: in order on Ctrl-C and SIGTERM; if it is killed
-with -9, the kernel ends its children.
+Starts Valkey (unless `VALKEY_URL` names another), an engine for each model, and gunicorn. Restarts whatever dies, with
+backoff, and reports which process died and why. Takes everything down with itself: in order on Ctrl-C and SIGTERM; if
+it is killed with -9, the kernel ends its children.
 """
 
 import importlib.util
@@ -11,14 +11,15 @@ import re
 import signal
 import sys
 import threading
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 from everstream.host import state_lock, valkey_server
 from everstream.host.child_process import ChildProcess, Program
 from everstream.host.progress import Progress
 from everstream.host.terminal import Terminal
 from everstream.llm import demo_model
-from everstream.settings import PROJECT_ROOT, Settings, SettingsError
+from everstream.model_list import ModelFolder
+from everstream.settings import PROJECT_ROOT, Settings, SettingsError, engine_environ, load_settings
 from everstream.web.ports import check_ports
 
 POLL_EVERY_S = 0.2
@@ -49,9 +50,13 @@ class Supervisor:
         self._stop = threading.Event()
         self._terminal = Terminal()
         environ = QUIET | os.environ | settings.path_variables()
-        self._engine = self._child(Program("engine", ENGINE, environ))
+        environs = {model: engine_environ(environ, model) for model in settings.served}
+        self._of_engines = {model: load_settings(environs[model]) for model in settings.served}
+        self._wanting_demo = [model for model, own in self._of_engines.items() if demo_model.is_wanted(own)]
+        builder = environs[self._wanting_demo[0]] if self._wanting_demo else environ
+        self._engines = [self._child(Program(_engine(model), ENGINE, environs[model])) for model in settings.served]
         self._web = self._child(Program("web", WEB, environ))
-        self._model = self._child(Program("model", DEMO_MODEL, environ, once=True))
+        self._model = self._child(Program("model", DEMO_MODEL, builder, once=True))
         self._valkey = None
         if not settings.valkey_url:
             self._valkey = self._child(Program("valkey", valkey_server.command(settings), routine=ROUTINE_LINES))
@@ -61,7 +66,7 @@ class Supervisor:
 
     @property
     def _children(self) -> list[ChildProcess]:
-        return [child for child in (self._valkey, self._model, self._engine, self._web) if child is not None]
+        return [child for child in (self._valkey, self._model, *self._engines, self._web) if child is not None]
 
     def run(self) -> None:
         """Run until told to stop."""
@@ -84,10 +89,11 @@ class Supervisor:
             while not valkey_server.answers(settings) and not self._stop.wait(0.05):
                 self._valkey.poll()
         say(f"valkey: {settings.safe_log_url}")
-        if demo_model.is_wanted(settings) and not demo_model.folder(settings).is_dir():
+        if self._wanting_demo and not demo_model.folder(self._of_engines[self._wanting_demo[0]]).is_dir():
             self._model.start()
-        self._engine.start()
-        say(f"engine: {settings.model_name if settings.serves_chat_model else settings.app_dir}")
+        for child, (model, own) in zip(self._engines, self._of_engines.items(), strict=True):
+            child.start()
+            say(f"{_engine(model)}: {own.weights_name if own.serves_chat_model else model.path}")
         self._web.start()
         say(f"web: {settings.workers} workers at {settings.url}")
         if settings.health_port:
@@ -96,17 +102,26 @@ class Supervisor:
     def _take_down(self) -> None:
         """Web first, so that no request is left without an engine; Valkey last, so that everything is written."""
         self._terminal.end_progress()
-        for child in (self._web, self._engine, self._model, self._valkey):
+        self._web.end()
+        # At once, as each may take its time.
+        with ThreadPoolExecutor(len(self._engines)) as pool:
+            list(pool.map(ChildProcess.end, self._engines))
+        for child in (self._model, self._valkey):
             if child is not None:
                 child.end()
         self._terminal.line("stopped")
 
 
+def _engine(model: ModelFolder) -> str:
+    return f"engine {model.queue}".strip()
+
+
 def run(settings: Settings) -> None:
     """Run until told to stop. Raises SettingsError if it can't start."""
     check_engine_packages()
-    for name in ("app.py", "input_schema.py"):
-        if not (Path(settings.app_dir) / name).is_file():
+    # One of several models that can't be loaded must not keep the others from starting: its engine says why.
+    for name in ("app.py", "input_schema.py") if not settings.models else ():
+        if not (settings.app_path / name).is_file():
             raise SettingsError(f"EVERSTREAM_APP_DIR={settings.app_dir} has no {name}")
     if not settings.valkey_url:
         state_lock.acquire(settings, inherit=False)

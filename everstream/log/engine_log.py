@@ -16,7 +16,14 @@ from valkey.exceptions import TimeoutError as ValkeyTimeoutError
 from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
 from everstream.log.entries import Entry, decode_entry, encode_entry
 from everstream.log.keys import GROUP, Keys
-from everstream.log.records import VALIDATION_TIMEOUT_S, EngineStatus, Job, ValidationReply, ValidationRequest
+from everstream.log.records import (
+    VALIDATION_TIMEOUT_S,
+    EngineStatus,
+    Job,
+    ModelDescription,
+    ValidationReply,
+    ValidationRequest,
+)
 from everstream.log.retryable import UNAVAILABLE, refusal
 from everstream.log.scripts import load_script
 from everstream.settings import Settings
@@ -105,12 +112,16 @@ async def until_answered(call: Callable[[], Awaitable[T]], what: str = "") -> T:
 
 
 class EngineLog:
-    """One per engine process. `consumer` is unique to the process, so a lease never outlives it unnoticed."""
+    """One per engine process. `consumer` is unique to the process, so a lease never outlives it unnoticed.
+
+    It claims from one queue only, that of the engine's model.
+    """
 
     def __init__(self, settings: Settings, consumer: str) -> None:
         self.consumer = consumer
         self._settings = settings
-        self._keys = Keys(settings.namespace)
+        self._keys = Keys(settings.namespace, settings.engine_model)
+        self._description = b""
         self._client = valkey.Valkey(
             connection_pool=valkey.BlockingConnectionPool.from_url(
                 settings.log_url, socket_timeout=COMMAND_TIMEOUT_S, max_connections=16, timeout=COMMAND_TIMEOUT_S
@@ -235,13 +246,17 @@ class EngineLog:
 
     async def report(self, status: EngineStatus) -> None:
         """Report the engine's status, which expires unless it is repeated. Also removes engines that are gone."""
-        ttl_s = {"loading": LOADING_TTL_S, "failed": FAILED_TTL_S, "stopping": FAILED_TTL_S}.get(
-            status.state, self._settings.lease_s
-        )
+        ttl_s = STATUS_TTL_S.get(status.state, self._settings.lease_s)
         gone_s = max(CONSUMER_GONE_S, 2 * self._settings.lease_s)
+        status = msgspec.structs.replace(status, queue=self._keys.queue)
         arguments: list[Any] = [status.name, msgspec.json.encode(status), int(ttl_s * 1000)]
-        arguments += [self.consumer, int(gone_s * 1000)]
+        arguments += [self.consumer, int(gone_s * 1000), self._keys.model, self._description]
         await self._report(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
+
+    async def describe(self, description: ModelDescription) -> None:
+        """Publish what the model takes. Later reports restore it if it gets lost. Raises ModelLoadError."""
+        self._description = description.encoded()
+        await self._client.set(self._keys.model, self._description)
 
     async def last_report(self, name: str) -> EngineStatus | None:
         """The last status reported under this name, perhaps by an earlier process."""

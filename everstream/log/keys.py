@@ -1,8 +1,9 @@
 """Names of the log's keys in Valkey, all with one hash tag so that a cluster keeps them in one slot.
 
 {ns}:jobs        stream with the consumer group `engines`: the queue. A claimed job is a pending entry: the lease.
-{ns}:gen:<id>    hash: state (open, or how it ended), model, job_id, digest, request_key, stop; entries_bytes;
-                 and job, a `Job`, while it is open
+                 If several models are served, each has its own queue, {ns}:jobs:<queue>
+{ns}:gen:<id>    hash: state (open, or how it ended), model, queue, job_id, digest, request_key, stop; entries_bytes;
+                 and job, a `Job`, while it is open. Without a `queue`, it is in {ns}:jobs
 {ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see; `resume` is what the
                  model needs to resume after an engine's death.
 {ns}:read        sorted set: when each open generation was last read, by the server's clock, in ms
@@ -13,10 +14,12 @@
 {ns}:live        channel: newly appended entries, [[generation, first n, [entry, ...]], ...]
 {ns}:control     channel: generations to cancel
 {ns}:req:<id>    the generation that a request id started
+{ns}:model:<queue>  the `ModelDescription` of the engine that last started for this queue, in JSON
 {ns}:engine:<name>  an engine's status
 {ns}:engine_names   sorted set: when each of these statuses expires, by the server's clock, in ms
 {ns}:validations    sorted set: `ValidationRequest`s that no engine has taken, and when their senders give up, by the
-                    same clock; {ns}:long_validations: those with long text
+                    same clock; {ns}:long_validations: those with long text. If several models are served, each has
+                    its own two, {ns}:validations:<queue> and {ns}:long_validations:<queue>
 {ns}:validation:<id>  one of these requests, until then; {ns}:validation_reply:<id> is the list for its reply
 """
 
@@ -24,11 +27,14 @@ GROUP = "engines"
 
 
 class Keys:
-    """Names of keys under one namespace."""
+    """Names of keys under one namespace. `jobs`, `model` and `validations` are those of one queue."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, queue: str = "") -> None:
         self.ns = f"{{{namespace}}}:"
-        self.jobs = self.ns + "jobs"
+        self.queue = queue
+        self._of_queue = f":{queue}" if queue else ""
+        self.jobs = self.ns + "jobs" + self._of_queue
+        self.model = f"{self.ns}model:{queue}"
         self.live = self.ns + "live"
         self.control = self.ns + "control"
         self.counters = self.ns + "counters"
@@ -47,7 +53,7 @@ class Keys:
         return f"{self.ns}engine:{name}"
 
     def validations(self, *, long: bool) -> str:
-        return self.ns + ("long_validations" if long else "validations")
+        return self.ns + ("long_validations" if long else "validations") + self._of_queue
 
     def validation(self, validation: str) -> str:
         return f"{self.ns}validation:{validation}"

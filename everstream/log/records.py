@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from everstream.contract.prompt_bound import PromptBound
-from everstream.errors import EverstreamError, LogBroken, ModelUnavailable
+from everstream.contract.schema import Field
+from everstream.errors import EverstreamError, LogBroken, ModelLoadError, ModelUnavailable
 from everstream.log.entries import Entry
 
 VALIDATION_TIMEOUT_S = 4
@@ -30,7 +31,8 @@ class Job(msgspec.Struct, frozen=True):
 class Generation(msgspec.Struct, frozen=True):
     """A generation as the log knows it. `state`: open, done, cancelled, failed. `top` is its last entry's n.
 
-    `created` is when it was queued, in Unix seconds. `digest` is the `inputs_digest` of its inputs.
+    `created` is when it was queued, in Unix seconds. `digest` is the `inputs_digest` of its inputs. `queue` is that of
+    its model.
     """
 
     id: str
@@ -39,11 +41,33 @@ class Generation(msgspec.Struct, frozen=True):
     top: int
     created: int = 0
     digest: str = ""
+    queue: str = ""
 
 
-def inputs_digest(inputs: dict[str, Any]) -> str:
-    """Does not depend on the order of the names."""
-    return hashlib.sha256(msgspec.json.encode(inputs, order="deterministic")).hexdigest()
+def inputs_digest(inputs: dict[str, Any], queue: str = "") -> str:
+    """Does not depend on the order of the names. The same inputs for another model are another request."""
+    whole = (queue, inputs) if queue else inputs
+    return hashlib.sha256(msgspec.json.encode(whole, order="deterministic")).hexdigest()
+
+
+class ModelDescription(msgspec.Struct, frozen=True):
+    """What an engine publishes about its model, so that a web process needs no model folder.
+
+    `warnings` are about the schema, one line each.
+    """
+
+    name: str
+    queue: str
+    inputs: dict[str, Field]
+    is_streaming: bool = True
+    warnings: list[str] = []
+
+    def encoded(self) -> bytes:
+        """As JSON. Raises ModelLoadError if an example can't be written as JSON."""
+        try:
+            return msgspec.json.encode(self)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ModelLoadError(f"{self.name}: INPUT_SCHEMA can't be written as JSON: {error}") from None
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
@@ -54,6 +78,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     `running` counts its generations; `model_requests` is the model's own count, if it has one.
 
     `parent` is the pid of the process that started it; it stays the same when a supervisor restarts the engine.
+    `queue` is the one that it claims from.
     """
 
     name: str
@@ -66,10 +91,12 @@ class EngineStatus(msgspec.Struct, frozen=True):
     model_requests: int | None = None
     parent: int = 0
     prompt_bound: PromptBound | None = None
+    queue: str = ""
 
 
 def engine_failure(engines: list[EngineStatus]) -> EverstreamError | None:
-    """Why no engine can serve, if that is certain: every known engine has failed, because of the model or the log."""
+    """Why no engine of a queue can serve, if that is certain: every known one has failed, because of the model or the
+    log."""
     if not engines or any(engine.state != "failed" for engine in engines):
         return None
     if broken := next((engine for engine in engines if engine.code == LogBroken.code), None):

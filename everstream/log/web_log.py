@@ -22,6 +22,7 @@ from everstream.log.records import (
     EngineStatus,
     Generation,
     Job,
+    ModelDescription,
     Page,
     ValidationReply,
     ValidationRequest,
@@ -56,6 +57,7 @@ class WebLog:
         self._engines: list[EngineStatus] = []
         self._engines_at = -math.inf
         self._keys = Keys(settings.namespace)
+        self._queues = [model.queue for model in settings.served]
         self._client = valkey.Valkey(
             connection_pool=BlockingConnectionPool.from_url(
                 settings.log_url,
@@ -102,22 +104,27 @@ class WebLog:
             raise
         self._faults.pop(call, None)
 
-    def submit(self, generation: str, job: Job, model: str, request_id: str = "") -> Generation:
+    def _keys_of(self, queue: str) -> Keys:
+        return Keys(self._settings.namespace, queue)
+
+    def submit(self, generation: str, job: Job, model: str, request_id: str = "", queue: str = "") -> Generation:
         """Queue a generation. Returns it, or the existing one if the request id is known. Raises TryLater,
         RequestConflict."""
+        jobs = self._keys_of(queue).jobs
         request_key = self._keys.request(request_id) if request_id else ""
         arguments: list[Any] = [
             generation,
             msgspec.json.encode(job),
             model,
-            digest := inputs_digest(job.inputs),
+            digest := inputs_digest(job.inputs, queue),
             request_key,
             self._settings.max_queued,
             self._settings.retention_s,
             self._settings.max_log_bytes,
+            queue,
         ]
         with self._recording_fault("submit"):
-            outcome, *started = cast(list[Any], self._submit(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]))
+            outcome, *started = cast(list[Any], self._submit(keys=[jobs], args=[self._keys.ns, *arguments]))
         if outcome == b"queue_full":
             raise QueueFull(f"{self._settings.max_queued} requests are already waiting; try again later")
         if outcome == b"log_full":
@@ -131,7 +138,7 @@ class WebLog:
         """What the log knows about each generation, or None."""
         with self._recording_fault("lookup"), self._client.pipeline(transaction=False) as pipe:
             for generation in generations:
-                pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id", "digest"])
+                pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id", "digest", "queue"])
                 pipe.xlen(self._keys.log(generation))
             found = pipe.execute(raise_on_error=False)
             return [
@@ -162,11 +169,11 @@ class WebLog:
 
     def gauges(self) -> dict[str, int]:
         """All of `counters.GAUGES`."""
-        ready = [engine for engine in self.engines() if engine.state == "ready"]
+        ready = [engine for engine in self.engines(*self._queues) if engine.state == "ready"]
         return {
             "engines": len(ready),
             "generations_running": sum(engine.running for engine in ready),
-            "generations_queued": len(self.positions()),
+            "generations_queued": sum(len(self.positions(queue)) for queue in self._queues),
             "log_bytes": int(cast(bytes | None, self._client.get(self._keys.bytes)) or 0),
         }
 
@@ -186,40 +193,53 @@ class WebLog:
         reply = self._stop(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
         return cast(bytes, reply).decode()
 
-    def positions(self) -> dict[str, int]:
+    def positions(self, queue: str = "") -> dict[str, int]:
         """The place in the queue, from 1, of every generation that no engine has claimed."""
         with self._recording_fault("positions"):
-            waiting = cast(list[bytes], self._positions(keys=[self._keys.jobs], args=[self._keys.ns]))
+            waiting = cast(list[bytes], self._positions(keys=[self._keys_of(queue).jobs], args=[self._keys.ns]))
         return {generation.decode(): place for place, generation in enumerate(waiting, 1)}
 
-    def engines(self) -> list[EngineStatus]:
-        """The engines that have reported within their lease. A list with a ready one is reused for ENGINES_FOR_S."""
-        now = time.monotonic()
-        if now - self._engines_at > ENGINES_FOR_S or all(engine.state != "ready" for engine in self._engines):
+    def engines(self, *queues: str) -> list[EngineStatus]:
+        """The engines of these queues (default: "") that have reported within their lease.
+
+        A list in which each of these queues has a ready one is reused for ENGINES_FOR_S.
+        """
+        wanted, now = set(queues or ("",)), time.monotonic()
+        ready = {engine.queue for engine in self._engines if engine.state == "ready"}
+        if now - self._engines_at > ENGINES_FOR_S or not wanted <= ready:
             self._engines, self._engines_at = self._find_engines(), now
-        return self._engines
+        return [engine for engine in self._engines if engine.queue in wanted]
+
+    def description(self, queue: str) -> ModelDescription | None:
+        """What an engine has published about this queue's model; None if none has, or in another version's format."""
+        with self._recording_fault("description"):
+            found = cast(bytes | None, self._client.get(self._keys_of(queue).model))
+        try:
+            return msgspec.json.decode(found, type=ModelDescription) if found else None
+        except msgspec.DecodeError:
+            return None
 
     def _find_engines(self) -> list[EngineStatus]:
         with self._recording_fault("engines"):
             found = cast(list[bytes], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
         return [status for status in map(_status, found) if status]
 
-    def validate(self, inputs: dict[str, Any], *, is_long: bool) -> ValidationReply:
+    def validate(self, inputs: dict[str, Any], *, is_long: bool, queue: str = "") -> ValidationReply:
         """Have an engine's model check inputs. Raises TryLater if too many such requests wait, or no reply comes in
         time."""
-        reply = self._request_validation(inputs, is_long=is_long)
+        reply = self._request_validation(inputs, queue, is_long=is_long)
         found = cast(list[bytes] | None, self._client.blpop([reply], timeout=VALIDATION_TIMEOUT_S))
         if not found:
             raise CheckTimedOut("no engine checked the length of the prompt in time; try again later")
         return msgspec.json.decode(found[1], type=ValidationReply)
 
-    def _request_validation(self, inputs: dict[str, Any], *, is_long: bool) -> str:
+    def _request_validation(self, inputs: dict[str, Any], queue: str = "", *, is_long: bool) -> str:
         """Returns the key of the list for the reply."""
         validation = secrets.token_hex(16)
         reply = self._keys.validation_reply(validation)
         most = MAX_LONG_VALIDATIONS if is_long else MAX_VALIDATIONS
         request = msgspec.json.encode(ValidationRequest(reply, inputs))
-        waiting = self._keys.validations(long=is_long)
+        waiting = self._keys_of(queue).validations(long=is_long)
         arguments: list[Any] = [waiting, validation, request, VALIDATION_TIMEOUT_S * 1000, most]
         if not self._validate(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]):
             raise ChecksBusy(f"{most} prompts are already waiting to be checked; try again later")
@@ -261,10 +281,10 @@ def _status(report: bytes) -> EngineStatus | None:
 
 
 def _generation(generation: str, fields: Sequence[bytes | None], top: int) -> Generation:
-    state, model, job_id, digest = ((field or b"").decode() for field in fields)
+    state, model, job_id, digest, queue = ((field or b"").decode() for field in fields)
     # Valkey makes a job's id from its clock, in milliseconds.
     created = int(job_id.partition("-")[0]) // 1000
-    return Generation(generation, state, model, top, created, digest)
+    return Generation(generation, state, model, top, created, digest, queue)
 
 
 def _found(generation: str, fields: Any, top: Any) -> Generation | None:

@@ -1,9 +1,8 @@
-"""Ends all open streams if no engine can work with the log, because no more entries will come.
+"""Ends a model's open streams if none of its engines can work with the log, because no more entries will come.
 
 Used by `follower`.
 """
 
-import math
 import time
 
 import gevent
@@ -24,26 +23,27 @@ class EngineWatch:
         self._log = web_log
         self._readers = readers
         self._lease_s = lease_s
-        self._broken_since = math.inf
+        self._broken_since: dict[str, float] = {}
+        """By queue."""
 
     def start(self) -> None:
-        gevent.spawn(duties.repeat, self._end_all_if_broken, EVERY_S, "can't read the engines' statuses")
+        gevent.spawn(duties.repeat, self._end_broken, EVERY_S, "can't read the engines' statuses")
 
-    def _end_all_if_broken(self) -> None:
-        failure = self._failure() if self._readers else None
-        if not isinstance(failure, LogBroken):
-            self._broken_since = math.inf
-            return
-        # Wait for one lease: after an outage, a healthy engine may not have reported again yet.
-        self._broken_since = min(self._broken_since, time.monotonic())
-        if time.monotonic() - self._broken_since < self._lease_s:
-            return
-        for generation in list(self._readers):
-            self._end(generation, failure)
+    def _end_broken(self) -> None:
+        # All readers of a generation have the same queue.
+        queues = {generation: next(iter(readers)).queue for generation, readers in self._readers.items()}
+        failures = {queue: self._failure(queue) for queue in set(queues.values())}
+        broken = {queue: failure for queue, failure in failures.items() if isinstance(failure, LogBroken)}
+        now = time.monotonic()
+        self._broken_since = {queue: self._broken_since.get(queue, now) for queue in broken}
+        for generation, queue in queues.items():
+            # Wait for one lease: after an outage, a healthy engine may not have reported again yet.
+            if queue in broken and now - self._broken_since[queue] >= self._lease_s:
+                self._end(generation, broken[queue])
 
-    def _failure(self) -> EverstreamError | None:
+    def _failure(self, queue: str) -> EverstreamError | None:
         try:
-            return engine_failure(self._log.engines())
+            return engine_failure(self._log.engines(queue))
         except UNAVAILABLE:
             raise
         except ValkeyError as error:

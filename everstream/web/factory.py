@@ -22,9 +22,9 @@ from everstream.web.prompt_validation import PromptValidator
 
 
 def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
-    """Loads the model folder's `input_schema.py`, whose imports the import contracts don't see: see docs/models.md.
+    """Loads each model folder's `input_schema.py`, whose imports the import contracts don't see: see docs/models.md.
 
-    Raises SettingsError; ModelLoadError if the schema can't be loaded.
+    Raises SettingsError.
     """
     settings = settings or load_settings()
     web_log = WebLog(settings)
@@ -37,8 +37,8 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
         settings,
         web_log,
         Follower(web_log, settings),
-        PromptValidator(web_log),
-        Models(settings),
+        PromptValidator(web_log, len(settings.served)),
+        Models(settings, web_log),
     )
     trust_proxies(app, settings.proxies)
     for api in apis:

@@ -1,11 +1,12 @@
 """Asks an engine whether a prompt fits, if a web process can't tell. Called by `submission`.
 
 Tokenizing a prompt takes an engine up to a third of a second, so the number of requests is bounded. The log bounds the
-waiting ones across all web processes. This module bounds those in flight from this process, in total, because each
-holds a connection to Valkey, and per client. Raises InvalidInput, TryLater, ModelError.
+waiting ones across all web processes. This module bounds those in flight from this process, because each holds a
+connection to Valkey: each model has an equal share, so that one whose engine is slow leaves the others theirs. It also
+bounds those of a client. Raises InvalidInput, TryLater, ModelError.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from everstream.log.records import EngineStatus
 from everstream.log.web_log import WebLog
 
 MAX_CONCURRENT = 32
-"""Half of a web process's connections to Valkey."""
+"""For all models. Half of a web process's connections to Valkey."""
 MAX_OF_A_CLIENT = 16
 MAX_LONG_OF_A_CLIENT = 4
 
@@ -24,34 +25,36 @@ MAX_LONG_OF_A_CLIENT = 4
 class PromptValidator:
     """One per web process."""
 
-    def __init__(self, web_log: WebLog) -> None:
+    def __init__(self, web_log: WebLog, models: int = 1) -> None:
         self._log = web_log
-        self._in_flight: Counter[tuple[str, bool]] = Counter()
+        self._most = max(1, MAX_CONCURRENT // models)
+        self._in_flight: defaultdict[str, Counter[tuple[str, bool]]] = defaultdict(Counter)
 
-    def validate(self, given: dict[str, Any], text_bytes: int, client: str) -> None:
-        """Have an engine validate the inputs."""
+    def validate(self, given: dict[str, Any], text_bytes: int, client: str, queue: str = "") -> None:
+        """Have an engine of this queue validate the inputs."""
         is_long = text_bytes > LONG_TEXT_BYTES
-        with self._slot(client, is_long=is_long):
-            reply = self._log.validate(given, is_long=is_long)
+        with self._slot(client, queue, is_long=is_long):
+            reply = self._log.validate(given, is_long=is_long, queue=queue)
         if reply.is_bug:
             raise ModelError(reply.message)
         if reply.message:
             raise InvalidInput(reply.message, param=reply.param, code=reply.code)
 
     @contextmanager
-    def _slot(self, client: str, *, is_long: bool) -> Iterator[None]:
+    def _slot(self, client: str, queue: str = "", *, is_long: bool) -> Iterator[None]:
+        in_flight = self._in_flight[queue]
         key, limit = (client, is_long), MAX_LONG_OF_A_CLIENT if is_long else MAX_OF_A_CLIENT
-        if self._in_flight[key] >= limit:
+        if in_flight[key] >= limit:
             raise TooManyChecks(f"{limit} prompts from your address are being checked already; try again later")
-        if self._in_flight.total() >= MAX_CONCURRENT:
-            raise ChecksBusy(f"{MAX_CONCURRENT} prompts are being checked already; try again later")
-        self._in_flight[key] += 1
+        if in_flight.total() >= self._most:
+            raise ChecksBusy(f"{self._most} prompts are being checked already; try again later")
+        in_flight[key] += 1
         try:
             yield
         finally:
-            self._in_flight[key] -= 1
-            if not self._in_flight[key]:
-                del self._in_flight[key]
+            in_flight[key] -= 1
+            if not in_flight[key]:
+                del in_flight[key]
 
 
 def refuse_what_cant_fit(given: dict[str, Any], engines: list[EngineStatus]) -> None:

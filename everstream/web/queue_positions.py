@@ -1,5 +1,8 @@
 """Tells queued readers their position, and ends queued generations that no engine will claim. Used by `follower`."""
 
+from collections import defaultdict
+from functools import partial
+
 import gevent
 from gevent.event import Event
 
@@ -34,7 +37,7 @@ class QueuePositions:
             self._has_readers.wait()
             # By then an idle engine has usually claimed it, which saves a query.
             gevent.sleep(CLAIMED_WITHIN_S)
-            duties.attempt(self._update, "can't read the queue")
+            self._update()
             if self._readers:
                 gevent.sleep(EVERY_S)
             else:
@@ -42,12 +45,16 @@ class QueuePositions:
 
     def _update(self) -> None:
         self._readers -= {reader for reader in self._readers if reader.cursor.last > 0}
-        if not self._readers:
-            return
         # Copy before reading the queue: a reader added meanwhile is missing from `positions`, yet not claimed.
-        readers = list(self._readers)
-        positions = self._log.positions()
-        failure = engine_failure(self._log.engines())
+        by_queue: defaultdict[str, list[Reader]] = defaultdict(list)
+        for reader in self._readers:
+            by_queue[reader.queue].append(reader)
+        for queue, readers in by_queue.items():
+            duties.attempt(partial(self._update_queue, queue, readers), "can't read a queue")
+
+    def _update_queue(self, queue: str, readers: list[Reader]) -> None:
+        positions = self._log.positions(queue)
+        failure = engine_failure(self._log.engines(queue))
         for reader in readers:
             position = positions.get(reader.generation)
             if position is None:

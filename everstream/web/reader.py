@@ -38,12 +38,16 @@ class Reader:
         "last_sent_at",
         "left",
         "position",
+        "queue",
         "sent_position",
         "writer",
     )
 
-    def __init__(self, encoder: Encoder, after: int, bound_bytes: int, writer: DirectWriter | None) -> None:
+    def __init__(
+        self, encoder: Encoder, after: int, bound_bytes: int, writer: DirectWriter | None, queue: str = ""
+    ) -> None:
         self.generation = encoder.generation
+        self.queue = queue
         self.encoder = encoder
         self.cursor = Cursor(after, bound_bytes)
         self.writer = writer

@@ -110,7 +110,7 @@ def follow(known: Generation, after: int, make_encoder: MakeEncoder) -> Response
     connection = bounded_connection()
     is_chunked = context.writes_directly and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
     writer = DirectWriter(connection) if connection and is_chunked else None
-    reader = follower.reader(encoder, max(after, 0), writer)
+    reader = follower.reader(encoder, max(after, 0), writer, known.queue)
     return event_stream(_frames(head, reader, follower, connection))
 
 

@@ -7,6 +7,7 @@ LogBroken.
 
 import re
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -29,25 +30,34 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{16,64}", re.ASCII)
 
 
 class RequestOptions(msgspec.Struct, frozen=True):
-    """A request's fields other than the model's inputs. `flush_ms` None: use the setting."""
+    """A request's fields other than the model's inputs. `flush_ms` None: use the setting. `model` None: the first."""
 
     request_id: str = ""
     flush_ms: int | None = None
+    model: str | None = None
 
 
 REQUEST_OPTIONS = RequestOptions.__struct_fields__
 
 
-def options_from_json(body: dict[str, Any]) -> RequestOptions:
+def native_options() -> tuple[str, ...]:
+    """The options that Everstream's own API takes: a single model may have an input that is called `model`."""
+    models = app_context().models
+    if models.are_several or "model" not in models.get().inputs:
+        return REQUEST_OPTIONS
+    return tuple(name for name in REQUEST_OPTIONS if name != "model")
+
+
+def options_from_json(body: dict[str, Any], names: Sequence[str] = REQUEST_OPTIONS) -> RequestOptions:
     """Remove the options from a JSON body and return them; null counts as absent. Raises InvalidInput."""
-    given = {name: body.pop(name, None) for name in REQUEST_OPTIONS}
+    given = {name: body.pop(name, None) for name in names}
     return _options({name: value for name, value in given.items() if value is not None})
 
 
-def options_from_query() -> RequestOptions:
+def options_from_query(names: Sequence[str]) -> RequestOptions:
     """The options in the request's query. Raises InvalidInput."""
     given: dict[str, Any] = {}
-    for name in REQUEST_OPTIONS:
+    for name in names:
         texts = request.args.getlist(name)
         if len(texts) > 1:
             raise InvalidInput(f"{name} is given {len(texts)} times, but may be given only once", param=name)
@@ -68,7 +78,11 @@ def _options(given: dict[str, Any]) -> RequestOptions:
     is_whole = isinstance(flush_ms, int) and not isinstance(flush_ms, bool)
     if flush_ms is not None and not (is_whole and 0 <= flush_ms <= MAX_FLUSH_MS):
         raise InvalidInput(f"flush_ms must be a whole number from 0 to {MAX_FLUSH_MS}", param="flush_ms")
-    return RequestOptions(request_id, flush_ms)
+    model = given.get("model")
+    if model is not None and not isinstance(model, str):
+        allowed = ", ".join(app_context().models.names())
+        raise InvalidInput(f"model must be the name of a served model: {allowed}", param="model")
+    return RequestOptions(request_id, flush_ms, model)
 
 
 def body() -> dict[str, Any]:
@@ -85,16 +99,16 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
     context = app_context()
     if model.check_inputs is not None:
         model.check_inputs(given)
-    engines = context.log.engines()
+    engines = context.log.engines(model.queue)
     if failure := engine_failure(engines):
         raise failure
-    _check_length(given, engines)
+    _check_length(given, engines, model.queue)
     name = engines[0].model if engines else model.name
     flush_ms = context.settings.flush_ms if options.flush_ms is None else options.flush_ms
-    return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), name, options.request_id)
+    return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), name, options.request_id, model.queue)
 
 
-def _check_length(given: dict[str, Any], engines: list[EngineStatus]) -> None:
+def _check_length(given: dict[str, Any], engines: list[EngineStatus], queue: str) -> None:
     """Refuse a prompt that can't fit into the model's context. If that is unclear, have an engine count its tokens.
 
     A token stands for at least one byte, so most prompts pass without asking. If no engine is ready, none is asked: the
@@ -105,4 +119,4 @@ def _check_length(given: dict[str, Any], engines: list[EngineStatus]) -> None:
     limits = [engine.max_model_len for engine in ready if engine.max_model_len]
     text_bytes = inputs.text_bytes(given)
     if limits and text_bytes + TEMPLATE_TOKENS >= min(limits):
-        app_context().validator.validate(given, text_bytes, client_key())
+        app_context().validator.validate(given, text_bytes, client_key(), queue)

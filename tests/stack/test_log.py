@@ -7,12 +7,13 @@ import pytest
 import valkey
 from msgspec import structs
 
-from everstream.errors import ChecksBusy, EverstreamError, LogFull, QueueFull, RequestConflict
+from everstream.contract.schema import Field
+from everstream.errors import ChecksBusy, EverstreamError, LogFull, ModelLoadError, QueueFull, RequestConflict
 from everstream.log import engine_log
 from everstream.log.engine_log import Batch, EngineLog
 from everstream.log.entries import encode_entry, split_entries
 from everstream.log.keys import GROUP
-from everstream.log.records import EngineStatus, Job, ValidationReply, inputs_digest
+from everstream.log.records import EngineStatus, Job, ModelDescription, ValidationReply, inputs_digest
 from everstream.log.retryable import UNAVAILABLE
 from everstream.log.web_log import MAX_LONG_VALIDATIONS, MAX_VALIDATIONS, READ_BYTES, WebLog
 from harness.stack import Stack, tries, wait_for
@@ -756,3 +757,139 @@ def test_probes_are_rate_limited(web):
     for _ in range(100):
         web.probe()
     assert web._client.info("commandstats")["cmdstat_xsetid"]["calls"] == 1
+
+
+@pytest.fixture
+def two_queues(settings):
+    """The settings of an engine of each of two models, and a web process's."""
+    given = structs.replace(settings, models="one=/one two=/two")
+    return {name: structs.replace(given, engine_model=name) for name in ("", "one", "two")}
+
+
+def submit_to(web, queue, request_id=""):
+    return web.submit(uuid.uuid4().hex, Job({"prompt": "a"}), "model", request_id, queue).id
+
+
+def test_queues_are_independent(web, two_queues):
+    generations = {queue: [submit_to(web, queue) for _ in range(3)] for queue in ("", "one", "two")}
+    with pytest.raises(QueueFull):
+        submit_to(web, "one")
+    for queue, queued in generations.items():
+        assert web.positions(queue) == {generation: place for place, generation in enumerate(queued, 1)}
+        assert {known.queue for known in web.lookup(queued)} == {queue}
+    assert web.stop(generations["two"][0]) == "cancelled"
+    assert list(web.positions("two")) == generations["two"][1:]
+    assert list(web.positions("one")) == generations["one"]
+
+    async def test():
+        one = EngineLog(two_queues["one"], "one")
+        try:
+            claims = await one.claim(3)
+            assert [claim.generation for claim in claims] == generations["one"]
+            assert (await one.refresh([(claim, 0) for claim in claims])).verdicts == ["held"] * 3
+            assert web.stop(generations["one"][0]) == "stopping"
+            assert (await one.refresh([(claims[0], 0)])).verdicts == ["stop"]
+            assert await one.append([Batch(claims[1].generation, 1, [DONE], "done")]) == set()
+            await one.fail(claims[2], "code", "message")
+            states = [known.state for known in web.lookup(generations["one"])]
+            assert states == ["open", "done", "failed"]
+            expire_leases_of(web, "one", claims[0])
+            other = EngineLog(two_queues["two"], "two")
+            assert await other.take_over(3, LEASE_S) == []
+            await other.close()
+            heir = EngineLog(two_queues["one"], "heir")
+            # It was stopped, so it ends when it is taken over.
+            assert await heir.take_over(3, LEASE_S) == []
+            await heir.close()
+            assert web.lookup(generations["one"][:1])[0].state == "cancelled"
+        finally:
+            await one.close()
+
+    asyncio.run(test())
+    jobs = {queue: web._client.xlen(web._keys_of(queue).jobs) for queue in ("", "one", "two")}
+    assert jobs == {"": 3, "one": 0, "two": 2}
+
+
+def expire_leases_of(web, queue, claim):
+    jobs = web._keys_of(queue).jobs
+    (pending,) = web._client.xpending_range(jobs, GROUP, claim.job_id, claim.job_id, 1)
+    web._client.xclaim(jobs, GROUP, pending["consumer"], 0, [claim.job_id], idle=LEASE_S * 1000, justid=True)
+
+
+def test_request_id_of_another_model_is_refused(web):
+    generation = submit_to(web, "one", "request-id-of-one")
+    assert submit_to(web, "one", "request-id-of-one") == generation
+    for queue in ("two", ""):
+        with pytest.raises(RequestConflict):
+            submit_to(web, queue, "request-id-of-one")
+
+
+def test_generation_without_a_queue_is_in_the_only_one(web, run):
+    """As an earlier version made it."""
+
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        web._client.hdel(web._keys.generation(generation), "queue")
+        assert web.lookup([generation])[0].queue == ""
+        stopped = submit(web)
+        web._client.hdel(web._keys.generation(stopped), "queue")
+        assert web.stop(stopped) == "cancelled"
+        claim = await claim_one(one)
+        assert claim.generation == generation
+        assert await one.append([Batch(generation, 1, [DONE], "done")]) == set()
+        assert web._client.xlen(web._keys.jobs) == 0
+
+    run(test)
+
+
+def test_engines_and_their_descriptions_belong_to_a_queue(web, two_queues):
+    async def test():
+        logs = {name: EngineLog(two_queues[name], name) for name in ("one", "two")}
+        for name, log in logs.items():
+            await log.describe(ModelDescription(name, name, {f"of_{name}": Field("STRING")}))
+            await log.report(EngineStatus(name, "ready", name))
+        assert [engine.queue for engine in web.engines("one", "two")] == ["one", "two"]
+        assert [engine.name for engine in web.engines("two")] == ["two"]
+        assert web.engines() == []
+        assert list(web.description("two").inputs) == ["of_two"]
+        assert web.description("") is None
+        # A description that the log has lost comes back with the next report; a newer one is kept.
+        web._client.delete(web._keys_of("one").model)
+        newer = ModelDescription("two", "two", {})
+        web._client.set(web._keys_of("two").model, newer.encoded())
+        for name, log in logs.items():
+            await log.report(EngineStatus(name, "ready", name))
+            await log.close()
+        assert list(web.description("one").inputs) == ["of_one"]
+        assert web.description("two") == newer
+
+    asyncio.run(test())
+
+
+def test_description_that_is_no_json_is_a_load_error():
+    with pytest.raises(ModelLoadError, match="one: INPUT_SCHEMA can't be written as JSON"):
+        ModelDescription("one", "", {"name": Field("STRING", example=object())}).encoded()
+
+
+def test_description_of_another_version_is_ignored(web):
+    web._client.set(web._keys.model, b'{"name": 7}')
+    assert web.description("") is None
+
+
+def test_validations_belong_to_a_queue(web, two_queues):
+    web._request_validation({}, "one", is_long=False)
+
+    async def test():
+        two, one = EngineLog(two_queues["two"], "two"), EngineLog(two_queues["one"], "one")
+        assert await two._client.zcard(two._keys.validations(long=False)) == 0
+        assert (await one.next_validation(is_long=False)).inputs == {}
+        for each in (one, two):
+            await each.close()
+
+    asyncio.run(test())
+
+
+def test_status_of_an_earlier_version_has_no_queue(web):
+    web._client.zadd(web._keys.ns + "engine_names", {"old": 1e15})
+    web._client.set(web._keys.engine("old"), b'{"name":"old","state":"ready","model":"model"}')
+    assert [engine.queue for engine in web.engines()] == [""]

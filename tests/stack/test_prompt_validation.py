@@ -9,7 +9,7 @@ import requests
 import valkey
 
 from everstream.contract.prompt_bound import LONG_TEXT_BYTES
-from everstream.errors import TooManyChecks
+from everstream.errors import ChecksBusy, TooManyChecks
 from everstream.web import prompt_validation
 from harness.stack import MODELS, running_stack, wait_for
 
@@ -183,3 +183,14 @@ def test_concurrent_checks_of_one_client_are_limited(is_long, most):
         held.enter_context(checks._slot("other", is_long=is_long))
     with checks._slot("one", is_long=is_long):
         pass
+
+
+def test_each_model_has_its_share_of_the_checks():
+    checks, most = prompt_validation.PromptValidator(None, 2), prompt_validation.MAX_CONCURRENT // 2
+    with ExitStack() as held:
+        for number in range(most):
+            held.enter_context(checks._slot(f"client {number}", "slow", is_long=False))
+        with pytest.raises(ChecksBusy):
+            held.enter_context(checks._slot("another", "slow", is_long=False))
+        for number in range(most):
+            held.enter_context(checks._slot(f"client {number}", "quick", is_long=False))

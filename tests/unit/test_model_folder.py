@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import types
 
 import pytest
 
@@ -284,3 +285,31 @@ class SendingWithResume:
 
 def test_only_plain_text_with_a_list_as_resume_may_be_joined():
     assert run(SendingWithResume()).joinable == [True, False, False, False, False]
+
+
+def test_modules_of_two_folders_with_the_same_names(tmp_path):
+    """Each folder's `check_inputs` uses its own `common.py`, and nothing of either stays importable."""
+    checks, modules, path = [], set(sys.modules), list(sys.path)
+    for name in ("one", "two"):
+        (tmp_path / name / "lib").mkdir(parents=True)
+        (tmp_path / name / "common.py").write_text(f"NAME = {name!r}\n")
+        (tmp_path / name / "lib" / "deep.py").write_text(f"DEEP = {name!r}\n")
+        source = "import common, lib.deep\nINPUT_SCHEMA = {common.NAME: {'datatype': 'STRING'}}\n"
+        source += "def check_inputs(inputs):\n    return common.NAME, lib.deep.DEEP\n"
+        (tmp_path / name / "input_schema.py").write_text(source)
+        schema = load_schema(tmp_path / name, isolated=True)
+        assert list(schema.inputs) == [name]
+        checks.append(schema.check)
+    assert [check({}) for check in checks] == [("one", "one"), ("two", "two")]
+    assert (set(sys.modules), sys.path) == (modules, path)
+
+
+def test_isolated_folder_restores_a_module_of_the_same_name(tmp_path):
+    (tmp_path / "input_schema.py").write_text("raise RuntimeError\n")
+    sys.modules["input_schema"] = earlier = types.ModuleType("input_schema")
+    try:
+        with pytest.raises(ModelLoadError):
+            load_schema(tmp_path, isolated=True)
+        assert sys.modules["input_schema"] is earlier
+    finally:
+        del sys.modules["input_schema"]

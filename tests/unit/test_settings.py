@@ -1,7 +1,17 @@
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from everstream.settings import PROJECT_ROOT, Settings, SettingsError, load_settings, variable_of
+from everstream.settings import (
+    PROJECT_ROOT,
+    Settings,
+    SettingsError,
+    engine_environ,
+    load_engine_settings,
+    load_settings,
+    variable_of,
+)
 
 
 def test_defaults_and_types():
@@ -67,3 +77,104 @@ def test_wrong_valkey_url_is_refused_without_showing_it(url):
     with pytest.raises(SettingsError) as raised:
         load_settings({"VALKEY_URL": url})
     assert str(raised.value).startswith("VALKEY_URL: ") and "secret" not in str(raised.value)
+
+
+SEVERAL = {"MODELS": "chat=/chat tts=/tts"}
+
+
+def test_several_models(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings({"MODELS": "a=x 'b.2=with space' chat=. c=~/c", "HOME": "/home/me"})
+    assert settings.served == (
+        ("a", tmp_path / "x", "a"),
+        ("b.2", tmp_path / "with space", "b.2"),
+        ("chat", PROJECT_ROOT, "chat"),
+        ("c", Path("~/c").expanduser(), "c"),
+    )
+    # Children have another working directory.
+    monkeypatch.chdir("/")
+    assert load_settings(settings.path_variables()).served == settings.served
+    assert "EVERSTREAM_APP_DIR" not in settings.path_variables()
+
+
+def test_dot_is_the_current_folder_if_it_has_a_model(monkeypatch, tmp_path):
+    (tmp_path / "app.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert load_settings({"MODELS": "mine=."}).served == (("mine", tmp_path, "mine"),)
+
+
+def test_single_model_has_no_queue_of_its_own():
+    settings = load_settings({"MODEL": "/weights/name", "EVERSTREAM_APP_DIR": "/folder"})
+    assert settings.served == (("name", Path("/folder"), ""),)
+    assert engine_environ({"A": "b"}, settings.served[0]).items() >= {("A", "b")}
+
+
+def test_settings_of_one_model():
+    names = {"MODELS": "chat=/chat 'kokoro-v1.0=/tts'"}
+    given = {
+        **names,
+        "MODEL": "org/name",
+        "MODEL__CHAT": "/other",
+        "ENGINE_ARGS": "--a",
+        "ENGINE_ARGS__CHAT": "--b",
+        "CUDA_VISIBLE_DEVICES__KOKORO_V1_0": "1",
+        "EVERSTREAM_MAX_RUNNING__KOKORO_V1_0": "3",
+        "HF_HOME__CHAT": "/hf",
+        "AIRFLOW__CORE__DAGS": "is no setting of ours",
+    }
+    chat, tts = load_settings(given).served
+    of_chat, of_tts = engine_environ(given, chat), engine_environ(given, tts)
+    assert (of_chat["MODEL"], of_chat["ENGINE_ARGS"], of_chat["HF_HOME"]) == ("/other", "--b", "/hf")
+    assert (of_tts["MODEL"], of_tts["ENGINE_ARGS"], of_tts["CUDA_VISIBLE_DEVICES"]) == ("org/name", "--a", "1")
+    assert "CUDA_VISIBLE_DEVICES" not in of_chat and "HF_HOME" not in of_tts
+    engine = load_engine_settings(of_tts)
+    assert (engine.max_running, engine.app_path, engine.model_name) == (3, Path("/tts"), "kokoro-v1.0")
+    assert load_engine_settings(of_chat).max_running == Settings().max_running
+
+
+def test_engines_of_several_models_have_different_names():
+    given = {**SEVERAL, "EVERSTREAM_ENGINE_NAME": "host"}
+    names = [load_settings(engine_environ(given, model)).unique_engine_name for model in load_settings(given).served]
+    assert names == ["host-chat", "host-tts"]
+    assert load_settings({"EVERSTREAM_ENGINE_NAME": "host"}).unique_engine_name == "host"
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"MODELS": "chat"}, "MODELS='chat': 'chat' is not NAME=FOLDER"),
+        ({"MODELS": "a=b _=c"}, "MODELS='a=b _=c': '_=c' is not NAME=FOLDER"),
+        ({"MODELS": f"{'a' * 65}=b"}, "is not NAME=FOLDER"),
+        ({"MODELS": "a="}, "'a=' is not NAME=FOLDER"),
+        ({"MODELS": " "}, "MODELS=' ': expected 1 to 32 of NAME=FOLDER, got 0"),
+        ({"MODELS": " ".join(f"m{n}=x" for n in range(33))}, "expected 1 to 32 of NAME=FOLDER, got 33"),
+        ({"MODELS": "a=x a=y"}, "two models are called a"),
+        ({"MODELS": "a-b=x a.b=y"}, "settings that end in __A_B would be those of both a-b and a.b"),
+        ({"MODELS": "a='x"}, 'MODELS="a=\'x": No closing quotation'),
+        ({**SEVERAL, "EVERSTREAM_APP_DIR": "/x"}, "EVERSTREAM_APP_DIR and MODELS both name model folders"),
+        ({**SEVERAL, "EVERSTREAM_MAX_RUNING__TTS": "1"}, "did you mean EVERSTREAM_MAX_RUNNING__TTS?"),
+        (
+            {**SEVERAL, "EVERSTREAM_MAX_RUNNING__TSS": "1"},
+            "no model is called that; did you mean EVERSTREAM_MAX",
+        ),
+        ({**SEVERAL, "CUDA_VISIBLE_DEVICES__GPU": "1"}, "no model is called that; the models' names give CHAT, TTS"),
+        ({**SEVERAL, "EVERSTREAM_MAX_RUNNING__TTS": "x"}, "EVERSTREAM_MAX_RUNNING__TTS='x': expected `int`"),
+        ({**SEVERAL, "EVERSTREAM_MAX_QUEUED__TTS": "1"}, "EVERSTREAM_MAX_QUEUED__TTS: this can't be set for one model"),
+        ({**SEVERAL, "MODELS__TTS": "a=b"}, "MODELS__TTS: this can't be set for one model"),
+        ({"MODEL__TTS": "x"}, "MODEL__TTS: MODELS is not set, so there is no model TTS; set MODEL instead"),
+        ({**SEVERAL, "EVERSTREAM_ENGINE_MODEL": "x"}, "EVERSTREAM_ENGINE_MODEL='x': MODELS has chat, tts"),
+        ({"EVERSTREAM_ENGINE_MODEL": "x"}, "EVERSTREAM_ENGINE_MODEL='x': MODELS is not set"),
+    ],
+)
+def test_invalid_setting_of_several_models_is_named(environ, message):
+    with pytest.raises(SettingsError) as raised:
+        load_settings(environ)
+    assert message in str(raised.value)
+
+
+def test_engine_must_know_which_of_several_models_it_runs():
+    with pytest.raises(
+        SettingsError, match="EVERSTREAM_ENGINE_MODEL must name the model that this engine runs: chat, tts"
+    ):
+        load_engine_settings(SEVERAL)
+    assert load_engine_settings({}).engine_model == ""

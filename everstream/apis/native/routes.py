@@ -2,6 +2,7 @@
 
 GET    /                          the page
 GET    /stream?prompt=...         start a generation and follow it; with Last-Event-ID: resume it
+GET    /models                    {"models": [...]}: each model's state, and the inputs that it takes
 POST   /generations               start: 201 {"id", "events_url"}
 GET    /generations/<id>          {"id", "text", "state", "finish_reason", "usage", "last"} so far
 GET    /generations/<id>/events   follow
@@ -14,13 +15,16 @@ from flask import Blueprint, Response, render_template, request
 
 from everstream.apis.native import snapshot
 from everstream.apis.native.events import EventEncoder
+from everstream.apis.native.model_json import model_json
 from everstream.contract import inputs
 from everstream.errors import InvalidInput, UnknownGeneration
+from everstream.log.entries import encode_json
 from everstream.log.records import Generation
+from everstream.web import readiness
 from everstream.web.api import Api
 from everstream.web.context import app_context
 from everstream.web.streaming import admitted, follow, last_event_id, resume
-from everstream.web.submission import REQUEST_OPTIONS, body, options_from_json, options_from_query, start
+from everstream.web.submission import body, native_options, options_from_json, options_from_query, start
 
 _GENERATION = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -47,18 +51,26 @@ def stream() -> Response:
 
 
 def _start_and_follow() -> Response:
-    not_inputs = (*REQUEST_OPTIONS, "last_event_id")
-    query = {name: texts for name, texts in request.args.lists() if name not in not_inputs}
-    model = app_context().models.get()
+    names = native_options()
+    options = options_from_query(names)
+    query = {name: texts for name, texts in request.args.lists() if name not in (*names, "last_event_id")}
+    model = app_context().models.get(options.model)
     given = inputs.from_query(query, model.inputs, app_context().settings.max_prompt_chars)
-    return follow(start(model, given, options_from_query()), -1, _encoder)
+    return follow(start(model, given, options), -1, _encoder)
+
+
+@blueprint.get("/models")
+def models() -> Response:
+    context = app_context()
+    found = [model_json(each, context.models.find(each.model)) for each in readiness.of_all(context)]
+    return Response(encode_json({"models": found}) + b"\n", mimetype="application/json")
 
 
 @blueprint.post("/generations")
 def submit() -> tuple[dict[str, str], int, dict[str, str]]:
     fields = body()
-    options = options_from_json(fields)
-    model = app_context().models.get()
+    options = options_from_json(fields, native_options())
+    model = app_context().models.get(options.model)
     given = inputs.from_json(fields, model.inputs, app_context().settings.max_prompt_chars)
     generation = start(model, given, options).id
     location = f"/generations/{generation}"

@@ -80,7 +80,7 @@ def _object(context: AppContext, known: Generation, entry_range: EntryRange, ent
     end = yield from _text(context, known.id, entry_range, entries)
     said = msgspec.json.decode(end.data) if end else {}
     rest: dict[str, Any] = {
-        "state": end.event if end else _state(context, known.id, entry_range.top),
+        "state": end.event if end else _state(context, known, entry_range.top),
         "finish_reason": said.get("finish_reason"),
         "usage": said.get("usage"),
         "last": entry_range.last,
@@ -134,6 +134,6 @@ def _escaped(output: bytes) -> bytes:
     return text[1:-1]
 
 
-def _state(context: AppContext, generation: str, top: int) -> str:
+def _state(context: AppContext, known: Generation, top: int) -> str:
     """The state of a generation that does not end within the shown range."""
-    return "running" if top or generation not in context.log.positions() else "queued"
+    return "running" if top or known.id not in context.log.positions(known.queue) else "queued"

@@ -23,23 +23,23 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     include_usage: bool
 
 
-def chat(body: dict[str, Any], model: str) -> ParsedRequest:
+def chat(body: dict[str, Any]) -> ParsedRequest:
     """From the body of /v1/chat/completions. Raises InvalidInput."""
-    body = _checked(body, model, "messages", ("max_completion_tokens",))
+    body = _checked(body, "messages", ("max_completion_tokens",))
     if body.get("max_completion_tokens") is not None:
         body["max_tokens"] = body["max_completion_tokens"]
     return ParsedRequest({"messages": body["messages"], **_forwarded(body)}, _include_usage(body))
 
 
-def completion(body: dict[str, Any], model: str) -> ParsedRequest:
+def completion(body: dict[str, Any]) -> ParsedRequest:
     """From the body of /v1/completions. The prompt goes to the model unchanged. Raises InvalidInput."""
-    body = _checked(body, model, "prompt", ())
+    body = _checked(body, "prompt", ())
     if body.get("max_tokens") is None:
         body["max_tokens"] = DEFAULT_COMPLETION_TOKENS
     return ParsedRequest({"prompt": body["prompt"], "raw": True, **_forwarded(body)}, _include_usage(body))
 
 
-def _checked(body: dict[str, Any], model: str, required: str, more: tuple[str, ...]) -> dict[str, Any]:
+def _checked(body: dict[str, Any], required: str, more: tuple[str, ...]) -> dict[str, Any]:
     allowed = ("model", required, *more, "stream_options", *_FORWARDED, *_FIXED, *_IGNORED)
     for name, value in body.items():
         if name not in allowed and value is not None:
@@ -50,8 +50,6 @@ def _checked(body: dict[str, Any], model: str, required: str, more: tuple[str, .
         raise InvalidInput("stream must be true: non-streaming responses are not supported yet", param="stream")
     if body.get(required) is None:
         raise InvalidInput(f"{required} is missing", param=required)
-    if body.get("model") not in (None, model):
-        raise InvalidInput(f"the model {str(body['model'])[:100]!r} is not served here; {model!r} is", param="model")
     return dict(body)
 
 

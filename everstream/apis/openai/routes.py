@@ -2,7 +2,7 @@
 
     POST /v1/chat/completions     messages; `stream: true`
     POST /v1/completions          prompt, without a chat template; `stream: true`
-    GET  /v1/models               the served model
+    GET  /v1/models               the served models
 
 Besides OpenAI's own fields, it accepts `top_k`, `ignore_eos`, `request_id`, `flush_ms` and the header `Last-Event-ID`.
 """
@@ -49,23 +49,20 @@ def completions() -> Response:
 
 @blueprint.get("/v1/models")
 def models() -> dict[str, Any]:
-    return {"object": "list", "data": [{"id": _model(), "object": "model", "created": 0, "owned_by": "everstream"}]}
+    about = {"object": "model", "created": 0, "owned_by": "everstream"}
+    return {"object": "list", "data": [{"id": name, **about} for name in app_context().models.names()]}
 
 
-def _respond(parse: Callable[[dict[str, Any], str], requests.ParsedRequest], *, is_chat: bool) -> Response:
+def _respond(parse: Callable[[dict[str, Any]], requests.ParsedRequest], *, is_chat: bool) -> Response:
     context, given = app_context(), body()
     options = options_from_json(given)
-    parsed = parse(given, _model())
+    parsed = parse(given)
     encoder: MakeEncoder = partial(ChunkEncoder, is_chat=is_chat, include_usage=parsed.include_usage)
-    model = context.models.get()
+    model = context.models.get(options.model)
     for name in parsed.inputs:
         if name not in model.inputs:
             raise InvalidInput(f"the served model does not accept {name}", param=name)
     checked = inputs.from_json(parsed.inputs, model.inputs, context.settings.max_prompt_chars)
     if (seen := last_event_id()) is not None:
-        return resume(*seen, encoder, inputs_digest(checked))
+        return resume(*seen, encoder, inputs_digest(checked, model.queue))
     return follow(start(model, checked, options), -1, encoder)
-
-
-def _model() -> str:
-    return app_context().settings.model_name

@@ -1,7 +1,7 @@
 """Health, readiness and metrics.
 
     GET /healthz    this process is alive
-    GET /readyz     a model is ready; else 503, with what it is waiting for
+    GET /readyz     every served model is ready; else 503, with what is waiting for what
     GET /metrics    counters and gauges of the whole service, for Prometheus
 
 A separate port serves them too: see `web.health_listener`.
@@ -14,11 +14,12 @@ from flask import Blueprint, Response
 from valkey.exceptions import ValkeyError
 
 from everstream.apis.operations import metrics
-from everstream.errors import LogBroken
-from everstream.log.records import EngineStatus, engine_failure
+from everstream.log.records import EngineStatus
 from everstream.log.retryable import UNAVAILABLE
+from everstream.web import readiness
 from everstream.web.api import Api
 from everstream.web.context import app_context
+from everstream.web.readiness import Readiness
 
 blueprint = Blueprint("operations", __name__)
 API = Api(blueprint)
@@ -33,35 +34,49 @@ def healthz() -> dict[str, Any]:
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[dict[str, Any], int]:
-    log = app_context().log
-    engines: list[EngineStatus] = []
+    context = app_context()
+    models: list[Readiness] = []
     try:
-        engines = log.engines()
+        models = readiness.of_all(context)
     except UNAVAILABLE:
         return _waiting_for("valkey", "Valkey does not answer")
     except ValkeyError:
         # `log.fault` reports it below.
         pass
-    log.probe()
-    if fault := log.fault:
+    context.log.probe()
+    if fault := context.log.fault:
         return _waiting_for("valkey", fault)
-    if any(engine.state == "ready" for engine in engines):
-        return {"ready": True, "engines": [_engine_json(engine) for engine in engines]}, 200
-    if failure := engine_failure(engines):
-        return _waiting_for("valkey" if isinstance(failure, LogBroken) else "model", failure.message)
-    if engines:
-        return _waiting_for("model", _what_it_does(engines[0]))
-    return _waiting_for("engine", "no engine process is reporting")
+    return _of_several(models) if context.models.are_several else _of_one(models[0])
 
 
-def _what_it_does(engine: EngineStatus) -> str:
-    if engine.state == "stopping":
-        return f"{engine.model} is stopping: {engine.error}"
-    return f"{engine.model} is loading" + (f" ({engine.error})" if engine.error else "")
+def _of_one(model: Readiness) -> tuple[dict[str, Any], int]:
+    if model.state == "ready":
+        return {"ready": True, "engines": _engines_json([model])}, 200
+    return _waiting_for(model.waiting_for, model.message)
+
+
+def _of_several(models: list[Readiness]) -> tuple[dict[str, Any], int]:
+    """Ready once each model is. Otherwise the message says what each of the others waits for."""
+    details = {"engines": _engines_json(models), "models": [_model_json(model) for model in models]}
+    unready = [model for model in models if model.state != "ready"]
+    if not unready:
+        return {"ready": True, **details}, 200
+    message = "; ".join(f"{each.model}: {each.message}" for each in unready)
+    answer, status = _waiting_for(unready[0].waiting_for, message)
+    return answer | details, status
 
 
 def _waiting_for(what: str, message: str) -> tuple[dict[str, Any], int]:
     return {"ready": False, "waiting_for": what, "message": message}, 503
+
+
+def _model_json(model: Readiness) -> dict[str, Any]:
+    waiting = {"waiting_for": model.waiting_for, "message": model.message} if model.waiting_for else {}
+    return {"name": model.model, "state": model.state, **waiting}
+
+
+def _engines_json(models: list[Readiness]) -> list[dict[str, Any]]:
+    return [_engine_json(engine) for model in models for engine in model.engines]
 
 
 def _engine_json(engine: EngineStatus) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 -- Shared by every script. All keys have the same hash tag, so a cluster keeps them in one slot.
+-- KEYS[1] is the queue that the script works on.
 local ns = ARGV[1]
-local jobs, live = ns .. 'jobs', ns .. 'live'
+local jobs, live = KEYS[1], ns .. 'live'
 local group = 'engines'
 -- Valkey's approximate overhead per entry and per generation.
 local entry_bytes, generation_bytes = 32, 1024

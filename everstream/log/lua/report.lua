@@ -1,10 +1,13 @@
--- Store an engine's status until it expires; remove the names and consumers of engines that are gone.
--- ARGV: ns, name, status, ttl_ms, consumer, idle ms after which a consumer without jobs counts as gone
+-- Store an engine's status until it expires; remove the names and consumers of engines that are gone. Restore the
+-- description of its model if the log has lost it.
+-- ARGV: ns, name, status, ttl_ms, consumer, idle ms after which a consumer without jobs counts as gone, key of the
+-- model's description, that description or ''
 local name, status, ttl_ms, consumer, gone_ms = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local names, now = ns .. 'engine_names', now_ms()
 redis.call('SET', ns .. 'engine:' .. name, status, 'PX', ttl_ms)
 redis.call('ZADD', names, now + ttl_ms, name)
 redis.call('ZREMRANGEBYSCORE', names, '-inf', now)
+if ARGV[8] ~= '' then redis.call('SET', ARGV[7], ARGV[8], 'NX') end
 
 -- A deleted consumer that comes back is recreated; one that has jobs keeps them until their lease expires.
 if redis.call('EXISTS', jobs) == 0 then return end

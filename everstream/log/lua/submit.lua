@@ -1,12 +1,16 @@
 -- Start a generation, or attach to the one that the same request id started.
--- ARGV: ns, generation, job, model, digest of the request, request key or '', max_queued, retention_s, max_log_bytes
--- Returns {'started' | 'attached', generation, state, model, job id, digest, top}, or {'queue_full' | 'log_full'}.
+-- ARGV: ns, generation, job, model, digest of the request, request key or '', max_queued, retention_s, max_log_bytes,
+-- queue
+-- Returns {'started' | 'attached', generation, state, model, job id, digest, queue, top}, or
+-- {'queue_full' | 'log_full'}.
 local generation, job, model, digest, request_key = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local max_queued, retention_s, max_log_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local queue = ARGV[10]
 
 local function describe(outcome, id)
-  local known = redis.call('HMGET', generation_key(id), 'state', 'model', 'job_id', 'digest')
-  return {outcome, id, known[1], known[2], known[3], known[4] or '', redis.call('XLEN', log_key(id))}
+  local known = redis.call('HMGET', generation_key(id), 'state', 'model', 'job_id', 'digest', 'queue')
+  local top = redis.call('XLEN', log_key(id))
+  return {outcome, id, known[1], known[2], known[3], known[4] or '', known[5] or '', top}
 end
 
 local earlier = request_key ~= '' and redis.call('GET', request_key)
@@ -22,7 +26,7 @@ local job_id
 local function start()
   job_id = redis.call('XADD', jobs, '*', 'generation', generation)
   redis.call('HSET', generation_key(generation), 'state', 'open', 'model', model, 'job_id', job_id,
-    'digest', digest, 'request_key', request_key, 'job', job)
+    'digest', digest, 'request_key', request_key, 'queue', queue, 'job', job)
   redis.call('ZADD', ns .. 'read', now_ms(), generation)
   account(generation, bytes)
   if request_key ~= '' then redis.call('SET', request_key, generation) end

@@ -1,6 +1,7 @@
 """A test model that outputs what the request scripts, and waits, fails or dies where the request says so."""
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -46,6 +47,8 @@ class InferlessPythonModel:
             raise ValueError("told to raise\nover two lines")
         if n == inputs.get("kill_before"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if n == inputs.get("segfault_before"):
+            ctypes.string_at(0)
         if n == inputs.get("die_before"):
             raise ModelDied("told to die")
 

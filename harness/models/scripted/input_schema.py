@@ -17,6 +17,7 @@ INPUT_SCHEMA = {
     "hold_before": _scalar("INT32"),
     "raise_before": _scalar("INT32"),
     "kill_before": _scalar("INT32"),
+    "segfault_before": _scalar("INT32"),
     "die_before": _scalar("INT32"),
     "kill_after": _scalar("INT32", minimum=1),
     "forget_to_finalise": _scalar("BOOLEAN"),

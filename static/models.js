@@ -1,0 +1,42 @@
+// The served models: which there are, and which one is chosen.
+
+import { isUnknown } from './form.js';
+import { backoff } from './stream.js';
+
+// Calls onModels(models) once they are known, and again until the chosen one is ready: it may still be loading.
+// `isReady()` says whether it is. Returns a function that asks again at once.
+export function watchModels(onModels, isReady) {
+  let timer = 0;
+  let tries = 0;
+
+  async function ask() {
+    clearTimeout(timer);
+    const models = await fetchModels();
+    if (models) onModels(models);
+    if (models && isReady()) return;
+    timer = setTimeout(ask, backoff(tries));
+    tries += 1;
+  }
+
+  ask();
+  return () => { tries = 0; ask(); };
+}
+
+async function fetchModels() {
+  try {
+    const response = await fetch('/models');
+    return response.ok ? (await response.json()).models : null;
+  } catch {
+    return null;
+  }
+}
+
+export function labelOf(model) {
+  return model.state === 'ready' ? model.name : `${model.name} (${model.state})`;
+}
+
+// What to say instead of a form; empty if the form can be shown.
+export function obstacle(model) {
+  if (!isUnknown(model)) return '';
+  return model.error ? `${model.name} can't be used: ${model.error}` : `${model.name} is loading…`;
+}
