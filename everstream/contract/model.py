@@ -197,8 +197,11 @@ class LoadedModel:
         """The object that `infer` expects. Raises InvalidInput."""
         if self.folder.request_class is None:
             return inputs
+        # pydantic requires an Optional field without a default to be given.
+        fields = getattr(self.folder.request_class, "model_fields", {})
+        unset = {field.alias or name: None for name, field in fields.items() if field.is_required()}
         try:
-            return self.folder.request_class(**inputs)
+            return self.folder.request_class(**(unset | inputs))
         except ValueError as error:
             # pydantic's ValidationError.
             details = getattr(error, "errors", list)() or [{"loc": (), "msg": str(error)}]

@@ -14,6 +14,7 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -21,6 +22,7 @@ import msgspec
 import uvloop
 from valkey.exceptions import ValkeyError
 
+from everstream.contract import runtime_config
 from everstream.contract.model import LoadedModel, load_model
 from everstream.engine.engine import RELEASE_S, Engine
 from everstream.engine.exits import EXIT_LOG_BROKEN, EXIT_MODEL_LOAD, EXIT_MODEL_STUCK, die
@@ -79,21 +81,29 @@ async def _load(settings: Settings, engine_log: EngineLog, name: str) -> LoadedM
         status = msgspec.structs.replace(status, error=f"restarted, because {earlier.error}")
     if earlier is None or earlier.state != "failed" or earlier.parent != status.parent:
         await until_answered(lambda: engine_log.report(status))
+    missing: list[str] = []
     try:
         # Models open files by paths relative to their folder.
         os.chdir(settings.app_path)
+        missing = runtime_config.check(settings.app_path)
+        _warn(missing)
         model = load_model(settings.app_path)
-        for warning in model.folder.schema.warnings:
-            logger.warning("%s", warning)
+        _warn(model.folder.schema.warnings)
         description = _description(settings, model)
         await until_answered(lambda: engine_log.describe(description))
         await model.initialize()
     except (ModelLoadError, OSError) as error:
-        failed = msgspec.structs.replace(status, state="failed", error=str(error))
+        message = "; ".join([str(error), *missing])
+        failed = msgspec.structs.replace(status, state="failed", error=message)
         await until_answered(lambda: engine_log.report(failed))
         logger.debug("the model can't be loaded", exc_info=error)
-        die(EXIT_MODEL_LOAD, f"the model can't be loaded: {error}")
+        die(EXIT_MODEL_LOAD, f"the model can't be loaded: {message}")
     return model
+
+
+def _warn(messages: Sequence[str]) -> None:
+    for message in messages:
+        logger.warning("%s", message)
 
 
 def _description(settings: Settings, model: LoadedModel) -> ModelDescription:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from everstream.contract import inputs
+from everstream.contract import inputs, runtime_config
 from everstream.contract.loader import ModelSchema
 from everstream.contract.model import LoadedModel, load_model
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
@@ -27,6 +27,10 @@ _HEADINGS = ("input", "datatype", "shape", "required", "example")
 
 def main(path: Path, settings: Settings) -> int:
     """Print what was found. Returns the exit status: 1 if the model does not work."""
+    if not path.is_dir():
+        _say(f"fail | {path} does not exist, or is not a folder")
+        return 1
+    # Models open files by paths relative to their folder.
     os.chdir(path)
     try:
         return asyncio.run(_check(path, settings))
@@ -36,6 +40,8 @@ def main(path: Path, settings: Settings) -> int:
 
 
 async def _check(path: Path, settings: Settings) -> int:
+    for finding in runtime_config.check(path):
+        _say(f"note | {finding}")
     model = load_model(path)
     for line in (*_table(model.folder.schema), "", *_facts(model)):
         _say(line)
