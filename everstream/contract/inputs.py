@@ -24,7 +24,7 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 def from_query(query: Mapping[str, Sequence[str]], schema: Schema, max_chars: int) -> dict[str, Any]:
-    """Inputs from query parameters; an array is given by repeating its name."""
+    """Inputs from query parameters; an array is given by repeating its name. `max_chars` limits prompts."""
     values: dict[str, Any] = {}
     for name, texts in query.items():
         field = _field(name, schema)
@@ -66,14 +66,15 @@ def parse_body(body: bytes) -> dict[str, Any]:
         raise InvalidInput(message[:200], param="body") from None
     if len(given) > MAX_NAMES:
         raise InvalidInput(f"the body has {len(given)} names; at most {MAX_NAMES} are allowed", param="body")
-    return {name: _parsed(name, value) for name, value in given.items()}
+    return {name: parsed(name, value) for name, value in given.items()}
 
 
 _JSON_ERRORS = (ValueError, RecursionError)
 _body_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def _parsed(name: str, value: msgspec.Raw) -> Any:
+def parsed(name: str, value: msgspec.Raw) -> Any:
+    """One value of a body. A long array or object stays as it is. Raises InvalidInput."""
     if len(memoryview(value)) > LONG_JSON_BYTES and bytes(memoryview(value)[:1]) in (b"[", b"{"):
         return value
     try:
@@ -113,7 +114,7 @@ def _from_text(name: str, text: str, field: Field) -> Any:
             raise InvalidInput(f"{name} must be true or false, got {_quoted(text)}", param=name)
         return _TRUTH[text.lower()]
     if field.datatype == JSON:
-        return _parsed(name, msgspec.Raw(text.encode()))
+        return parsed(name, msgspec.Raw(text.encode()))
     try:
         # Python's own parsers also take underscores and non-ASCII digits.
         if "_" in text or not text.isascii():
@@ -260,8 +261,8 @@ def flat(value: Any) -> list[Any]:
 
 
 def _check_text(name: str, value: str, field: Field, max_chars: int) -> None:
-    limit = max_chars if field.max_length is None else field.max_length
-    if len(value) > limit:
+    limit = max_chars if field.max_length is None and field.is_prompt else field.max_length
+    if limit is not None and len(value) > limit:
         raise InvalidInput(f"{name} has {len(value)} characters; at most {limit} are allowed", param=name)
     if field.min_length > len(value):
         needs = "must not be empty" if field.min_length == 1 else f"must have at least {field.min_length} characters"

@@ -22,12 +22,13 @@ _PACKAGE = Path(__file__).parent.parent
 class ModelSchema(NamedTuple):
     """`check` is for what a schema can't express: it raises InvalidInput. None: the model has no such function.
 
-    `warnings` are about the schema, one line each.
+    `warnings` are about the schema, one line each. `is_streaming`: the model answers piece by piece.
     """
 
     inputs: Schema
     check: Callable[[dict[str, Any]], None] | None = None
     warnings: Sequence[str] = ()
+    is_streaming: bool = True
 
 
 def load_model_class(app_dir: Path) -> Callable[[], Any]:
@@ -47,7 +48,8 @@ def load_schema(app_dir: Path) -> ModelSchema:
         inputs = parse_schema(getattr(module, "INPUT_SCHEMA", {}), warnings)
     except ModelLoadError as error:
         raise ModelLoadError(f"{app_dir / 'input_schema.py'}: {error}") from None
-    return ModelSchema(inputs, getattr(module, "check_inputs", None), warnings)
+    is_streaming = bool(getattr(module, "IS_STREAMING_OUTPUT", True))
+    return ModelSchema(inputs, getattr(module, "check_inputs", None), warnings, is_streaming)
 
 
 @contextmanager

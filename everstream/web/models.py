@@ -28,7 +28,7 @@ class Models:
 
     def __init__(self, settings: Settings) -> None:
         schema = load_schema(settings.app_path)
-        self._only = ServedModel(settings.model_name, schema.inputs, schema.check)
+        self._only = ServedModel(settings.model_name, schema.inputs, schema.check, schema.is_streaming)
 
     def names(self) -> list[str]:
         return [self._only.name]
