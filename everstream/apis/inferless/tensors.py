@@ -55,7 +55,7 @@ def input_value(tensor: InputTensor, field: Field, binary_data: bytes | None) ->
     if field.datatype == "BOOL" and datatype != "BOOL":
         items = [_truth(name, item) for item in items]
     if not is_single:
-        return _arranged(items, shape, len(field.shape))
+        return _arranged(tensor, items, field)
     if field.datatype == JSON and items[0] is not None:
         return msgspec.Raw(items[0].encode())
     return items[0]
@@ -149,13 +149,16 @@ def _truth(name: str, item: Any) -> bool | None:
     raise InvalidInput(f"{name} must be true or false, got {str(item)[:40]}", param=name)
 
 
-def _arranged(items: list[Any], shape: list[int], dimensions: int) -> list[Any]:
-    """The items nested by the tensor's shape, or flat if the declared shape has other dimensions.
+def _arranged(tensor: InputTensor, items: list[Any], field: Field) -> list[Any]:
+    """The items nested by the tensor's shape, or flat if the declared one has more dimensions.
 
     A client may send a batch of one: one more dimension of 1 in front.
     """
+    shape, dimensions = tensor.shape or [], len(field.shape)
     while len(shape) > dimensions and shape[0] == 1:
         shape = shape[1:]
+    if len(shape) > dimensions:
+        raise InvalidInput(f"{tensor.name} must have the shape {field.shape}, got {_short(shape)}", param=tensor.name)
     if len(shape) == dimensions and items:
         for size in reversed(shape[1:]):
             items = [items[at : at + size] for at in range(0, len(items), size)]
