@@ -19,6 +19,8 @@ MAX_NAMES = 1000
 """Per body."""
 LONG_JSON_BYTES = 4096
 """A larger array or object becomes Python objects only when its expected type is known."""
+MAX_CONTAINERS = 100_000
+"""Arrays and objects within one value: each takes far more memory and time than its text."""
 
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -81,6 +83,13 @@ def parsed(name: str, value: msgspec.Raw) -> Any:
         return msgspec.json.decode(value)
     except _JSON_ERRORS as error:
         raise InvalidInput(f"{name[:100]} can't be read: {error}"[:200], param=name[:100]) from None
+
+
+def check_containers(name: str, value: msgspec.Raw) -> None:
+    """Call before a value's arrays and objects become Python objects. Counts brackets in its strings too."""
+    text = bytes(value)
+    if text.count(b"[") + text.count(b"{") > MAX_CONTAINERS:
+        raise InvalidInput(f"{name} has more than {MAX_CONTAINERS} arrays and objects", param=name)
 
 
 def text_bytes(values: Mapping[str, Any]) -> int:
@@ -146,8 +155,11 @@ def _json_text(name: str, value: Any) -> str:
 
 
 def _plain(name: str, value: Any) -> Any:
+    if not isinstance(value, msgspec.Raw):
+        return value
+    check_containers(name, value)
     try:
-        return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+        return msgspec.json.decode(value)
     except _JSON_ERRORS as error:
         raise InvalidInput(f"{name} can't be read: {error}"[:200], param=name) from None
 
@@ -156,9 +168,12 @@ def _array(name: str, value: Any, field: Field) -> list[Any]:
     """A list, flat or nested as deeply as the shape. Stops at the first item that can't be valid."""
     if not isinstance(value, (list, msgspec.Raw)):
         value = [value]
-    kind = _nested(_item_type(field), len(field.shape) if _is_nested(value) else 1)
+    depth = len(field.shape) if _is_nested(value) else 1
+    kind = _nested(_item_type(field), depth)
     try:
         if isinstance(value, msgspec.Raw):
+            if depth > 1:
+                check_containers(name, value)
             return cast(list[Any], msgspec.json.decode(value, type=kind))
         return cast(list[Any], msgspec.convert(value, kind))
     except _JSON_ERRORS as error:

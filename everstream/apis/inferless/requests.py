@@ -3,6 +3,7 @@
 Names that the model's schema lacks are ignored, because clients send parameters that are meant for their own server.
 """
 
+from collections.abc import Sized
 from typing import Any
 
 import msgspec
@@ -52,6 +53,7 @@ def infer(body: bytes, json_size: str | None, schema: Schema) -> ParsedRequest:
     parameters, outputs = given.parameters or {}, given.outputs or []
     _check_count("inputs", given.inputs or [])
     _check_count("outputs", outputs)
+    _check_count("parameters", parameters)
     asked = [name for each in (parameters, *(output.parameters or {} for output in outputs)) for name in each]
     return ParsedRequest(
         # A tensor is more specific than a parameter of the same name.
@@ -66,6 +68,8 @@ def generate(body: bytes, schema: Schema) -> ParsedRequest:
     """Names outside `parameters` win over those in it. Raises InvalidInput."""
     given: dict[str, msgspec.Raw] = _decoded(body, dict[str, msgspec.Raw])
     parameters = _decoded(given.pop("parameters", b"null"), dict[str, msgspec.Raw] | None, "parameters") or {}
+    _check_count("parameters", parameters)
+    _check_count("body", given)
     text, request_id = given.pop("text_input", None), _decoded(given.pop("id", b"null"), str | None, "id")
     values = _known(parameters, schema) | _known(given, schema)
     if text is not None:
@@ -86,7 +90,7 @@ def _decoded(text: bytes | msgspec.Raw, kind: Any, name: str = "body") -> Any:
         raise InvalidInput(f"{name} can't be read: {error}"[:200], param=name) from None
 
 
-def _check_count(name: str, given: list[Any]) -> None:
+def _check_count(name: str, given: Sized) -> None:
     if len(given) > inputs.MAX_NAMES:
         raise InvalidInput(f"{name} has {len(given)} items; at most {inputs.MAX_NAMES} are allowed", param=name)
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from everstream.apis.inferless import binary
+from everstream.contract.inputs import check_containers
 from everstream.contract.schema import FLOATS, INTEGERS, JSON, STRINGS, Field
 from everstream.errors import InvalidInput
 
@@ -113,6 +114,8 @@ def _json_items(tensor: InputTensor, kind: Any, shape: list[int]) -> list[Any]:
         raise InvalidInput(f"{name} needs data, an array", param=name)
     if depth > MAX_DIMENSIONS:
         raise InvalidInput(f"data of {name} is nested more than {MAX_DIMENSIONS} deep", param=name)
+    if depth > 1:
+        check_containers(name, tensor.data)
     for _ in range(depth):
         kind = list[kind]
     try:
