@@ -2,4 +2,6 @@
 
 from everstream.llm.chat_model import InferlessPythonModel
 
-__all__ = ["InferlessPythonModel"]
+__all__ = ["CONCURRENT", "InferlessPythonModel"]
+
+CONCURRENT = True

@@ -11,7 +11,7 @@ import pytest
 
 from everstream.apis.native.events import EventEncoder
 from everstream.apis.openai.chunks import ChunkEncoder
-from everstream.contract.output_handler import StreamOutputHandler
+from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.engine.appender import Appender
 from everstream.log.engine_log import Batch, _pack
 from everstream.log.entries import decode_entry, decode_live, encode_entry, split_entries
@@ -32,7 +32,7 @@ def test_encode_output(benchmark):
 
     async def main():
         sink = WriterSink()
-        handler = StreamOutputHandler(sink, [], [], 1 << 20)
+        handler = StreamOutputHandler(sink, [], [], HandlerOptions(1 << 20))
         benchmark(lambda: handler.send_streamed_output({"text": " The"}, resume=[464]))
         return sink.writer.take()
 

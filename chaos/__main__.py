@@ -26,7 +26,7 @@ def main():
     if nginx_executable() is None:
         sys.exit("chaos: nginx is missing: apt-get install nginx-light")
     seed = int(os.environ.get("CHAOS_SEED") or random.randrange(1_000_000))
-    chosen = [phases.SHORT] if os.environ.get("CHAOS_SHORT") else [phases.TINY, phases.SMOLLM2]
+    chosen = [phases.SHORT] if os.environ.get("CHAOS_SHORT") else [phases.TINY, phases.SMOLLM2, phases.PLAIN]
     say(f"seed {seed}: {', '.join(phase.name for phase in chosen)}")
     results = [run(phase, seed) for phase in chosen]
     table = report.markdown(seed, results)

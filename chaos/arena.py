@@ -15,7 +15,6 @@ import valkey
 
 from everstream.host import valkey_server
 from everstream.log.keys import GROUP, Keys
-from everstream.settings import PROJECT_ROOT
 from harness.stack import REQUEST_TIMEOUT_S, Supervised, wait_for
 
 LEASE_S = 3.0
@@ -27,10 +26,10 @@ BUSY_NICENESS = 10
 
 
 class Arena(Supervised):
-    def __init__(self, folder, **environ):
+    def __init__(self, folder, app_dir, **environ):
         super().__init__(
             folder,
-            app_dir=PROJECT_ROOT,
+            app_dir=app_dir,
             EVERSTREAM_LEASE_S=str(LEASE_S),
             EVERSTREAM_HEARTBEAT_S=str(HEARTBEAT_S),
             EVERSTREAM_RETRY_MS=str(RETRY_MS),

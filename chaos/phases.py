@@ -10,12 +10,15 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from chaos import faults, prompts, tiny_model
 from chaos.arena import Arena
 from chaos.client import Client
 from chaos.crowd import Crowd
 from everstream.llm import demo_model
+from everstream.settings import PROJECT_ROOT, Settings
+from harness.stack import MODELS
 
 UNDISTURBED_TIMEOUT_S = 120
 BUSY_TIMEOUT_S = 600
@@ -30,13 +33,14 @@ class Phase:
     """`streams` is the minimum number started, `duration_s` the time over which the faults are spread."""
 
     name: str
-    model: Callable
+    model: Callable[[Settings], object]
     engine_args: str
     prompts: list[dict]
     in_flight: int
     streams: int
     duration_s: float
     faults: dict[str, int]
+    app_dir: Path = PROJECT_ROOT
 
 
 @dataclass
@@ -105,6 +109,28 @@ SMOLLM2 = Phase(
         "kill -9 nginx": 3,
     },
 )
+PLAIN = Phase(
+    "plain",
+    lambda _: "plain",
+    "",
+    prompts.PLAIN,
+    in_flight=16,
+    streams=80,
+    duration_s=60,
+    faults={
+        "kill -9 gunicorn worker": 4,
+        "kill -9 gunicorn master": 1,
+        "SIGHUP gunicorn master": 1,
+        "kill -9 engine": 5,
+        "SIGSTOP engine over its lease": 2,
+        "kill -9 Valkey": 3,
+        "SIGSTOP Valkey": 1,
+        "Valkey out of memory": 1,
+        "kill -9 nginx": 2,
+    },
+    app_dir=MODELS / "threaded",
+)
+"""A model that runs one request at a time. A thread of it fills a shared streamer; after a death it starts over."""
 SHORT = Phase(
     "short",
     TINY.model,
@@ -134,7 +160,7 @@ def run(phase, seed, folder, say):
     """Run one phase. The stack's logs stay in the folder."""
     result = Result(phase)
     started = time.monotonic()
-    arena = Arena(folder, ENGINE_ARGS=phase.engine_args)
+    arena = Arena(folder, phase.app_dir, ENGINE_ARGS=phase.engine_args)
     arena.environ["MODEL"] = str(phase.model(arena.settings))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: _break_off(arena))

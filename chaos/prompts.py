@@ -29,3 +29,9 @@ SMOLLM2 = [
     for topic in _TOPICS
     for template, length in (("Tell a story of {}", 110), ("List 5 facts about {}", 90), ("Write a poem on {} 🌊", 70))
 ]
+
+# Each text names its request, so that one request's text in another's is seen.
+PLAIN = [
+    {"word": f"{word}{number}", "count": 30 + 5 * number, "pause_ms": 6}
+    for number, word in enumerate(("a", "Привет", "漢字", "🚀") * 3)
+]

@@ -51,6 +51,18 @@ def valkey(settings: Settings) -> None:
 
 
 def check(settings: Settings) -> None:
+    """load a model folder, and run it on its schema's examples"""
+    supervisor.check_engine_packages()
+    # Imported here, because a web host lacks what it needs.
+    from everstream.host import model_check  # noqa: PLC0415
+
+    status = model_check.main(settings.app_path, settings)
+    # At once: a model's threads may still run.
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def diagnose(settings: Settings) -> None:
     """check this machine and these settings, with advice on each problem"""
     # `doctor | head` ends quietly.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -62,7 +74,8 @@ COMMANDS: dict[str, Callable[[Settings], None]] = {
     "engine": engine,
     "web": web,
     "valkey": valkey,
-    "doctor": check,
+    "check": check,
+    "doctor": diagnose,
 }
 
 
@@ -80,6 +93,7 @@ def main() -> None:
         "--model", action="append", metavar="NAME=FOLDER", help="serve this model; repeat it for more (default: MODELS)"
     )
     parsers["engine"].add_argument("--model", metavar="NAME", help="which of the MODELS to run")
+    parsers["check"].add_argument("folder", help="with app.py and input_schema.py")
     arguments = parser.parse_args()
     os.environ.update(_options(arguments))
     try:
@@ -93,6 +107,8 @@ def main() -> None:
 def _options(arguments: argparse.Namespace) -> dict[str, str]:
     """The command line's options as settings."""
     model = getattr(arguments, "model", None)
+    if folder := getattr(arguments, "folder", None):
+        return {"EVERSTREAM_APP_DIR": folder, "MODELS": ""}
     if not model:
         return {}
     if isinstance(model, list):

@@ -153,5 +153,13 @@ class ModelDied(Exception):
     """
 
 
+class ModelRaised(Exception):
+    """The model's `infer` raised what would end the process: its `__cause__`, for example a SystemExit."""
+
+
+class ModelStuck(Exception):
+    """A stopped generation's work does not end, so the engine process has to be replaced. The message is for people."""
+
+
 class ModelLoadError(Exception):
     """The model folder can't be used. The message is one line for people, with the file and line at fault."""

@@ -88,6 +88,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     proxies: Annotated[int, Meta(ge=0, le=10)] = 0
     lease_s: Annotated[float, Meta(ge=0.5, le=600)] = 10.0
     heartbeat_s: Annotated[float, Meta(ge=0.2, le=MAX_HEARTBEAT_S)] = 15.0
+    infer_idle_timeout_s: Annotated[float, Meta(ge=0, le=86_400)] = 600.0
+    infer_timeout_s: Annotated[float, Meta(ge=0, le=604_800)] = 86_400.0
+    infer_stop_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
     retention_s: Annotated[int, Meta(ge=1, le=604_800)] = 600
     abandon_after_s: Annotated[float, Meta(ge=1, le=604_800)] = 60.0
     send_timeout_s: Annotated[float, Meta(ge=0.5, le=3600)] = 30.0

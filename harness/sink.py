@@ -17,3 +17,6 @@ class WriterSink:
 
     def end(self, state, data):
         self.writer.end(state, data)
+
+    def reject(self, data):
+        self.writer.end("failed", data)

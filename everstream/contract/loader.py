@@ -4,40 +4,75 @@ Anything that a model's code raises while it loads becomes a ModelLoadError with
 """
 
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
+from everstream.contract import inferless_module
 from everstream.contract.schema import Schema, parse_schema
 from everstream.errors import ModelLoadError
 
 CLASS_NAME = "InferlessPythonModel"
-SCHEMA_FILE = "input_schema.py"
+APP, SCHEMA_FILE = "app.py", "input_schema.py"
 _PACKAGE = Path(__file__).parent.parent
 
 
 class ModelSchema(NamedTuple):
     """`check` is for what a schema can't express: it raises InvalidInput. None: the model has no such function.
 
-    `warnings` are about the schema, one line each.
+    `is_streaming` is IS_STREAMING_OUTPUT, None if the file lacks it. `warnings` are about the schema, one line each.
     """
 
     inputs: Schema
     check: Callable[[dict[str, Any]], None] | None = None
+    is_streaming: bool | None = None
     warnings: Sequence[str] = ()
 
 
-def load_model_class(app_dir: Path) -> Callable[[], Any]:
-    """Import `app.py` and find its class. Raises ModelLoadError."""
-    module = _import(app_dir, "app")
-    model_class = getattr(module, CLASS_NAME, None)
+class Declaration(NamedTuple):
+    """What a folder declares besides its inputs, in `app.py` or `input_schema.py`.
+
+    `is_resumable` (RESUMABLE): after an engine's death a generation may be run again from its beginning.
+    `is_concurrent` (CONCURRENT): `infer` is async and shares nothing between calls, so many may run at once.
+    `is_batched` (BATCH_SIZE): `infer` takes and returns a list. `stop_raises` (STOP_RAISES): see `HandlerOptions`.
+    """
+
+    is_streaming: bool | None = None
+    is_resumable: bool = True
+    is_concurrent: bool = False
+    is_batched: bool = False
+    stop_raises: bool = False
+
+
+class Folder(NamedTuple):
+    """A model folder, imported. `request_class`: the class of `@inferless.request`, if `app.py` has one."""
+
+    path: Path
+    model_class: Callable[[], Any]
+    schema: ModelSchema
+    declaration: Declaration
+    request_class: Callable[..., Any] | None
+
+
+def load_folder(path: Path) -> Folder:
+    """Import both files. Inputs are declared in either. Raises ModelLoadError."""
+    schema = load_schema(path) if (path / SCHEMA_FILE).is_file() else None
+    app = _import(path, "app")
+    model_class = getattr(app, CLASS_NAME, None)
     if not callable(model_class):
-        raise ModelLoadError(f"{app_dir / 'app.py'} has no class {CLASS_NAME}")
-    return cast(Callable[[], Any], model_class)
+        raise ModelLoadError(f"{path / APP} has no class {CLASS_NAME}")
+    request_class = inferless_module.request_class(app)
+    if request_class is not None:
+        if schema is None or not schema.inputs:
+            schema = ModelSchema(inferless_module.fields_of(request_class))
+    elif schema is None:
+        raise ModelLoadError(f"{path / SCHEMA_FILE} does not exist, and {APP} has no class with @inferless.request")
+    return Folder(path, model_class, schema, _declaration(path), request_class)
 
 
 def load_schema(app_dir: Path, *, isolated: bool = False) -> ModelSchema:
@@ -48,11 +83,56 @@ def load_schema(app_dir: Path, *, isolated: bool = False) -> ModelSchema:
     with _forgotten(app_dir) if isolated else nullcontext():
         module = _import(app_dir, "input_schema")
     warnings: list[str] = []
-    try:
+    with _located(app_dir / SCHEMA_FILE):
         inputs = parse_schema(getattr(module, "INPUT_SCHEMA", {}), warnings)
+        return ModelSchema(
+            inputs, getattr(module, "check_inputs", None), _flag([module], "IS_STREAMING_OUTPUT"), warnings
+        )
+
+
+def _declaration(app_dir: Path) -> Declaration:
+    modules = [sys.modules[name] for name in ("input_schema", "app") if name in sys.modules]
+    with _located(app_dir):
+        declared = Declaration(
+            is_streaming=_flag(modules, "IS_STREAMING_OUTPUT"),
+            is_resumable=_flag(modules, "RESUMABLE") is not False,
+            is_concurrent=bool(_flag(modules, "CONCURRENT")),
+            is_batched=bool(_flag(modules, "IS_BATCHED_INPUT")) or _batch_size(modules) > 1,
+            stop_raises=bool(_flag(modules, "STOP_RAISES")),
+        )
+        if declared.is_batched and declared.is_streaming:
+            raise ModelLoadError("BATCH_SIZE and IS_STREAMING_OUTPUT = True can't go together: remove one of them")
+    return declared
+
+
+def _flag(modules: Sequence[ModuleType], name: str) -> bool | None:
+    value = _declared(modules, name)
+    value = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+    if not isinstance(value, bool | None):
+        raise ModelLoadError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def _batch_size(modules: Sequence[ModuleType]) -> int:
+    value = _declared(modules, "BATCH_SIZE")
+    try:
+        return 1 if value is None else int(value)
+    except (TypeError, ValueError):
+        raise ModelLoadError(f"BATCH_SIZE must be a whole number, got {value!r}") from None
+
+
+def _declared(modules: Sequence[ModuleType], name: str) -> Any:
+    # `@inferless.config` puts its settings into the environment.
+    values = (getattr(module, name, None) for module in modules)
+    return next((value for value in values if value is not None), os.environ.get(name))
+
+
+@contextmanager
+def _located(path: Path) -> Iterator[None]:
+    try:
+        yield
     except ModelLoadError as error:
-        raise ModelLoadError(f"{app_dir / SCHEMA_FILE}: {error}") from None
-    return ModelSchema(inputs, getattr(module, "check_inputs", None), warnings)
+        raise ModelLoadError(f"{path}: {error}") from None
 
 
 @contextmanager
@@ -76,6 +156,8 @@ def _import(app_dir: Path, name: str) -> ModuleType:
         sys.path.insert(0, str(app_dir))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
+    if name == "app":
+        inferless_module.install()
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     with load_errors(app_dir, f"import {name}"):
@@ -109,7 +191,7 @@ def _place(error: BaseException, app_dir: Path) -> str:
         return f"{error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_the_models(Path(frame.filename), app_dir)]
-    return f"{own[-1].filename}:{own[-1].lineno}" if own else str(app_dir / "app.py")
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else str(app_dir / APP)
 
 
 def _is_the_models(path: Path, app_dir: Path) -> bool:

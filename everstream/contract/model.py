@@ -1,8 +1,9 @@
 """A loaded model, behind one interface for all the variants that the contract allows. Called by `engine`.
 
 The contract's class has `initialize`, `infer(inputs, stream_output_handler)` and `finalize`; each may be async or
-plain, and may omit its arguments. An async `infer` runs for many generations at once. A plain one runs in a thread,
-one at a time, because models written for the contract share state between calls. Optional members:
+plain, and may omit its arguments. A model that says CONCURRENT = True runs many generations at once, in the engine's
+event loop. All others run one at a time, in a `Lane`, because models written for the contract share state between
+calls. Optional members:
 
     check(inputs)       raises InvalidInput for inputs that `infer` can't take
     max_model_len       the context length, in tokens
@@ -13,21 +14,30 @@ one at a time, because models written for the contract share state between calls
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from everstream.contract.loader import CLASS_NAME, load_errors, load_model_class
+from everstream.contract.lane import OWN_THREADS, Lane
+from everstream.contract.leftovers import SharedQueues
+from everstream.contract.loader import APP, CLASS_NAME, Declaration, Folder, load_errors, load_folder
 from everstream.contract.output_handler import StreamOutputHandler
 from everstream.contract.prompt_bound import PromptBound
+from everstream.contract.signature import required_parameters, signature_of
+from everstream.errors import InvalidInput, ModelLoadError, ModelRaised
+
+logger = logging.getLogger(__name__)
 
 
 class Model(Protocol):
     """What the engine asks of a model."""
 
     @property
-    def runs_concurrently(self) -> bool: ...
+    def declaration(self) -> Declaration: ...
 
     @property
     def max_model_len(self) -> int | None: ...
@@ -44,29 +54,48 @@ class Model(Protocol):
     async def infer(self, inputs: dict[str, Any], handler: StreamOutputHandler) -> None:
         """Run one generation to its end. Raises what the model raises."""
 
+    async def settle(self, timeout_s: float) -> str:
+        """Wait until nothing of the last generation runs. Returns what still runs after the timeout, in words."""
+
     async def check(self, inputs: dict[str, Any]) -> None:
         """Have the model check inputs before anything starts, if it can. Raises what the model raises."""
 
 
 def load_model(app_dir: Path) -> "LoadedModel":
-    """Import `app.py` and instantiate its class. Raises ModelLoadError."""
-    model_class = load_model_class(app_dir)
+    """Import the folder's files and instantiate its class. Raises ModelLoadError."""
+    folder = load_folder(app_dir)
     with load_errors(app_dir, f"{CLASS_NAME}()"):
-        return LoadedModel(model_class(), app_dir)
+        return LoadedModel(folder.model_class(), folder)
 
 
 class LoadedModel:
     """Adapts an instance of the contract's class to `Model`."""
 
-    def __init__(self, model: Any, app_dir: Path) -> None:
+    def __init__(self, model: Any, folder: Folder) -> None:
+        """Raises ModelLoadError if `infer` can't be called."""
+        app_dir, declaration = folder.path, folder.declaration
+        self.folder = folder
         self._model = model
-        self._app_dir = app_dir
-        # One thread: a plain `infer` whose generation was stopped must return before the next one starts.
-        self._plain_infers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
+        if not callable(getattr(model, "infer", None)):
+            raise ModelLoadError(f"{app_dir / APP}: {CLASS_NAME} has no method infer")
+        try:
+            self._signature = signature_of(model.infer, declaration.is_streaming)
+        except ModelLoadError as error:
+            raise ModelLoadError(f"{app_dir / APP}: {error}") from None
+        if declaration.is_concurrent and not self._signature.is_async:
+            raise ModelLoadError(f"{app_dir / APP}: CONCURRENT = True needs an async infer")
+        self._lane = None if declaration.is_concurrent else Lane(SharedQueues(model))
+        self._checks = ThreadPoolExecutor(thread_name_prefix=f"{OWN_THREADS}-check")
 
     @property
-    def runs_concurrently(self) -> bool:
-        return inspect.iscoroutinefunction(self._model.infer)
+    def declaration(self) -> Declaration:
+        return self.folder.declaration
+
+    @property
+    def is_streaming(self) -> bool:
+        if self.declaration.is_streaming is None:
+            return self._signature.takes != "" or self._signature.is_generator
+        return self.declaration.is_streaming
 
     @property
     def max_model_len(self) -> int | None:
@@ -89,24 +118,29 @@ class LoadedModel:
 
     async def initialize(self) -> None:
         """Raises ModelLoadError."""
-        with load_errors(self._app_dir, "initialize"):
-            await _call_optional(self._model, "initialize")
+        with load_errors(self.folder.path, "initialize"):
+            await self._call_optional("initialize")
 
     async def finalize(self) -> None:
-        await _call_optional(self._model, "finalize")
+        await self._call_optional("finalize")
 
     async def infer(self, inputs: dict[str, Any], handler: StreamOutputHandler) -> None:
-        """Sends the dict that a non-streaming model returns, and finalises the output if the model did not."""
-        infer = self._model.infer
-        streams = len(_required_parameters(infer)) > 1
-        arguments = (inputs, handler) if streams else (inputs,)
-        if self.runs_concurrently:
-            output = await infer(*arguments)
+        """Sends what a model returns or yields, and finalises the output if the model did not."""
+        if handler.has_delivered and not self._resume(handler):
+            return
+        answer = partial(self._answer, inputs, handler)
+        if self._lane is None:
+            try:
+                await answer()
+            except (SystemExit, KeyboardInterrupt) as error:
+                raise ModelRaised from error
         else:
-            output = await asyncio.get_running_loop().run_in_executor(self._plain_infers, infer, *arguments)
-        if output is not None and not streams:
-            handler.send_streamed_output(output)
+            is_over = partial(self._is_over, handler)
+            await self._lane.run(answer, is_over, partial(handler.fail, "model_error"))
         handler.finalise_streamed_output()
+
+    async def settle(self, timeout_s: float) -> str:
+        return "" if self._lane is None else await self._lane.settle(timeout_s)
 
     async def check(self, inputs: dict[str, Any]) -> None:
         """A plain `check` runs in a thread."""
@@ -114,20 +148,89 @@ class LoadedModel:
         if inspect.iscoroutinefunction(check):
             await check(inputs)
         elif check is not None:
-            await asyncio.to_thread(check, inputs)
+            await asyncio.get_running_loop().run_in_executor(self._checks, check, inputs)
 
+    def _resume(self, handler: StreamOutputHandler) -> bool:
+        """Returns whether there is anything left to do, after an engine's death."""
+        if not self.is_streaming and not self._signature.takes:
+            # The one output is in the log; only the end is missing.
+            handler.delivered  # noqa: B018 - reading it says that nothing is to be repeated
+            handler.finalise_streamed_output()
+        elif not self.declaration.is_resumable:
+            handler.fail("not_resumable", "the engine died, and the model declares RESUMABLE = False")
+        return not handler.finalised
 
-async def _call_optional(model: Any, name: str) -> None:
-    """Call a method that a model may lack, with an empty dict for each argument that it requires."""
-    method = getattr(model, name, None)
-    if method is None:
-        return
-    result = method(*({} for _ in _required_parameters(method)))
-    if inspect.isawaitable(result):
-        await result
+    def _is_over(self, handler: StreamOutputHandler) -> bool:
+        """Whether no more outputs can come, although threads that `infer` started may still run."""
+        return handler.finalised or handler.stopped or not self._signature.takes
 
+    async def _answer(self, inputs: dict[str, Any], handler: StreamOutputHandler) -> None:
+        """Call `infer`, whatever its kind, to its end."""
+        request = self._as_request(inputs)
+        given = [request] if self.declaration.is_batched else request
+        arguments, keywords = self._signature.arguments(given, handler)
+        try:
+            # What a wrapper without a signature returns may still be a coroutine, or a generator.
+            returned: Any = self._model.infer(*arguments, **keywords)
+            if inspect.isawaitable(returned):
+                returned = await returned
+            if hasattr(returned, "__aiter__"):
+                async with aclosing(returned):
+                    async for output in returned:
+                        if self._may_leave(handler):
+                            return
+                        await handler.send_streamed_output(output)
+            elif hasattr(returned, "__next__"):
+                with closing(returned):
+                    for output in returned:
+                        if self._may_leave(handler):
+                            return
+                        handler.send_streamed_output(output)
+            else:
+                self._take_returned(returned, handler)
+        except asyncio.CancelledError as error:
+            if not handler.stopped:
+                raise ModelRaised from error
+            raise
 
-def _required_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    return [p for p in parameters if p.kind in positional and p.default is p.empty]
+    def _as_request(self, inputs: dict[str, Any]) -> Any:
+        """The object that `infer` expects. Raises InvalidInput."""
+        if self.folder.request_class is None:
+            return inputs
+        # pydantic requires an Optional field without a default to be given.
+        fields = getattr(self.folder.request_class, "model_fields", {})
+        unset = {field.alias or name: None for name, field in fields.items() if field.is_required()}
+        try:
+            return self.folder.request_class(**(unset | inputs))
+        except ValueError as error:
+            # pydantic's ValidationError.
+            details = getattr(error, "errors", list)() or [{"loc": (), "msg": str(error)}]
+            param = ".".join(map(str, details[0]["loc"]))
+            raise InvalidInput(f"{param}: {details[0]['msg']}", param=param or None) from None
+
+    def _may_leave(self, handler: StreamOutputHandler) -> bool:
+        """Whether a generator may be closed early: not while threads fill something that it must empty."""
+        return handler.stopped and not (self._lane and self._lane.has_threads())
+
+    def _take_returned(self, returned: Any, handler: StreamOutputHandler) -> None:
+        if self.declaration.is_batched and isinstance(returned, list) and len(returned) == 1:
+            returned = returned[0]
+        if returned is None:
+            return
+        if handler.has_sent or handler.finalised:
+            logger.warning("infer returned %s besides what it sent; it is not sent", type(returned).__name__)
+        else:
+            handler.send_streamed_output(returned)
+
+    async def _call_optional(self, name: str) -> None:
+        """Call a method that a model may lack, with an empty dict for each argument that it requires."""
+        method: Callable[..., Any] | None = getattr(self._model, name, None)
+        if method is None:
+            return
+        call = partial(method, *({} for _ in range(required_parameters(method))))
+        if inspect.iscoroutinefunction(method) and self._lane is not None:
+            await self._lane.call(call)
+        else:
+            result = call()
+            if inspect.isawaitable(result):
+                await result

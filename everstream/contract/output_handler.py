@@ -1,20 +1,37 @@
 """The handler that a model streams through: `stream_output_handler` in the contract.
 
 In: outputs from the model, from any thread. Out: the same outputs as JSON, to a `Sink` in the event loop's thread.
+
+Outputs from other threads gather, and one callback hands all of them to the sink: waking the event loop for each would
+cost more than the output. A thread blocks only while too much has gathered, or the log is slow (backpressure).
 """
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
+from everstream.contract.outputs import OutputSchema, as_dict, encode_output
+
+logger = logging.getLogger(__name__)
+
 _encode_json = msgspec.json.Encoder().encode
+
+GATHERED_BYTES = 256 << 10
+"""With more than this from other threads waiting for the event loop, those threads have to wait."""
+MESSAGE_CHARS = 500
+NOT_RESUMABLE = (
+    "the engine died, and the model, which started over, did not repeat the outputs that were already delivered"
+)
 
 
 class GenerationStopped(Exception):
-    """Raised in a model that still sends after its generation was stopped."""
+    """Raised in a model that sends after its generation was stopped, if it asked for that (STOP_RAISES)."""
 
 
 class Sink(Protocol):
@@ -30,60 +47,84 @@ class Sink(Protocol):
         `may_join`: it is {"text": …}, `resume` is a list, and both may be joined with their neighbours.
         """
 
-    def end(self, state: str, data: object) -> None: ...
+    def end(self, state: str, data: dict[str, Any]) -> None:
+        """The model's own end."""
+
+    def reject(self, data: dict[str, Any]) -> None:
+        """End as `failed` after what was put, because of what the model sent, and stop the model's work."""
+
+
+class HandlerOptions(msgspec.Struct, frozen=True):
+    """`stop_raises`: a model that sends after a stop gets GenerationStopped. By default its outputs are dropped."""
+
+    max_output_bytes: int
+    stop_raises: bool = False
+
+
+class _Awaitable:
+    """What sending returns: an async `infer` may await it, to let others run and to wait while the log is slow."""
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, handler: "StreamOutputHandler") -> None:
+        self._handler = handler
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from asyncio.sleep(0).__await__()
+        yield from self._handler.drain().__await__()
 
 
 class StreamOutputHandler:
     """One generation's handler. Its methods may be called from any thread; create it in the event loop's thread."""
 
     def __init__(
-        self, sink: Sink, delivered: list[dict[str, Any]], resume_states: list[Any], max_output_bytes: int
+        self, sink: Sink, delivered: list[dict[str, Any]], resume_states: list[Any], options: HandlerOptions
     ) -> None:
         self.resume_states = resume_states
         """For each of `delivered`, the `resume` that the model gave, or None. Joined outputs have joined lists."""
         self.finalised = False
+        """Whether the generation has ended, by the model or because of it."""
+        self.has_sent = bool(delivered)
         self._delivered = delivered
-        self._to_skip = len(delivered)
+        self._replayed = deque(delivered)
+        self._schema = OutputSchema()
+        if delivered:
+            self._schema.change_in(delivered[0])
         self._sink = sink
-        self._max_output_bytes = max_output_bytes
+        self._options = options
         self._stopped = False
+        self._has_warned = False
+        self._awaitable = _Awaitable(self)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._lock = threading.RLock()
+        self._gathered: deque[tuple[bytes, bytes, bool]] = deque()
+        self._gathered_bytes = 0
+        self._end: Callable[[], None] | None = None
+        self._is_scheduled = False
+        self._waiting: asyncio.Task[None] | None = None
+        self._has_room = threading.Event()
+        self._has_room.set()
+
+    @property
+    def has_delivered(self) -> bool:
+        """Whether an earlier engine delivered outputs. Unlike reading `delivered`, this promises nothing."""
+        return bool(self._delivered)
 
     @property
     def delivered(self) -> list[dict[str, Any]]:
         """The outputs that are already in the log, after an engine's death.
 
-        A model that reads this resumes after them. One that never does starts over: its first outputs, as many as were
-        delivered, are skipped. Their texts join if the model says the same twice.
+        A model that reads this resumes after them. One that never does starts over: its first outputs are compared
+        with these. Equal ones are dropped; a different one ends the generation with `not_resumable`.
         """
-        self._to_skip = 0
+        self._replayed.clear()
         return self._delivered
 
-    def send_streamed_output(self, output: dict[str, Any], resume: Any = None) -> None:
-        """Send one output to the readers; `resume` (JSON) is for the model only, in case it has to resume from here.
-
-        A list as `resume` means that the output may be joined with its neighbours, and the lists with it.
-        In a thread, the call blocks while the log is slow to take the output; an async `infer` can await `drain`.
-        """
-        if not isinstance(output, dict):
-            raise TypeError(f"send_streamed_output takes a dict, got {type(output).__name__}")
-        if self.finalised:
-            raise RuntimeError("send_streamed_output was called after finalise_streamed_output")
-        if self._to_skip:
-            self._to_skip -= 1
-            return
-        # Encode here, so that the model gets the error if the output is not JSON, or too large.
-        encoded = _encode_json(output)
-        if len(encoded) > self._max_output_bytes:
-            raise ValueError(
-                f"an output has {len(encoded)} bytes of JSON; at most {self._max_output_bytes} are allowed"
-            )
-        state = b"" if resume is None else _encode_json(resume)
-        may_join = (
-            isinstance(resume, list) and bool(resume) and len(output) == 1 and isinstance(output.get("text"), str)
-        )
-        self._call(self._sink.put, encoded, state, may_join)
+    @property
+    def stopped(self) -> bool:
+        """Whether the generation was stopped, so that a long-running model can return early."""
+        return self._stopped
 
     @property
     def writable(self) -> bool:
@@ -91,28 +132,140 @@ class StreamOutputHandler:
         return self._sink.writable.is_set()
 
     async def drain(self) -> None:
-        """Wait while too much of the sent output is not in the log yet, like asyncio's `StreamWriter.drain`."""
-        await self._sink.writable.wait()
+        """Wait while too much of the sent output is not in the log yet, like asyncio's `StreamWriter.drain`.
 
-    def finalise_streamed_output(self, finish_reason: str = "stop", usage: dict[str, int] | None = None) -> None:
+        Outside the engine's event loop there is nothing to wait for, because sending blocks.
+        """
+        if threading.get_ident() == self._thread:
+            await self._sink.writable.wait()
+
+    def send_streamed_output(self, output_dict: dict[str, Any], resume: Any = None) -> Awaitable[None]:
+        """Send one output to the readers; `resume` (JSON) is for the model only, in case it has to resume from here.
+
+        A list as `resume` means that the output may be joined with its neighbours, and the lists with it.
+        In a thread, the call blocks while the log is slow to take the output; an async `infer` can await `drain`.
+
+        An output that can't be sent ends the generation as `failed`, and so do others that break the contract. That is
+        no exception in the model, which would leave what its threads still produce to the next request.
+        """
+        if self.finalised or self._stopped:
+            self._drop()
+            return self._awaitable
+        try:
+            output = as_dict(output_dict)
+            encoded, most = encode_output(output), self._options.max_output_bytes
+            state = b"" if resume is None else _encode_json(resume)
+        except Exception as error:
+            self.fail("model_error", f"an output can't be sent: {type(error).__name__}: {error}")
+            return self._awaitable
+        if len(encoded) > most:
+            size = f"an output has {len(encoded)} bytes of JSON"
+            self.fail("model_error", f"{size}; at most {most} are allowed (EVERSTREAM_MAX_OUTPUT_BYTES)")
+        elif change := self._schema.change_in(output):
+            self.fail("output_schema_changed", f"all outputs must have the same keys and types: {change}")
+        elif self._replayed:
+            self._compare(encoded)
+        else:
+            may_join = isinstance(resume, list) and bool(resume) and len(output) == 1 and _has_text(output)
+            self._put(encoded, state, may_join)
+        return self._awaitable
+
+    def finalise_streamed_output(
+        self, finish_reason: str = "stop", usage: dict[str, int] | None = None
+    ) -> Awaitable[None]:
         """End the generation; a second call does nothing. A model that returns without calling it is finalised."""
-        if self.finalised:
-            return
-        self.finalised = True
-        self._call(self._sink.end, "done", {"finish_reason": finish_reason, "usage": usage})
+        if self._stopped:
+            self._drop()
+        elif self._replayed:
+            self.fail("not_resumable", NOT_RESUMABLE)
+        else:
+            data = {"finish_reason": finish_reason, "usage": usage}
+            self._finish(partial(self._sink.end, "done", data))
+        return self._awaitable
+
+    def fail(self, code: str, message: str, param: str | None = None) -> None:
+        """End the generation as `failed`, after all that was sent. Does nothing after another end."""
+        data = {"code": code, "message": message[:MESSAGE_CHARS]} | ({"param": param} if param else {})
+        self._finish(partial(self._sink.reject, data))
 
     def stop(self) -> None:
-        """Accept nothing more: later sends raise GenerationStopped."""
-        self._stopped = True
+        """Accept nothing more. The model is not disturbed: what it still sends is dropped."""
+        with self._lock:
+            self._stopped = True
+            self._gathered.clear()
+            self._end = None
+        self._has_room.set()
 
-    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
-        if self._stopped:
+    def _drop(self) -> None:
+        """Take an output, or an end, that comes after the end."""
+        if self._options.stop_raises:
             raise GenerationStopped
-        if threading.get_ident() == self._thread:
-            function(*arguments)
-        else:
-            asyncio.run_coroutine_threadsafe(self._call_and_drain(function, *arguments), self._loop).result()
+        if not self._stopped and not self._has_warned:
+            self._has_warned = True
+            logger.warning("the model sent something after the end of a generation; it is dropped")
 
-    async def _call_and_drain(self, function: Callable[..., None], *arguments: Any) -> None:
-        function(*arguments)
-        await self.drain()
+    def _compare(self, output: bytes) -> None:
+        """The model has started over: drop what the log has."""
+        self.has_sent = True
+        if msgspec.json.decode(output) != self._replayed.popleft():
+            self.fail("not_resumable", NOT_RESUMABLE)
+
+    def _put(self, output: bytes, resume: bytes, may_join: bool) -> None:
+        self.has_sent = True
+        is_in_loop = threading.get_ident() == self._thread
+        if is_in_loop and not self._gathered:
+            self._sink.put(output, resume, may_join)
+            return
+        with self._lock:
+            if self.finalised or self._stopped:
+                return
+            self._gathered.append((output, resume, may_join))
+            self._gathered_bytes += len(output)
+            if self._gathered_bytes > GATHERED_BYTES:
+                self._has_room.clear()
+            self._schedule()
+        if not is_in_loop:
+            self._has_room.wait()
+
+    def _finish(self, end: Callable[[], None]) -> None:
+        """The first end counts."""
+        with self._lock:
+            if self.finalised or self._stopped:
+                return
+            self.finalised = True
+            self._end = end
+            self._schedule()
+        if threading.get_ident() == self._thread:
+            self._hand_over()
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon_threadsafe(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Hand what has gathered to the sink, in the event loop's thread."""
+        with self._lock:
+            self._is_scheduled = False
+        while self._gathered and self._sink.writable.is_set():
+            with self._lock:
+                output = self._gathered.popleft()
+                self._gathered_bytes -= len(output[0])
+            self._sink.put(*output)
+        if self._end and not self._gathered:
+            end, self._end = self._end, None
+            end()
+        if self._stopped or (self._sink.writable.is_set() and not self._gathered):
+            self._has_room.set()
+        elif self._waiting is None:
+            self._has_room.clear()
+            self._waiting = self._loop.create_task(self._hand_over_when_writable())
+
+    async def _hand_over_when_writable(self) -> None:
+        await self._sink.writable.wait()
+        self._waiting = None
+        self._hand_over()
+
+
+def _has_text(output: dict[str, Any]) -> bool:
+    return isinstance(output.get("text"), str)

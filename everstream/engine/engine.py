@@ -29,6 +29,8 @@ from everstream.settings import Settings
 logger = logging.getLogger(__name__)
 
 RELEASE_S = 1.0
+STOPPING_AFTER_S = 1.0
+"""How long the work for an ended generation may take before the engine reports that it can't serve."""
 TICK_S = 0.5
 """How often leases are refreshed. Also the longest delay of a cancellation whose message was lost."""
 
@@ -41,7 +43,7 @@ class Engine:
         self._appender = Appender(engine_log, settings.lease_s)
         self._context = EngineContext(settings, model, engine_log, self._appender, asyncio.Lock(), FlushClocks())
         self._name = name
-        self._capacity = settings.max_running if model.runs_concurrently else 1
+        self._capacity = settings.max_running if model.declaration.is_concurrent else 1
         self._running: dict[str, GenerationTask] = {}
         self._has_capacity = asyncio.Event()
         self._has_capacity.set()
@@ -200,10 +202,12 @@ class Engine:
             self._has_capacity.clear()
 
     def _status(self) -> EngineStatus:
+        is_stopping = any(task.settling_s > STOPPING_AFTER_S for task in self._running.values())
         return EngineStatus(
             self._name,
-            "ready",
+            "stopping" if is_stopping else "ready",
             self._settings.model_name,
+            error="it waits for the model to end its work for a generation that has ended" if is_stopping else "",
             max_model_len=self._model.max_model_len,
             running=len(self._running),
             model_requests=self._model.running_requests,

@@ -7,6 +7,7 @@ from typing import NoReturn
 EXIT_MODEL_LOAD = 3
 EXIT_MODEL_DIED = 4
 EXIT_LOG_BROKEN = 5
+EXIT_MODEL_STUCK = 6
 
 logger = logging.getLogger(__name__)
 

@@ -6,18 +6,20 @@ of the model's `StreamOutputHandler`.
 
 import asyncio
 import logging
+import time
 from functools import partial
 from typing import Any
 
 import msgspec
 from valkey.exceptions import ValkeyError
 
-from everstream.contract.output_handler import StreamOutputHandler
+from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.engine.appender import Writer
 from everstream.engine.coalescer import Coalescer
 from everstream.engine.context import EngineContext
 from everstream.engine.crash_policy import Fence, count_deaths
-from everstream.errors import EverstreamError, InternalError, LogBroken, ModelDied
+from everstream.engine.time_limits import TimeLimits
+from everstream.errors import EverstreamError, InternalError, LogBroken, ModelDied, ModelRaised, ModelStuck
 from everstream.log.engine_log import Batch, Claim, until_answered
 from everstream.log.entries import TERMINAL, TOKEN, Entry, encode_entry, encode_json, encode_token
 
@@ -25,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 
 class GenerationTask:
-    """Its asyncio task ends when the generation's end is in the log, or another engine has it. ModelDied
-    propagates, and so does the ValkeyError of a log that refuses even that end."""
+    """Its asyncio task ends when the generation's end is in the log, or another engine has it, and the model has ended
+    its work for it. ModelDied and ModelStuck propagate, and so does the ValkeyError of a log that refuses that end."""
 
     def __init__(self, claim: Claim, context: EngineContext, *, alone: bool) -> None:
         """`alone`: nothing else runs in this engine, and nothing else was taken over with it."""
@@ -40,6 +42,13 @@ class GenerationTask:
         self._writer: Writer | None = None
         self._handler: StreamOutputHandler | None = None
         self._coalescer: Coalescer | None = None
+        self._limits = TimeLimits(
+            context.settings.infer_idle_timeout_s,
+            context.settings.infer_timeout_s,
+            is_blocked=lambda: self._writer is not None and not self._writer.writable.is_set(),
+            on_exceeded=self._on_time_limit,
+        )
+        self._settling_since: float | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
@@ -48,7 +57,12 @@ class GenerationTask:
 
     @property
     def ended(self) -> bool:
-        return self._writer is not None and self._writer.ended
+        return self._settling_since is not None or (self._writer is not None and self._writer.ended)
+
+    @property
+    def settling_s(self) -> float:
+        """For how long it has waited for the model's work to end."""
+        return 0 if self._settling_since is None else time.monotonic() - self._settling_since
 
     @property
     def log_bytes(self) -> int:
@@ -107,6 +121,19 @@ class GenerationTask:
             await self._fail(error)
         finally:
             self._leave_trial()
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """Wait until the model does nothing more for this generation. Raises ModelStuck."""
+        if self._handler is None:
+            return
+        self._handler.stop()
+        self._settling_since = time.monotonic()
+        if why := await self._context.model.settle(self._context.settings.infer_stop_timeout_s):
+            raise ModelStuck(why)
+
+    def _on_time_limit(self, message: str) -> None:
+        self.break_off("failed", {"code": "infer_timeout", "message": message})
 
     async def _fail(self, error: Exception) -> None:
         """Appending does not work, for this generation at least: end it another way."""
@@ -181,18 +208,21 @@ class GenerationTask:
             self,
             delivered=[msgspec.json.decode(entry.data) for entry in delivered],
             resume_states=[msgspec.json.decode(entry.resume) if entry.resume else None for entry in delivered],
-            max_output_bytes=settings.max_output_bytes,
+            options=HandlerOptions(settings.max_output_bytes, self._context.model.declaration.stop_raises),
         )
+        self._limits.start()
         try:
             await self._context.model.infer(job.inputs, self._handler)
         except ModelDied:
             raise
         except EverstreamError as error:
-            self.end("failed", {"code": error.code, "message": error.message, "param": error.param})
+            self._handler.fail(error.code, error.message, error.param)
         except Exception as error:
             logger.exception("generation %s: the model's infer raised", self.claim.generation[:8])
-            message = f"the model raised {type(error).__name__}: {error}"[:500]
-            self.end("failed", {"code": "model_error", "message": message})
+            cause = error.__cause__ if isinstance(error, ModelRaised) else error
+            self._handler.fail("model_error", f"the model raised {type(cause).__name__}: {cause}")
+        finally:
+            self._limits.stop()
         await writer.finished.wait()
 
     async def _write_end(self, state: str, data: dict[str, Any]) -> None:
@@ -207,19 +237,24 @@ class GenerationTask:
 
     @property
     def writable(self) -> asyncio.Event:
-        """With `put` and `end`, the handler's `Sink`."""
+        """With `put`, `end` and `reject`, the handler's `Sink`."""
         assert self._writer is not None
         return self._writer.writable
 
     def put(self, output: bytes, resume: bytes, may_join: bool) -> None:
         assert self._coalescer is not None
+        self._limits.touch()
         self._coalescer.put(output, resume, may_join)
 
-    def end(self, state: str, data: object) -> None:
-        """The model's own end, or its failure, after all its earlier output."""
+    def end(self, state: str, data: dict[str, Any]) -> None:
         assert self._coalescer is not None and self._writer is not None
         self._coalescer.flush()
         self._writer.end(state, data)
+
+    def reject(self, data: dict[str, Any]) -> None:
+        self.end("failed", data)
+        self._end = "failed", data
+        self.cancel()
 
     def _write(self, output: bytes, resume: bytes) -> None:
         """One entry of model output."""

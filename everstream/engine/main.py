@@ -4,7 +4,7 @@ One per GPU or model; asyncio under uvloop. Crash-only: a lease that is no longe
 engine process, or by this one's successor, which gets what was delivered and resumes from there.
 
 Exit statuses: 0 told to stop; 3 the model can't be loaded; 4 the model died while it served; 5 the log returns an error
-that waiting does not cure.
+that waiting does not cure; 6 the model does not end a stopped generation's work.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -21,11 +22,11 @@ import msgspec
 import uvloop
 from valkey.exceptions import ValkeyError
 
-from everstream.contract.loader import load_schema
+from everstream.contract import runtime_config
 from everstream.contract.model import LoadedModel, load_model
 from everstream.engine.engine import RELEASE_S, Engine
-from everstream.engine.exits import EXIT_LOG_BROKEN, EXIT_MODEL_LOAD, die
-from everstream.errors import LogBroken, ModelLoadError
+from everstream.engine.exits import EXIT_LOG_BROKEN, EXIT_MODEL_LOAD, EXIT_MODEL_STUCK, die
+from everstream.errors import LogBroken, ModelLoadError, ModelStuck
 from everstream.log.engine_log import EngineLog, until_answered
 from everstream.log.records import EngineStatus, ModelDescription
 from everstream.processes import ENGINE_PID_VARIABLE, SLEEP_VARIABLE
@@ -37,6 +38,9 @@ from everstream.settings import Settings, SettingsError, load_engine_settings
 gc.set_threshold(50_000, 20, 100)
 
 logger = logging.getLogger("everstream.engine")
+
+FINALIZE_S = 5.0
+"""For the model's own `finalize`. Less than the supervisor's patience."""
 
 
 async def main(settings: Settings) -> None:
@@ -62,7 +66,9 @@ async def _serve(settings: Settings, engine_log: EngineLog, name: str) -> None:
         await serving
     except asyncio.CancelledError:
         await engine.release_leases()
-        await model.finalize()
+        with suppress(TimeoutError):
+            # The model may still be busy with a call.
+            await asyncio.wait_for(model.finalize(), FINALIZE_S)
         die(0, "told to stop")
 
 
@@ -71,26 +77,40 @@ async def _load(settings: Settings, engine_log: EngineLog, name: str) -> LoadedM
     status = EngineStatus(name, "loading", settings.model_name, parent=os.getppid())
     # Valkey may start after us.
     earlier = await until_answered(lambda: engine_log.last_report(name), f"startup ({settings.safe_log_url})")
+    if earlier is not None and earlier.state == "stopping":
+        status = msgspec.structs.replace(status, error=f"restarted, because {earlier.error}")
     if earlier is None or earlier.state != "failed" or earlier.parent != status.parent:
         await until_answered(lambda: engine_log.report(status))
+    missing: list[str] = []
     try:
+        # Models open files by paths relative to their folder.
+        os.chdir(settings.app_path)
+        missing = runtime_config.check(settings.app_path)
+        _warn(missing)
         model = load_model(settings.app_path)
-        description = _describe(settings)
+        _warn(model.folder.schema.warnings)
+        description = _description(settings, model)
         await until_answered(lambda: engine_log.describe(description))
         await model.initialize()
-    except ModelLoadError as error:
-        failed = msgspec.structs.replace(status, state="failed", error=str(error))
+    except (ModelLoadError, OSError) as error:
+        message = "; ".join([str(error), *missing])
+        failed = msgspec.structs.replace(status, state="failed", error=message)
         await until_answered(lambda: engine_log.report(failed))
         logger.debug("the model can't be loaded", exc_info=error)
-        die(EXIT_MODEL_LOAD, f"the model can't be loaded: {error}")
+        die(EXIT_MODEL_LOAD, f"the model can't be loaded: {message}")
     return model
 
 
-def _describe(settings: Settings) -> ModelDescription:
-    """Raises ModelLoadError."""
-    schema = load_schema(settings.app_path)
-    inputs, warnings = dict(schema.inputs), list(schema.warnings)
-    return ModelDescription(settings.model_name, settings.engine_model, inputs, warnings=warnings)
+def _warn(messages: Sequence[str]) -> None:
+    for message in messages:
+        logger.warning("%s", message)
+
+
+def _description(settings: Settings, model: LoadedModel) -> ModelDescription:
+    schema = model.folder.schema
+    return ModelDescription(
+        settings.model_name, settings.engine_model, dict(schema.inputs), model.is_streaming, list(schema.warnings)
+    )
 
 
 async def _report_and_die(settings: Settings, engine_log: EngineLog, name: str, error: BaseException) -> NoReturn:
@@ -98,15 +118,23 @@ async def _report_and_die(settings: Settings, engine_log: EngineLog, name: str, 
     if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
         # Ctrl-C before the signal handlers are installed.
         die(0, "told to stop")
+    if isinstance(error, ModelStuck):
+        message = f"this process is replaced: {error}"
+        await _report(engine_log, EngineStatus(name, "stopping", settings.model_name, error=str(error)))
+        die(EXIT_MODEL_STUCK, message)
     if not isinstance(error, ValkeyError):
         logger.critical("unexpected error in the engine", exc_info=error)
         die(1, "the engine can't continue")
     message = f"the log (Valkey) refuses the engine's commands: {error}"
     status = EngineStatus(name, "failed", settings.model_name, error=message, code=LogBroken.code, parent=os.getppid())
-    # Valkey may refuse this too.
+    await _report(engine_log, status)
+    die(EXIT_LOG_BROKEN, message)
+
+
+async def _report(engine_log: EngineLog, status: EngineStatus) -> None:
+    """Best effort: Valkey may refuse or delay it."""
     with suppress(ValkeyError, TimeoutError):
         await asyncio.wait_for(engine_log.report(status), RELEASE_S)
-    die(EXIT_LOG_BROKEN, message)
 
 
 if __name__ == "__main__":

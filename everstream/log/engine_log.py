@@ -39,7 +39,8 @@ BLOCK_S = 2
 LOADING_TTL_S = 3600
 """Long, because a model may block the process while it loads, and then nothing can refresh this status."""
 FAILED_TTL_S = 120
-"""Longer than the supervisor's longest backoff before it retries the model."""
+"""Longer than the supervisor's longest backoff before it starts an engine again."""
+STATUS_TTL_S = {"loading": LOADING_TTL_S, "failed": FAILED_TTL_S, "stopping": FAILED_TTL_S}
 CONSUMER_GONE_S = 60
 """A consumer without jobs that has been idle for this long, or for twice the lease if that is longer, belongs to a
 process that has ended."""
@@ -245,7 +246,7 @@ class EngineLog:
 
     async def report(self, status: EngineStatus) -> None:
         """Report the engine's status, which expires unless it is repeated. Also removes engines that are gone."""
-        ttl_s = {"loading": LOADING_TTL_S, "failed": FAILED_TTL_S}.get(status.state, self._settings.lease_s)
+        ttl_s = STATUS_TTL_S.get(status.state, self._settings.lease_s)
         gone_s = max(CONSUMER_GONE_S, 2 * self._settings.lease_s)
         status = msgspec.structs.replace(status, queue=self._keys.queue)
         arguments: list[Any] = [status.name, msgspec.json.encode(status), int(ttl_s * 1000)]

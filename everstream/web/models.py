@@ -44,6 +44,8 @@ class Models:
         self.served = settings.served
         self._by_name = {folder.name: folder for folder in self.served}
         self._local: dict[str, ServedModel] = {}
+        self._streaming_unknown: set[str] = set()
+        """Those whose IS_STREAMING_OUTPUT may be in `app.py`."""
         self._errors: dict[str, str] = {}
         self._described: dict[str, tuple[float, ServedModel]] = {}
         for folder in self.served:
@@ -71,7 +73,13 @@ class Models:
 
     def find(self, name: str) -> ServedModel | None:
         """A served model by its name; None: its schema is not known yet."""
-        return self._local.get(name) or self._find_described(self._by_name[name])
+        local = self._local.get(name)
+        if local is not None and name not in self._streaming_unknown:
+            return local
+        described = self._find_described(self._by_name[name])
+        if local is None or described is None:
+            return local or described
+        return msgspec.structs.replace(local, is_streaming=described.is_streaming)
 
     def schema_error(self, name: str) -> str:
         """Why the model's `input_schema.py` can't be loaded here, in one line; empty if it can, or does not exist."""
@@ -90,7 +98,13 @@ class Models:
                 self._errors[folder.name] = str(error)
                 logger.error("the schema of %s can't be loaded: %s", folder.name, error)
             return
-        self._local[folder.name] = ServedModel(folder.name, schema.inputs, schema.check, queue=folder.queue)
+        # Without INPUT_SCHEMA, the inputs may be declared by a class in `app.py`, which only the engine imports.
+        if not schema.inputs:
+            return
+        if schema.is_streaming is None:
+            self._streaming_unknown.add(folder.name)
+        is_streaming = schema.is_streaming is not False
+        self._local[folder.name] = ServedModel(folder.name, schema.inputs, schema.check, is_streaming, folder.queue)
 
     def _check_publishable(self, folder: ModelFolder, inputs: Schema) -> None:
         """So that `GET /models` can show it. Raises ModelLoadError."""

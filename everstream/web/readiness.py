@@ -41,5 +41,11 @@ def _of_one(model: str, engines: list[EngineStatus], schema_error: str) -> Readi
     if schema_error:
         return Readiness(model, "failed", engines, "model", schema_error)
     if engines:
-        return Readiness(model, "loading", engines, "model", f"{engines[0].model} is loading")
+        return Readiness(model, "loading", engines, "model", _what_it_does(engines[0]))
     return Readiness(model, "loading", engines, "engine", "no engine process is reporting")
+
+
+def _what_it_does(engine: EngineStatus) -> str:
+    if engine.state == "stopping":
+        return f"{engine.model} is stopping: {engine.error}"
+    return f"{engine.model} is loading" + (f" ({engine.error})" if engine.error else "")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from everstream.contract.output_handler import StreamOutputHandler
+from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.llm.detokenizer import PublicDetokenizer
 from everstream.log.entries import decode_entry
 from harness.answers import EMOJI
@@ -152,7 +152,7 @@ class Log:
     def handler(self):
         sink = WriterSink()
         self._writer = sink.writer
-        return StreamOutputHandler(sink, list(self.outputs), list(self.resume_states), 1 << 20)
+        return StreamOutputHandler(sink, list(self.outputs), list(self.resume_states), HandlerOptions(1 << 20))
 
     @property
     def writable(self):

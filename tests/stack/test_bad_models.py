@@ -24,8 +24,9 @@ def model_folder(tmp_path):
         ("import nothing_of_this_name\n", ":1", "No module named 'nothing_of_this_name'"),
         ("class Other:\n    pass\n", "", "has no class InferlessPythonModel"),
         (
-            "class InferlessPythonModel:\n    def initialize(self):\n        raise RuntimeError('no weights')\n",
-            ":3",
+            "class InferlessPythonModel:\n    def infer(self, inputs): pass\n"
+            "    def initialize(self):\n        raise RuntimeError('no weights')\n",
+            ":4",
             "initialize raised RuntimeError: no weights",
         ),
     ],

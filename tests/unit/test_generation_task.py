@@ -1,9 +1,7 @@
 """One generation in an engine, up to its writer; nothing is written to a log."""
 
 import asyncio
-from pathlib import Path
 
-from everstream.contract.model import LoadedModel
 from everstream.engine.appender import Appender
 from everstream.engine.coalescer import FlushClocks
 from everstream.engine.context import EngineContext
@@ -11,6 +9,7 @@ from everstream.engine.generation_task import GenerationTask
 from everstream.log.engine_log import Claim
 from everstream.log.records import Job
 from everstream.settings import load_settings
+from harness.folders import adapted
 
 
 class RaisingWithHeldOutputs:
@@ -22,7 +21,7 @@ class RaisingWithHeldOutputs:
 
 def test_held_outputs_survive_a_model_error():
     async def main():
-        appender, model = Appender(None, 10), LoadedModel(RaisingWithHeldOutputs(), Path())
+        appender, model = Appender(None, 10), adapted(RaisingWithHeldOutputs())
         context = EngineContext(load_settings({}), model, None, appender, asyncio.Lock(), FlushClocks())
         task = GenerationTask(Claim("1-0", "generation", Job({}, flush_ms=1000), False), context, alone=False)
         ended = task.start()

@@ -7,6 +7,7 @@ import json
 
 from everstream.errors import InvalidInput
 
+CONCURRENT = True
 TEMPLATE_TOKENS = 3
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from everstream.contract.prompt_bound import PromptBound
 from everstream.errors import InvalidInput, ModelDied
 
+CONCURRENT = True
 CHECK_HELD_S = 60
 """An upper bound, because the check's thread can't be cancelled."""
 

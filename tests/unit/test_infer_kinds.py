@@ -1,0 +1,325 @@
+"""Every way in which models of the contract declare `infer` and give outputs, through the real adapter."""
+
+import asyncio
+import datetime
+import functools
+import threading
+
+import pytest
+
+from everstream.contract.loader import Declaration
+from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
+from everstream.contract.outputs import OutputSchema, encode_output
+from everstream.errors import ModelLoadError, ModelRaised
+from harness.folders import adapted
+
+STREAMING, WHOLE, UNSAID = (Declaration(is_streaming=value) for value in (True, False, None))
+CONCURRENT = Declaration(is_concurrent=True)
+A_AND_B = [b'{"x":"a"}', b'{"x":"b"}']
+
+
+class Sink:
+    def __init__(self):
+        self.sent, self.end_state = [], None
+        self.writable = asyncio.Event()
+        self.writable.set()
+
+    def put(self, output, resume, may_join):
+        self.sent.append(output)
+
+    def end(self, state, data):
+        self.end_state = state
+
+    def reject(self, data):
+        self.end_state = data["message"]
+
+
+def run(infer, declaration=STREAMING):
+    """The outputs and the end of a model whose method `infer` is this function."""
+
+    async def main():
+        model = type("InferlessPythonModel", (), {"infer": infer})()
+        sink = Sink()
+        handler = StreamOutputHandler(sink, [], [], HandlerOptions(10_000))
+        loaded = adapted(model, declaration)
+        async with asyncio.timeout(60):
+            await loaded.infer({"x": 1}, handler)
+            assert await loaded.settle(60) == ""
+            while sink.end_state is None:
+                await asyncio.sleep(0)
+        return sink.sent, sink.end_state
+
+    return asyncio.run(main())
+
+
+def send_both(handler):
+    handler.send_streamed_output({"x": "a"})
+    handler.send_streamed_output(output_dict={"x": "b"})
+
+
+def plain(self, inputs, stream_output_handler):
+    send_both(stream_output_handler)
+
+
+def with_default(self, inputs, stream_output_handler=None):
+    send_both(stream_output_handler)
+
+
+def other_name_with_default(self, inputs, out=None):
+    send_both(out)
+
+
+def keyword_only(self, inputs, *, stream_output_handler):
+    send_both(stream_output_handler)
+
+
+def star_args(self, *args):
+    send_both(args[1])
+
+
+def star_keywords(self, inputs, **keywords):
+    send_both(keywords["stream_output_handler"])
+
+
+def undecorated_wrapper(function):
+    def wrapper(*args, **keywords):
+        return function(*args, **keywords)
+
+    return wrapper
+
+
+def decorated_wrapper(function):
+    @functools.wraps(function)
+    def wrapper(*args, **keywords):
+        return function(*args, **keywords)
+
+    return wrapper
+
+
+async def coroutine(self, inputs, stream_output_handler):
+    await stream_output_handler.send_streamed_output({"x": "a"})
+    await stream_output_handler.send_streamed_output({"x": "b"})
+    await stream_output_handler.finalise_streamed_output()
+
+
+def generator(self, inputs):
+    yield {"x": "a"}
+    yield {"x": "b"}
+
+
+async def async_generator(self, inputs):
+    yield {"x": "a"}
+    await asyncio.sleep(0)
+    yield {"x": "b"}
+
+
+@pytest.mark.parametrize(
+    "infer",
+    [
+        plain,
+        with_default,
+        other_name_with_default,
+        keyword_only,
+        star_args,
+        star_keywords,
+        undecorated_wrapper(plain),
+        decorated_wrapper(plain),
+        undecorated_wrapper(coroutine),
+        undecorated_wrapper(async_generator),
+        coroutine,
+        generator,
+        async_generator,
+    ],
+)
+def test_streaming(infer):
+    assert run(infer) == (A_AND_B, "done")
+
+
+@pytest.mark.parametrize("infer", [coroutine, async_generator])
+def test_concurrent(infer):
+    assert run(infer, CONCURRENT) == (A_AND_B, "done")
+
+
+@pytest.mark.parametrize("infer", [plain, with_default, generator, async_generator])
+def test_is_streaming_need_not_be_said(infer):
+    assert run(infer, UNSAID) == (A_AND_B, "done")
+
+
+def returning(self, inputs):
+    return {"x": "a"}
+
+
+async def returning_async(self, inputs):
+    return {"x": "a"}
+
+
+def returning_with_unused_default(self, inputs, context=None):
+    return {"x": "a" if context is None else "b"}
+
+
+@pytest.mark.parametrize("infer", [returning, returning_async, returning_with_unused_default])
+@pytest.mark.parametrize("declaration", [WHOLE, UNSAID])
+def test_answer_in_one_piece(infer, declaration):
+    assert run(infer, declaration) == ([b'{"x":"a"}'], "done")
+
+
+def test_batch_of_one():
+    def infer(self, inputs):
+        assert inputs == [{"x": 1}]
+        return [{"x": "a"}]
+
+    assert run(infer, Declaration(is_batched=True)) == ([b'{"x":"a"}'], "done")
+
+
+@pytest.mark.parametrize(
+    ("infer", "message"),
+    [
+        (None, "has no method infer"),
+        (lambda self: None, "must take the inputs"),
+        (lambda self, inputs, handler, more: None, r"not \(inputs, handler, more\)"),
+    ],
+)
+def test_infer_that_cant_be_called_does_not_load(infer, message):
+    with pytest.raises(ModelLoadError, match=message):
+        run(infer, UNSAID)
+
+
+def test_concurrent_needs_an_async_infer():
+    with pytest.raises(ModelLoadError, match="needs an async infer"):
+        run(plain, CONCURRENT)
+
+
+def exiting(self, inputs):
+    raise SystemExit("no")
+
+
+def interrupting(self, inputs):
+    raise KeyboardInterrupt
+
+
+async def cancelling(self, inputs):
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("infer", [exiting, interrupting, cancelling])
+def test_exception_that_would_end_the_process_is_the_models_error(infer):
+    with pytest.raises(ModelRaised):
+        run(infer)
+
+
+@pytest.mark.parametrize("declaration", [STREAMING, CONCURRENT])
+def test_async_exit_is_the_models_error(declaration):
+    async def infer(self, inputs):
+        raise SystemExit("no")
+
+    with pytest.raises(ModelRaised):
+        run(infer, declaration)
+
+
+def test_exhausted_iterator_is_the_models_error():
+    """A StopIteration can't be set on a future, so the generation would never end."""
+
+    def infer(self, inputs):
+        return next(iter([]))
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        run(infer)
+
+
+def test_idle_worker_of_a_pool_does_not_hold_the_next_request():
+    from concurrent.futures import ThreadPoolExecutor
+
+    pools = []
+
+    def infer(self, inputs, stream_output_handler):
+        pools.append(ThreadPoolExecutor(1))
+        pools[0].submit(send_both, stream_output_handler).result()
+
+    assert run(infer) == (A_AND_B, "done")
+    pools[0].shutdown()
+
+
+def test_background_thread_of_a_library_does_not_hold_the_next_request():
+    ended = threading.Event()
+
+    class Monitor(threading.Thread):
+        daemon = True
+
+        def run(self):
+            ended.wait(60)
+
+    def infer(self, inputs, stream_output_handler):
+        Monitor().start()
+        send_both(stream_output_handler)
+
+    assert run(infer) == (A_AND_B, "done")
+    ended.set()
+
+
+class Array:
+    """What NumPy's arrays and scalars, and torch's tensors, have in common."""
+
+    def __init__(self, value):
+        self._value = value
+
+    def tolist(self):
+        return self._value
+
+
+class Dumpable:
+    def model_dump(self):
+        return {"y": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "encoded"),
+    [
+        (Array([[1, 2], [3, 4]]), b"[[1,2],[3,4]]"),
+        (Array(1.5), b"1.5"),
+        (b"\x00\xff", b'"AP8="'),
+        (datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC), b'"2026-01-02T03:04:05Z"'),
+        (Dumpable(), b'{"y":1}'),
+        ({"deep": [None, True]}, b'{"deep":[null,true]}'),
+        ("\u2028\n", '"\u2028\\n"'.encode()),
+    ],
+)
+def test_types_of_outputs(value, encoded):
+    assert encode_output({"x": value}) == b'{"x":' + encoded + b"}"
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), Array([1.0, float("nan")]), {"y": [float("inf")]}]
+)
+def test_number_that_json_lacks(value):
+    with pytest.raises(ValueError, match=r"'x' holds (nan|inf|-inf), which JSON has no number for"):
+        encode_output({"ok": None, "x": value})
+
+
+def test_answer_that_is_a_model_of_pydantic():
+    assert run(lambda self, inputs: Dumpable(), WHOLE) == ([b'{"y":1}'], "done")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "change"),
+    [
+        ({"a": 1}, {"a": 1.5}, ""),
+        ({"a": None}, {"a": "b"}, ""),
+        ({"a": "b"}, {"a": None}, ""),
+        ({"a": Array(1)}, {"a": 2}, ""),
+        ({"a": [1]}, {"a": ["x"]}, ""),
+        ({"a": 1}, {"a": True}, "'a' was a number in the first output, and is a boolean now"),
+        ({"a": {}}, {"a": []}, "'a' was an object in the first output, and is an array now"),
+        ({"a": 1}, {"a": 1, "b": 2}, "the first output had the keys 'a', this one has 'a', 'b'"),
+        ({"a": 1}, {}, "the first output had the keys 'a', this one has none"),
+    ],
+)
+def test_output_schema(first, second, change):
+    schema = OutputSchema()
+    assert schema.change_in(first) == ""
+    assert schema.change_in(second) == change
+
+
+def test_output_schema_remembers_a_type_that_followed_null():
+    schema = OutputSchema()
+    assert [schema.change_in({"a": value}) for value in (None, "x")] == ["", ""]
+    assert "was a string" in schema.change_in({"a": 1})
