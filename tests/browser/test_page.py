@@ -261,6 +261,20 @@ STATES = [
 ]
 
 
+def test_outputs_are_shown_as_the_server_sent_them(page, fast):
+    """JavaScript has no exact number for this one."""
+    open_page(page, fast)
+    shown = page.evaluate(
+        """async json => {
+            const { applyEvent, initialState } = await import('/static/state.js');
+            const event = { type: 'message', id: 'g.1', data: JSON.parse(json), json };
+            return applyEvent(initialState(true), event).text;
+        }""",
+        '{"n":9223372036854775807}',
+    )
+    assert shown == '{"n":9223372036854775807}\n'
+
+
 @pytest.mark.parametrize(("events", "expected"), [(row[0], list(row[1:])) for row in STATES])
 def test_events_change_the_state(page, fast, events, expected):
     open_page(page, fast)
@@ -307,7 +321,7 @@ def lines(page):
 
 def outputs(page):
     """Of a model that is no chat: each line is the JSON of one output."""
-    return [(output["input"], output["value"]) for output in map(json.loads, lines(page))]
+    return [(output["input"], json.loads(output["json"])) for output in map(json.loads, lines(page))]
 
 
 def test_no_choice_of_a_single_model(page, fast):
