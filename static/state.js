@@ -13,13 +13,14 @@ export function isTerminal(state) {
   return TERMINAL.has(state.phase);
 }
 
-// event: { type, id, data }, with data parsed. The page's own events have no data: connecting, lost, stopping.
+// event: { type, id, data, json }, with data parsed from json. The page's own events have neither: connecting, lost,
+// stopping.
 export function applyEvent(state, event) {
   if (isTerminal(state) || isRepeated(state, event)) return state;
   const next = { ...state, lastId: event.id || state.lastId };
   switch (event.type) {
     case 'message':
-      return { ...next, phase: unlessStopping(state, 'streaming'), text: state.text + shown(state, event.data) };
+      return { ...next, phase: unlessStopping(state, 'streaming'), text: state.text + shown(state, event) };
     case 'open':
       return { ...next, phase: unlessStopping(state, 'connecting'), model: event.data.model };
     case 'queued':
@@ -47,8 +48,9 @@ export function applyEvent(state, event) {
   }
 }
 
-function shown(state, output) {
-  return state.asJson ? `${JSON.stringify(output)}\n` : output.text;
+// As the server sent it: JavaScript would round large numbers.
+function shown(state, event) {
+  return state.asJson ? `${event.json}\n` : event.data.text;
 }
 
 export function describe(state) {

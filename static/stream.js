@@ -8,7 +8,7 @@ const EVENTS = ['message', 'open', 'queued', 'resumed', ...TERMINAL];
 const BACKOFF_MIN_MS = 500;
 const BACKOFF_MAX_MS = 30000;
 
-// Calls onEvent({ type, id, data }) for each event, and with type connecting or lost for the connection itself.
+// Calls onEvent({ type, id, data, json }) for each event, and with type connecting or lost for the connection itself.
 // Returns a function that stops following.
 export function followGeneration(eventsUrl, onEvent) {
   let source = null;
@@ -33,7 +33,8 @@ export function followGeneration(eventsUrl, onEvent) {
     lastId = event.lastEventId;
     if (TERMINAL.has(event.type)) end();
     // EventSource gives an event without an id the previous one's id.
-    onEvent({ type: event.type, id: event.type === 'queued' ? '' : event.lastEventId, data: JSON.parse(event.data) });
+    const id = event.type === 'queued' ? '' : event.lastEventId;
+    onEvent({ type: event.type, id, data: JSON.parse(event.data), json: event.data });
   }
 
   function handleError() {

@@ -9,7 +9,7 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-from harness.stack import wait_for
+from harness.stack import MODELS, Stack, wait_for
 from tests.stack.test_wire import NASTY
 
 
@@ -261,6 +261,20 @@ STATES = [
 ]
 
 
+def test_outputs_are_shown_as_the_server_sent_them(page, fast):
+    """JavaScript has no exact number for this one."""
+    open_page(page, fast)
+    shown = page.evaluate(
+        """async json => {
+            const { applyEvent, initialState } = await import('/static/state.js');
+            const event = { type: 'message', id: 'g.1', data: JSON.parse(json), json };
+            return applyEvent(initialState(true), event).text;
+        }""",
+        '{"n":9223372036854775807}',
+    )
+    assert shown == '{"n":9223372036854775807}\n'
+
+
 @pytest.mark.parametrize(("events", "expected"), [(row[0], list(row[1:])) for row in STATES])
 def test_events_change_the_state(page, fast, events, expected):
     open_page(page, fast)
@@ -275,3 +289,141 @@ def test_events_change_the_state(page, fast, events, expected):
         rows,
     )
     assert found == expected
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A chat model, one that is no chat, and one that no engine runs."""
+    models = {"say": MODELS / "scripted", "echo": MODELS / "echo", "absent": MODELS / "nowhere"}
+    stack = Stack(tmp_path_factory.mktemp("several"), models=models, WEB_CONCURRENCY="1")
+    try:
+        stack.start_valkey()
+        stack.start_web()
+        for name in ("say", "echo"):
+            stack.start_engine(name)
+        wait_for(lambda: len(stack.readiness().get("engines", ())) == 2 and is_ready(stack, "echo"))
+        yield stack
+    finally:
+        stack.stop()
+
+
+def is_ready(stack, name):
+    return next(model["state"] for model in stack.readiness()["models"] if model["name"] == name) == "ready"
+
+
+def choose(page, name):
+    page.get_by_label("Model").select_option(name)
+
+
+def lines(page):
+    return answer(page).split("\n")[:-1]
+
+
+def outputs(page):
+    """Of a model that is no chat: each line is the JSON of one output."""
+    return [(output["input"], json.loads(output["json"])) for output in map(json.loads, lines(page))]
+
+
+def test_no_choice_of_a_single_model(page, fast):
+    open_page(page, fast)
+    wait_for_in_page(page, lambda: page.evaluate("document.querySelector('#model').length === 1"))
+    expect(page.get_by_label("Model")).to_be_hidden()
+    expect(page.get_by_label("Prompt")).to_be_visible()
+
+
+def test_chat_with_the_chosen_model(page, several):
+    open_page(page, several)
+    expect(page.get_by_label("Model")).to_have_value("say")
+    assert page.get_by_label("Model").locator("option").all_text_contents() == ["say", "echo", "absent (loading)"]
+    send(page, texts=["a", "b"])
+    expect(state(page)).to_have_text("Done, 2 tokens")
+    assert answer(page) == "ab"
+
+
+def test_form_of_a_model_that_is_no_chat(page, several, artifacts):
+    open_page(page, several)
+    choose(page, "echo")
+    expect(page.get_by_label("Prompt")).to_be_hidden()
+    expect(page.get_by_label("text")).to_have_value("Say it out loud")
+    speed = page.get_by_label("speed (optional)")
+    expect(speed).to_have_attribute("placeholder", "1.25")
+    assert [speed.get_attribute(name) for name in ("type", "min", "max", "value")] == ["number", "0.5", "2", None]
+    speed.fill("1.5")
+    page.get_by_label("seed (optional)").fill(str(2**63 - 1))
+    page.get_by_label("voices (optional)").fill('["<b>bold</b>", "b\\u2028"]')
+    page.get_by_label("is_loud (optional)").check()
+    page.screenshot(path=artifacts / "page-form.png", full_page=True)
+    page.get_by_role("button", name="Send").click()
+    expect(state(page)).to_have_text("Done")
+    page.screenshot(path=artifacts / "page-form-done.png", full_page=True)
+    assert dict(outputs(page)) == {
+        "text": "Say it out loud",
+        "speed": 1.5,
+        # JavaScript has no exact number for this one.
+        "seed": 2**63 - 1,
+        "is_loud": True,
+        "voices": ["<b>bold</b>", "b\u2028"],
+    }
+
+
+def test_untouched_optional_inputs_are_left_out(page, several):
+    open_page(page, several)
+    choose(page, "echo")
+    page.get_by_role("button", name="Send").click()
+    expect(state(page)).to_have_text("Done")
+    assert outputs(page) == [("text", "Say it out loud")]
+    page.get_by_label("is_loud (optional)").check()
+    page.get_by_label("is_loud (optional)").uncheck()
+    page.get_by_role("button", name="Send").click()
+    wait_for_in_page(page, lambda: outputs(page) == [("text", "Say it out loud"), ("is_loud", False)])
+
+
+def test_mistakes_in_the_form_are_shown(page, several):
+    open_page(page, several)
+    choose(page, "echo")
+    page.get_by_label("voices (optional)").fill("anna, ben")
+    page.get_by_role("button", name="Send").click()
+    expect(state(page)).to_have_text("Failed: voices must be JSON")
+    page.get_by_label("voices (optional)").fill("[1]")
+    page.get_by_role("button", name="Send").click()
+    expect(state(page)).to_contain_text("Failed: each item of voices must be a string")
+
+
+def test_reload_resumes_the_form(page, several):
+    open_page(page, several)
+    choose(page, "echo")
+    page.get_by_label("text").fill("again")
+    page.get_by_label("is_loud (optional)").check()
+    page.get_by_role("button", name="Send").click()
+    expect(state(page)).to_have_text("Done")
+    generation, seen = generation_of(page), outputs(page)
+    page.reload()
+    expect(state(page)).to_have_text("Done")
+    assert (generation_of(page), outputs(page)) == (generation, seen)
+    expect(page.get_by_label("Model")).to_have_value("echo")
+    expect(page.get_by_label("text")).to_have_value("again")
+    expect(page.get_by_label("is_loud (optional)")).to_be_checked()
+
+
+def test_choice_keeps_what_was_typed(page, several):
+    open_page(page, several)
+    choose(page, "echo")
+    page.get_by_label("text").fill("typed")
+    choose(page, "say")
+    expect(page.get_by_label("Prompt")).to_be_visible()
+    expect(page.locator("#fields")).to_be_hidden()
+    choose(page, "echo")
+    expect(page.get_by_label("text")).to_have_value("typed")
+
+
+def test_model_that_is_loading_gets_its_form_when_it_is_known(page, several):
+    open_page(page, several)
+    choose(page, "absent")
+    expect(page.get_by_text("absent is loading…")).to_be_visible()
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    engine = several.start_engine("absent", MODELS=f"absent={MODELS / 'plain'}")
+    expect(page.get_by_label("count")).to_have_value("3")
+    page.get_by_role("button", name="Send").click()
+    expect(state(page)).to_have_text("Done")
+    assert [json.loads(line) for line in lines(page)] == [{"text": f"{n} "} for n in range(3)]
+    engine.stop()

@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 import valkey
 
@@ -95,6 +96,43 @@ def test_ctrl_c_while_the_engine_waits_for_valkey(own_stack):
     engine.popen.send_signal(signal.SIGINT)
     assert engine.popen.wait(30) == 0
     assert "Traceback" not in engine.output
+
+
+def test_engine_of_several_models_must_be_named(tmp_path):
+    models = {"MODELS": f"say={MODELS / 'scripted'} count={MODELS / 'plain'}"}
+    for arguments, reason in (
+        (["engine"], "EVERSTREAM_ENGINE_MODEL must name the model that this engine runs: say, count"),
+        (["engine", "--model", "sya"], "EVERSTREAM_ENGINE_MODEL='sya': MODELS has say, count"),
+        (["run", "--model", "sya"], "MODELS='sya': 'sya' is not NAME=FOLDER"),
+    ):
+        done = run(*arguments, **models)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert reason in done.stderr
+    assert "MODELS is not set" in run("engine", "--model", "say").stderr
+
+
+def test_engine_of_one_of_several_models(own_stack, tmp_path):
+    """In a folder of its own, with relative paths, of which that for one model wins."""
+    shutil.copytree(MODELS / "plain", tmp_path / "here" / "count")
+    models = {"say": MODELS / "scripted", "count": tmp_path / "here" / "count"}
+    stack = own_stack(models=models, EVERSTREAM_ENGINE_NAME="host", MODEL="./all", MODEL__COUNT="./own")
+    stack.start_valkey()
+    stack.start_web()
+    environ = {"MODELS": "say=elsewhere count=count", "PYTHONPATH": str(PROJECT_ROOT)}
+    engine = stack._start("engine", [*CLI, "engine", "--model", "count"], cwd=tmp_path / "here", **environ)
+    answer = wait_for(lambda: stack.readiness().get("engines"), what="the engine's first report")
+    assert [found["name"] for found in answer] == ["host-count"]
+    assert text_of(read_all(f"{stack.url}/stream?model=count&count=2")) == "0 1 "
+    assert psutil.Process(engine.pid).environ()["MODEL"] == str(tmp_path / "here" / "own")
+
+
+def test_doctor_checks_each_model(tmp_path):
+    models = f"good={MODELS / 'scripted'} bad=/nowhere chat={PROJECT_ROOT}"
+    output, status = findings(tmp_path, MODELS=models, MODEL__CHAT="/weights")
+    assert status == 1
+    assert "bad: the model folder can't be used: /nowhere/input_schema.py does not exist. Set MODELS" in output
+    assert "chat: /weights has no config.json" in output
+    assert "good" not in output
 
 
 def test_each_part_starts_by_itself(own_stack):

@@ -275,7 +275,7 @@ def test_bad_schema_of_one_folder(own_stack, tmp_path):
     models = models_of(stack)
     assert models["bad"]["error"].startswith(reason)
     assert (models["bad"]["is_streaming"], models["bad"]["inputs"]) == (None, {})
-    # Its inputs may be declared in `app.py`, which only an engine imports.
+    # Its inputs may be declared in `app.py`, which only its engine imports.
     assert (models["empty"]["is_streaming"], models["empty"]["inputs"]) == (None, {})
     assert stack.start_engine("bad").popen.wait(START_TIMEOUT_S) == 3
     assert post(stack, texts=["a"]).status_code == 503
