@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from everstream.contract.lane import OWN_THREADS, Lane
+from everstream.contract.lane import OWN_THREADS, Complete, Lane
 from everstream.contract.leftovers import SharedQueues
 from everstream.contract.loader import APP, CLASS_NAME, Declaration, Folder, load_errors, load_folder
 from everstream.contract.output_handler import StreamOutputHandler
@@ -119,7 +119,10 @@ class LoadedModel:
     async def initialize(self) -> None:
         """Raises ModelLoadError."""
         with load_errors(self.folder.path, "initialize"):
-            await self._call_optional("initialize")
+            try:
+                await self._call_optional("initialize")
+            except ModelRaised as error:
+                raise error.__cause__ or error from None
 
     async def finalize(self) -> None:
         await self._call_optional("finalize")
@@ -128,15 +131,11 @@ class LoadedModel:
         """Sends what a model returns or yields, and finalises the output if the model did not."""
         if handler.has_delivered and not self._resume(handler):
             return
-        answer = partial(self._answer, inputs, handler)
         if self._lane is None:
-            try:
-                await answer()
-            except (SystemExit, KeyboardInterrupt) as error:
-                raise ModelRaised from error
+            await self._infer_here(inputs, handler)
         else:
-            is_over = partial(self._is_over, handler)
-            await self._lane.run(answer, is_over, partial(handler.fail, "model_error"))
+            answer = partial(self._infer_in_lane, inputs, handler)
+            await self._lane.run(answer, partial(self._is_over, handler), partial(handler.fail, "model_error"))
         handler.finalise_streamed_output()
 
     async def settle(self, timeout_s: float) -> str:
@@ -164,34 +163,52 @@ class LoadedModel:
         """Whether no more outputs can come, although threads that `infer` started may still run."""
         return handler.finalised or handler.stopped or not self._signature.takes
 
-    async def _answer(self, inputs: dict[str, Any], handler: StreamOutputHandler) -> None:
-        """Call `infer`, whatever its kind, to its end."""
-        request = self._as_request(inputs)
-        given = [request] if self.declaration.is_batched else request
-        arguments, keywords = self._signature.arguments(given, handler)
+    async def _infer_here(self, inputs: dict[str, Any], handler: StreamOutputHandler) -> None:
         try:
-            # What a wrapper without a signature returns may still be a coroutine, or a generator.
-            returned: Any = self._model.infer(*arguments, **keywords)
-            if inspect.isawaitable(returned):
-                returned = await returned
-            if hasattr(returned, "__aiter__"):
-                async with aclosing(returned):
-                    async for output in returned:
-                        if self._may_leave(handler):
-                            return
-                        await handler.send_streamed_output(output)
-            elif hasattr(returned, "__next__"):
-                with closing(returned):
-                    for output in returned:
-                        if self._may_leave(handler):
-                            return
-                        handler.send_streamed_output(output)
-            else:
-                self._take_returned(returned, handler)
+            await self._take_async(self._call_infer(inputs, handler), handler)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise ModelRaised from error
         except asyncio.CancelledError as error:
             if not handler.stopped:
                 raise ModelRaised from error
             raise
+
+    def _infer_in_lane(self, inputs: dict[str, Any], handler: StreamOutputHandler, complete: Complete) -> None:
+        returned = self._call_infer(inputs, handler)
+        if hasattr(returned, "__await__") or hasattr(returned, "__aiter__"):
+            complete(self._take_async(returned, handler))
+        else:
+            self._take(returned, handler)
+
+    def _call_infer(self, inputs: dict[str, Any], handler: StreamOutputHandler) -> Any:
+        request = self._as_request(inputs)
+        given = [request] if self.declaration.is_batched else request
+        arguments, keywords = self._signature.arguments(given, handler)
+        return self._model.infer(*arguments, **keywords)
+
+    async def _take_async(self, returned: Any, handler: StreamOutputHandler) -> None:
+        """A coroutine, an async generator, or what a coroutine returned."""
+        if hasattr(returned, "__await__"):
+            returned = await returned
+        if not hasattr(returned, "__aiter__"):
+            self._take(returned, handler)
+            return
+        async with aclosing(returned):
+            async for output in returned:
+                if self._may_leave(handler):
+                    return
+                await handler.send_streamed_output(output)
+
+    def _take(self, returned: Any, handler: StreamOutputHandler) -> None:
+        """A generator, or the one output of a model that sent none."""
+        if not hasattr(returned, "__next__"):
+            self._take_output(returned, handler)
+            return
+        with closing(returned):
+            for output in returned:
+                if self._may_leave(handler):
+                    return
+                handler.send_streamed_output(output)
 
     def _as_request(self, inputs: dict[str, Any]) -> Any:
         """The object that `infer` expects. Raises InvalidInput."""
@@ -212,7 +229,7 @@ class LoadedModel:
         """Whether a generator may be closed early: not while threads fill something that it must empty."""
         return handler.stopped and not (self._lane and self._lane.has_threads())
 
-    def _take_returned(self, returned: Any, handler: StreamOutputHandler) -> None:
+    def _take_output(self, returned: Any, handler: StreamOutputHandler) -> None:
         if self.declaration.is_batched and isinstance(returned, list) and len(returned) == 1:
             returned = returned[0]
         if returned is None:
@@ -228,9 +245,9 @@ class LoadedModel:
         if method is None:
             return
         call = partial(method, *({} for _ in range(required_parameters(method))))
-        if inspect.iscoroutinefunction(method) and self._lane is not None:
+        if self._lane is not None:
             await self._lane.call(call)
-        else:
-            result = call()
-            if inspect.isawaitable(result):
-                await result
+            return
+        result = call()
+        if inspect.isawaitable(result):
+            await result

@@ -89,7 +89,9 @@ class GenerationTask:
         self.cancel()
 
     def cancel(self) -> None:
-        """Cancel the model's work."""
+        """Cancel the model's work. It has been cancelled already if this task only waits for its end."""
+        if self._settling_since is not None:
+            return
         if self._handler is not None:
             self._handler.stop()
         if self._coalescer is not None:

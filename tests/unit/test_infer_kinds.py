@@ -222,8 +222,39 @@ def test_exhausted_iterator_is_the_models_error():
     def infer(self, inputs):
         return next(iter([]))
 
-    with pytest.raises(RuntimeError, match="StopIteration"):
+    with pytest.raises(ModelRaised):
         run(infer)
+
+
+def test_plain_code_may_run_event_loops_of_its_own():
+    async def say():
+        return {"x": "a"}
+
+    def infer(self, inputs, stream_output_handler):
+        stream_output_handler.send_streamed_output(asyncio.run(say()))
+
+    def generator(self, inputs):
+        yield asyncio.run(say())
+
+    assert run(infer) == run(generator) == ([b'{"x":"a"}'], "done")
+
+
+def test_all_of_a_models_code_runs_in_one_thread():
+    """Libraries keep settings per thread: torch its device, for one."""
+
+    async def main():
+        threads = []
+        note = lambda *_: threads.append(threading.get_ident())  # noqa: E731
+        model = type("Model", (), {"initialize": note, "infer": lambda self, inputs: note(), "finalize": note})()
+        loaded = adapted(model)
+        handler = StreamOutputHandler(Sink(), [], [], HandlerOptions(1000))
+        await loaded.initialize()
+        await loaded.infer({}, handler)
+        await loaded.finalize()
+        return threads
+
+    threads = asyncio.run(main())
+    assert len(threads) == 3 and len(set(threads)) == 1
 
 
 def test_idle_worker_of_a_pool_does_not_hold_the_next_request():
