@@ -135,7 +135,7 @@ class LoadedModel:
             await self._infer_here(inputs, handler)
         else:
             answer = partial(self._infer_in_lane, inputs, handler)
-            await self._lane.run(answer, partial(self._is_over, handler), partial(handler.fail, "model_error"))
+            await self._lane.run(answer, partial(self._is_over, handler), handler.fail_soon)
         handler.finalise_streamed_output()
 
     async def settle(self, timeout_s: float) -> str:

@@ -24,6 +24,8 @@ _encode_json = msgspec.json.Encoder().encode
 
 GATHERED_BYTES = 256 << 10
 """With more than this from other threads waiting for the event loop, those threads have to wait."""
+DRAIN_S = 0.5
+"""How long a model may take to send what it has, after one of its threads raised."""
 MESSAGE_CHARS = 500
 NOT_RESUMABLE = (
     "the engine died, and the model, which started over, did not repeat the outputs that were already delivered"
@@ -94,6 +96,7 @@ class StreamOutputHandler:
         self._options = options
         self._stopped = False
         self._has_warned = False
+        self._error_to_come = ""
         self._awaitable = _Awaitable(self)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -176,6 +179,8 @@ class StreamOutputHandler:
         """End the generation; a second call does nothing. A model that returns without calling it is finalised."""
         if self._stopped:
             self._drop()
+        elif self._error_to_come:
+            self.fail("model_error", self._error_to_come)
         elif self._replayed:
             self.fail("not_resumable", NOT_RESUMABLE)
         else:
@@ -187,6 +192,12 @@ class StreamOutputHandler:
         """End the generation as `failed`, after all that was sent. Does nothing after another end."""
         data = {"code": code, "message": message[:MESSAGE_CHARS]} | ({"param": param} if param else {})
         self._finish(partial(self._sink.reject, data))
+
+    def fail_soon(self, message: str) -> None:
+        """A thread of the model raised: fail, but not before the model has sent what the thread had made until then."""
+        self._error_to_come = message
+        fail = partial(self.fail, "model_error", message)
+        self._loop.call_soon_threadsafe(self._loop.call_later, DRAIN_S, fail)
 
     def stop(self) -> None:
         """Accept nothing more. The model is not disturbed: what it still sends is dropped."""

@@ -257,6 +257,33 @@ def test_all_of_a_models_code_runs_in_one_thread():
     assert len(threads) == 3 and len(set(threads)) == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_error_in_a_thread_is_not_a_normal_end():
+    """Although the thread ends the stream, as `generate` may in a `finally`, and `infer` finalises."""
+
+    def infer(self, inputs, stream_output_handler):
+        thread = threading.Thread(target=generate, args=(stream_output_handler,), name="generate")
+        thread.start()
+        thread.join()
+        stream_output_handler.send_streamed_output({"x": "b"})
+        stream_output_handler.finalise_streamed_output()
+
+    def generate(handler):
+        handler.send_streamed_output({"x": "a"})
+        raise RuntimeError("CUDA out of memory")
+
+    async def main():
+        loaded, sink = adapted(type("Model", (), {"infer": infer})()), Sink()
+        handler = StreamOutputHandler(sink, [], [], HandlerOptions(1000))
+        await loaded.infer({}, handler)
+        assert "CUDA out of memory" in await loaded.settle(60)
+        return sink.sent, sink.end_state
+
+    sent, end = asyncio.run(main())
+    assert sent == A_AND_B
+    assert end == "the model's thread 'generate' raised RuntimeError: CUDA out of memory"
+
+
 def test_idle_worker_of_a_pool_does_not_hold_the_next_request():
     from concurrent.futures import ThreadPoolExecutor
 
