@@ -1,8 +1,9 @@
 """The inputs of the chat model in `app.py`, in the format of the Inferless contract.
 
 `raw` passes the prompt to the model unchanged, without the chat template; `ignore_eos` makes it run to `max_tokens`.
-`minimum`, `maximum`, `min_length`, `max_length`, `max_items` and `format` are our additions to the contract's
-`datatype`, `required`, `shape` and `example`. The web process checks requests against this before anything starts.
+`minimum`, `maximum`, `min_length`, `max_length`, `max_items`, `format` and `is_prompt` are our additions to the
+contract's `datatype`, `required`, `shape` and `example`. The web process checks requests against this before anything
+starts.
 """
 
 from typing import Any
@@ -19,6 +20,7 @@ INPUT_SCHEMA: dict[str, dict[str, Any]] = {
         "required": False,
         "shape": [1],
         "example": ["Why is the sky blue?"],
+        "is_prompt": True,
     },
     "messages": {
         "datatype": "STRING",
@@ -26,9 +28,16 @@ INPUT_SCHEMA: dict[str, dict[str, Any]] = {
         "shape": [1],
         "example": ['[{"role": "user", "content": "Why is the sky blue?"}]'],
         "format": "json",
+        "is_prompt": True,
     },
     "raw": {"datatype": "BOOL", "required": False, "shape": [1], "example": [False]},
-    "system": {"datatype": "STRING", "required": False, "shape": [1], "example": ["You are terse."]},
+    "system": {
+        "datatype": "STRING",
+        "required": False,
+        "shape": [1],
+        "example": ["You are terse."],
+        "is_prompt": True,
+    },
     "max_tokens": {
         "datatype": "INT32",
         "required": False,

@@ -39,9 +39,23 @@ class BodyTooLarge(InvalidInput):
     code = "body_too_large"
 
 
+class UnsupportedEncoding(InvalidInput):
+    """The body's Content-Encoding."""
+
+    status = 415
+    code = "unsupported_encoding"
+
+
 class BodyTooSlow(InvalidInput):
     status = 408
     code = "request_timeout"
+
+
+class UnknownModel(InvalidInput):
+    """An address names a model, or a version of one, that is not served here."""
+
+    status = 404
+    code = "model_not_found"
 
 
 class UnknownGeneration(EverstreamError):
@@ -59,6 +73,13 @@ class RequestConflict(EverstreamError):
 
     status = 409
     code = "request_id_conflict"
+
+
+class GenerationCancelled(EverstreamError):
+    """The generation was stopped before it ended."""
+
+    status = 409
+    code = "cancelled"
 
 
 class EntriesLost(EverstreamError):
@@ -84,6 +105,12 @@ class LogFull(TryLater):
 
 class TooManyStreams(TryLater):
     code = "too_many_streams"
+
+
+class ShuttingDown(TryLater):
+    """This process was told to stop."""
+
+    code = "shutting_down"
 
 
 class TooManyBodies(TryLater):

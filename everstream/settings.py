@@ -44,6 +44,9 @@ _OF_AN_ENGINE = (
     "max_running",
     "max_output_bytes",
     "max_generation_bytes",
+    "infer_idle_timeout_s",
+    "infer_timeout_s",
+    "infer_stop_timeout_s",
     "lease_s",
     "infer_idle_timeout_s",
     "infer_timeout_s",
@@ -84,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_running: Annotated[int, Meta(ge=1, le=4096)] = 128
     max_queued: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     max_prompt_chars: Annotated[int, Meta(ge=1, le=1_048_576)] = 200_000
+    max_body_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 4 << 20
     max_output_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 1 << 20
     max_generation_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 64 << 20
     max_log_bytes: Annotated[int, Meta(ge=65536)] = 1 << 30

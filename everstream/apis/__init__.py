@@ -4,8 +4,9 @@ In: HTTP requests. Out: HTTP responses, most of them streams of entries. Each fo
 `web.factory`. Imports `web`, `log` and `contract`; imported by `everstream.wsgi` alone.
 """
 
+from everstream.apis.inferless.routes import API as INFERLESS
 from everstream.apis.native.routes import API as NATIVE
 from everstream.apis.openai.routes import API as OPENAI
 from everstream.apis.operations.routes import API as OPERATIONS
 
-APIS = (NATIVE, OPENAI, OPERATIONS)
+APIS = (NATIVE, OPENAI, INFERLESS, OPERATIONS)

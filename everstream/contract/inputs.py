@@ -19,12 +19,14 @@ MAX_NAMES = 1000
 """Per body."""
 LONG_JSON_BYTES = 4096
 """A larger array or object becomes Python objects only when its expected type is known."""
+MAX_CONTAINERS = 100_000
+"""Arrays and objects within one value: each takes far more memory and time than its text."""
 
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 def from_query(query: Mapping[str, Sequence[str]], schema: Schema, max_chars: int) -> dict[str, Any]:
-    """Inputs from query parameters; an array is given by repeating its name."""
+    """Inputs from query parameters; an array is given by repeating its name. `max_chars` limits prompts."""
     values: dict[str, Any] = {}
     for name, texts in query.items():
         field = _field(name, schema)
@@ -66,20 +68,28 @@ def parse_body(body: bytes) -> dict[str, Any]:
         raise InvalidInput(message[:200], param="body") from None
     if len(given) > MAX_NAMES:
         raise InvalidInput(f"the body has {len(given)} names; at most {MAX_NAMES} are allowed", param="body")
-    return {name: _parsed(name, value) for name, value in given.items()}
+    return {name: parsed(name, value) for name, value in given.items()}
 
 
 _JSON_ERRORS = (ValueError, RecursionError)
 _body_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def _parsed(name: str, value: msgspec.Raw) -> Any:
+def parsed(name: str, value: msgspec.Raw) -> Any:
+    """One value of a body. A long array or object stays as it is. Raises InvalidInput."""
     if len(memoryview(value)) > LONG_JSON_BYTES and bytes(memoryview(value)[:1]) in (b"[", b"{"):
         return value
     try:
         return msgspec.json.decode(value)
     except _JSON_ERRORS as error:
         raise InvalidInput(f"{name[:100]} can't be read: {error}"[:200], param=name[:100]) from None
+
+
+def check_containers(name: str, value: msgspec.Raw) -> None:
+    """Call before a value's arrays and objects become Python objects. Counts brackets in its strings too."""
+    text = bytes(value)
+    if text.count(b"[") + text.count(b"{") > MAX_CONTAINERS:
+        raise InvalidInput(f"{name} has more than {MAX_CONTAINERS} arrays and objects", param=name)
 
 
 def text_bytes(values: Mapping[str, Any]) -> int:
@@ -113,7 +123,7 @@ def _from_text(name: str, text: str, field: Field) -> Any:
             raise InvalidInput(f"{name} must be true or false, got {_quoted(text)}", param=name)
         return _TRUTH[text.lower()]
     if field.datatype == JSON:
-        return _parsed(name, msgspec.Raw(text.encode()))
+        return parsed(name, msgspec.Raw(text.encode()))
     try:
         # Python's own parsers also take underscores and non-ASCII digits.
         if "_" in text or not text.isascii():
@@ -145,8 +155,11 @@ def _json_text(name: str, value: Any) -> str:
 
 
 def _plain(name: str, value: Any) -> Any:
+    if not isinstance(value, msgspec.Raw):
+        return value
+    check_containers(name, value)
     try:
-        return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+        return msgspec.json.decode(value)
     except _JSON_ERRORS as error:
         raise InvalidInput(f"{name} can't be read: {error}"[:200], param=name) from None
 
@@ -155,9 +168,12 @@ def _array(name: str, value: Any, field: Field) -> list[Any]:
     """A list, flat or nested as deeply as the shape. Stops at the first item that can't be valid."""
     if not isinstance(value, (list, msgspec.Raw)):
         value = [value]
-    kind = _nested(_item_type(field), len(field.shape) if _is_nested(value) else 1)
+    depth = len(field.shape) if _is_nested(value) else 1
+    kind = _nested(_item_type(field), depth)
     try:
         if isinstance(value, msgspec.Raw):
+            if depth > 1:
+                check_containers(name, value)
             return cast(list[Any], msgspec.json.decode(value, type=kind))
         return cast(list[Any], msgspec.convert(value, kind))
     except _JSON_ERRORS as error:
@@ -260,8 +276,8 @@ def flat(value: Any) -> list[Any]:
 
 
 def _check_text(name: str, value: str, field: Field, max_chars: int) -> None:
-    limit = max_chars if field.max_length is None else field.max_length
-    if len(value) > limit:
+    limit = max_chars if field.max_length is None and field.is_prompt else field.max_length
+    if limit is not None and len(value) > limit:
         raise InvalidInput(f"{name} has {len(value)} characters; at most {limit} are allowed", param=name)
     if field.min_length > len(value):
         needs = "must not be empty" if field.min_length == 1 else f"must have at least {field.min_length} characters"

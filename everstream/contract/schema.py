@@ -23,9 +23,9 @@ JSON = "JSON"
 """Our own datatype: any JSON value. For the fields of a request class that are objects."""
 STRINGS = frozenset({"STRING", "BYTES"})
 FLOATS = frozenset({"FP16", "FP32", "FP64", "BF16"})
-_INTEGERS = frozenset(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
+INTEGERS = frozenset(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
 _SYNONYMS = {"BOOLEAN": "BOOL", "INT": "INT64", "FLOAT": "FP32"}
-DATATYPES = ("STRING", "BOOL", *sorted(_INTEGERS), *sorted(FLOATS), "BYTES", JSON)
+DATATYPES = ("STRING", "BOOL", *sorted(INTEGERS), *sorted(FLOATS), "BYTES", JSON)
 _INTEGER = re.compile(r"(U?)INT(8|16|32|64)")
 _MAX_FLOAT = 1.7976931348623157e308
 
@@ -146,7 +146,7 @@ def _as_its_example(where: str, field: Field, warnings: list[str]) -> Field:
         value for value in _flat(field.example) if isinstance(value, (int, float)) and not isinstance(value, bool)
     ]
     low, high = bounds_of(field.datatype)
-    if field.datatype not in _INTEGERS or all(isinstance(n, int) and low <= n <= high for n in numbers):
+    if field.datatype not in INTEGERS or all(isinstance(n, int) and low <= n <= high for n in numbers):
         return field
     wider = "FP64" if any(isinstance(number, float) for number in numbers) else "INT64"
     warnings.append(f"{where}: {field.datatype} does not cover the example {field.example!r}; taken as {wider}")

@@ -53,6 +53,8 @@ async def main(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, engine_log: EngineLog, name: str) -> None:
+    # Until the model is loaded. Not by cancelling this task: a cancellation may get lost (see `Engine.run`).
+    signal.signal(signal.SIGINT, lambda *_: die(0, "told to stop"))
     model = await _load(settings, engine_log, name)
     # Loaded objects live until exit; exclude them from garbage collection.
     gc.collect()

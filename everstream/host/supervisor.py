@@ -13,6 +13,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from everstream.contract.loader import APP
 from everstream.host import state_lock, valkey_server
 from everstream.host.child_process import ChildProcess, Program
 from everstream.host.progress import Progress
@@ -120,9 +121,8 @@ def run(settings: Settings) -> None:
     """Run until told to stop. Raises SettingsError if it can't start."""
     check_engine_packages()
     # One of several models that can't be loaded must not keep the others from starting: its engine says why.
-    for name in ("app.py", "input_schema.py") if not settings.models else ():
-        if not (settings.app_path / name).is_file():
-            raise SettingsError(f"EVERSTREAM_APP_DIR={settings.app_dir} has no {name}")
+    if not settings.models and not (settings.app_path / APP).is_file():
+        raise SettingsError(f"EVERSTREAM_APP_DIR={settings.app_dir} has no {APP}")
     if not settings.valkey_url:
         state_lock.acquire(settings, inherit=False)
     check_ports(settings)

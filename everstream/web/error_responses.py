@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 from valkey.exceptions import ValkeyError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -13,7 +13,6 @@ from everstream.errors import BodyTooLarge, EverstreamError, InternalError, LogB
 from everstream.log.retryable import UNAVAILABLE
 from everstream.web import sse, throttled_logging
 from everstream.web.api import Api
-from everstream.web.limits import MAX_BODY_BYTES
 from everstream.web.streaming import event_stream, is_eventsource
 
 logger = logging.getLogger(__name__)
@@ -60,7 +59,8 @@ class _ErrorResponses:
     def of_http_error(self, error: HTTPException) -> ErrorResponse:
         """Flask's and Werkzeug's own errors: 404, 405, 413 and so on."""
         if isinstance(error, RequestEntityTooLarge):
-            return self.of_error(BodyTooLarge(f"the body is over {MAX_BODY_BYTES} bytes", param="body"))
+            most = current_app.config["MAX_CONTENT_LENGTH"]
+            return self.of_error(BodyTooLarge(f"the body is over {most} bytes", param="body"))
         converted = EverstreamError(error.description or error.name, code=error.name.lower().replace(" ", "_"))
         converted.status = error.code or converted.status
         headers = {name: value for name, value in error.get_headers() if name == "Allow"}

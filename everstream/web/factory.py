@@ -1,8 +1,8 @@
 """Builds the Flask application of one worker process from the given APIs. Called by `wsgi.py`.
 
-Bounds: a body has at most 1 MiB, a request line 8,190 bytes (gunicorn), a prompt `max_prompt_chars`, and a request id
-16 to 64 characters. A process has at most `max_streams` streams, and a few prompts being validated by engines
-(`prompt_validation`). A web process keeps no state that matters, so any of them can answer any request.
+Bounds: a body has at most `max_body_bytes`, a request line 8,190 bytes (gunicorn), a prompt `max_prompt_chars`, and a
+request id 16 to 64 characters. A process has at most `max_streams` streams, and a few prompts being validated by
+engines (`prompt_validation`). A web process keeps no state that matters, so any of them can answer any request.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from everstream.web.api import Api
 from everstream.web.clients import trust_proxies
 from everstream.web.context import EXTENSION, AppContext
 from everstream.web.follower import Follower
-from everstream.web.limits import MAX_BODY_BYTES
 from everstream.web.models import Models
 from everstream.web.prompt_validation import PromptValidator
 
@@ -31,7 +30,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     app = Flask(
         "everstream", template_folder=str(PROJECT_ROOT / "templates"), static_folder=str(PROJECT_ROOT / "static")
     )
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions[EXTENSION] = AppContext(
         settings,

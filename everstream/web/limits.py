@@ -2,7 +2,6 @@
 
 from everstream.settings import Settings
 
-MAX_BODY_BYTES = 1 << 20
 HEALTH_CONNECTIONS = 64
 """At the health port. Above it the oldest is closed: a check takes no time, so a connection that stays is no check."""
 SPARE_FILES = 8

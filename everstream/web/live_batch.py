@@ -9,17 +9,21 @@ MAX_CHUNK_BYTES = 16 << 10
 
 
 class LiveBatch:
-    __slots__ = ("_chunks", "_entries", "_tokens", "first", "last")
+    __slots__ = ("_chunks", "_decoded", "_entries", "_tokens", "first", "last")
 
     def __init__(self, first: int, entries: list[bytes]) -> None:
         self.first, self.last = first, first + len(entries) - 1
         self._entries = entries
         self._chunks: dict[str, bytes] = {}
+        self._decoded: list[Entry] = []
         self._tokens = [token_data(entry) for entry in entries]
 
     @property
     def entries(self) -> list[Entry]:
-        return [decode_entry(n, entry) for n, entry in enumerate(self._entries, self.first)]
+        """Decoded once for all cursors, which then share the memory of a large one."""
+        if not self._decoded:
+            self._decoded = [decode_entry(n, entry) for n, entry in enumerate(self._entries, self.first)]
+        return self._decoded
 
     def chunk(self, encoder: Encoder) -> bytes:
         """The bytes for all readers with this format. Empty: the batch must go through the streams' greenlets."""
@@ -29,6 +33,9 @@ class LiveBatch:
         return chunk_bytes
 
     def _make_chunk(self, encoder: Encoder) -> bytes:
+        if sum(map(len, self._entries)) > MAX_CHUNK_BYTES:
+            # Don't encode a large output in vain.
+            return b""
         events = []
         for n, data in enumerate(self._tokens, self.first):
             if data is None:

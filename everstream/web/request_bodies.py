@@ -1,4 +1,4 @@
-"""Request bodies, bounded in time and in number, with errors that reach the client.
+"""Request bodies, bounded in time, number and total size, with errors that reach the client.
 
 In: gunicorn's request and its connection. Out: the application's `wsgi.input`. It replaces gunicorn's own body, which
 waits for as long as bytes trickle in, and whose errors would count as the server's. `worker` attaches one to each
@@ -21,19 +21,25 @@ from everstream.errors import BodyTooSlow, InvalidInput, TooManyBodies
 from everstream.web.connections import shut
 
 AT_ONCE = 128
-"""Bodies that a worker waits for. Far fewer than its connections, as each may take the memory of a whole body."""
+"""Bodies that a worker waits for, far fewer than its connections."""
+TOTAL_BYTES = 128 << 20
+"""Of all bodies of a worker that are incomplete. At least one of the largest allowed size fits."""
 LINGER_S = 2.0
-LINGER_BYTES = 4 << 20
+LINGER_BYTES = 16 << 20
 """Read and dropped after a response. Closing with unread data sends a reset, which may overtake the response."""
 _READ_BYTES = 64 << 10
 
 
 class BodyLimits:
-    """One worker's limits on bodies that it waits for, and on connections that linger after a response."""
+    """One worker's limits on bodies that it waits for, and on connections that linger after a response.
+
+    `held_bytes`: the size of what it has of incomplete bodies.
+    """
 
     def __init__(self) -> None:
         self.waiting = BoundedSemaphore(AT_ONCE)
         self.lingering = BoundedSemaphore(AT_ONCE)
+        self.held_bytes = 0
 
 
 class BodySource:
@@ -42,17 +48,23 @@ class BodySource:
     Reading bytes that have already arrived needs no slot. A body that has to be waited for holds one until it ends.
     """
 
-    __slots__ = ("_connection", "_deadline", "_has_slot", "_lingering", "_slots", "_timeout_s")
+    __slots__ = ("_connection", "_deadline", "_has_slot", "_held_bytes", "_limits", "_slots", "_timeout_s")
 
     def __init__(self, connection: socket.socket, limits: BodyLimits, timeout_s: float) -> None:
         self._connection = connection
-        self._slots, self._lingering = limits.waiting, limits.lingering
+        self._limits, self._slots = limits, limits.waiting
+        self._held_bytes = 0
         self._timeout_s = timeout_s
         self._deadline = time.monotonic() + timeout_s
         self._has_slot = False
 
     def recv(self, size: int) -> bytes:
         """Like `socket.recv`. Raises BodyTooSlow, TooManyBodies, OSError."""
+        data = self._recv_in_time(size)
+        self._hold(len(data))
+        return data
+
+    def _recv_in_time(self, size: int) -> bytes:
         send_timeout_s = self._connection.gettimeout()
         try:
             return self._recv(size)
@@ -80,20 +92,31 @@ class BodySource:
             raise TooManyBodies(f"this process is at its limit of {AT_ONCE} bodies to wait for; try again later")
         self._has_slot = True
 
-    def release_slot(self) -> None:
+    def _hold(self, size: int) -> None:
+        self._held_bytes += size
+        self._limits.held_bytes += size
+        if self._limits.held_bytes > TOTAL_BYTES:
+            raise TooManyBodies(
+                f"this process is at its limit of {TOTAL_BYTES} bytes of incomplete bodies; try again later"
+            )
+
+    def release(self) -> None:
+        """The body is complete, or nobody waits for it any more."""
+        self._limits.held_bytes -= self._held_bytes
+        self._held_bytes = 0
         if self._has_slot:
             self._has_slot = False
             self._slots.release()
 
     def linger(self) -> None:
         """Give the client a moment to receive its response before the connection is closed."""
-        self.release_slot()
-        self._slots = self._lingering
+        self.release()
+        self._slots = self._limits.lingering
         self._deadline = time.monotonic() + LINGER_S
         shut(self._connection, socket.SHUT_WR)
         with suppress(OSError, BodyTooSlow, TooManyBodies):
             dropped = 0
-            while dropped < LINGER_BYTES and (data := self.recv(_READ_BYTES)):
+            while dropped < LINGER_BYTES and (data := self._recv_in_time(_READ_BYTES)):
                 dropped += len(data)
 
 
@@ -116,7 +139,7 @@ class RequestBody(Body):  # type: ignore[misc]
         # gunicorn raises StopIteration once the response is written, if the connection is to be closed.
         if kind is StopIteration and not self._is_over:
             self._source.linger()
-        self._source.release_slot()
+        self._source.release()
         self._request.unreader.sock = self._connection
 
     @property
@@ -141,7 +164,7 @@ class RequestBody(Body):  # type: ignore[misc]
         except NoMoreData:
             self._refuse("the connection ended before the body did")
         if self._is_over:
-            self._source.release_slot()
+            self._source.release()
             self._request.must_close = self._must_close
         return data
 

@@ -13,6 +13,7 @@ from typing import Any
 from flask import Response, request, stream_with_context
 
 from everstream.errors import EntriesLost, EverstreamError, InternalError, RequestConflict, UnknownGeneration
+from everstream.log.entries import Entry
 from everstream.log.records import Generation
 from everstream.web import sse
 from everstream.web.context import app_context
@@ -129,7 +130,7 @@ def _frames(head: bytes, reader: Reader, follower: Follower, connection: socket.
                 yield encoder.queued(item.position)
             else:
                 is_over = item[-1].is_terminal
-                yield from _pieces([encoder.entry(entry) for entry in item])
+                yield from _pieces(encoder, item)
         if follower.draining and not is_over:
             yield encoder.reconnect(follower.return_after_ms())
     except EverstreamError as error:
@@ -146,16 +147,18 @@ def _frames(head: bytes, reader: Reader, follower: Follower, connection: socket.
             watcher.stop()
 
 
-def _pieces(events: list[bytes]) -> Iterator[bytes]:
+def _pieces(encoder: Encoder, entries: list[Entry]) -> Iterator[bytes]:
     """Small pieces to send, because the send timeout applies to each, and a slow client needs that time for each."""
-    piece = b""
-    for event in events:
-        piece += event
-        while len(piece) > PIECE_BYTES:
-            yield piece[:PIECE_BYTES]
-            piece = piece[PIECE_BYTES:]
-    if piece:
-        yield piece
+    # One event at a time, because each may be large; and small ones together.
+    rest = b""
+    for entry in entries:
+        rest += encoder.entry(entry)
+        whole = len(rest) // PIECE_BYTES * PIECE_BYTES
+        for at in range(0, whole, PIECE_BYTES):
+            yield rest[at : at + PIECE_BYTES]
+        rest = rest[whole:]
+    if rest:
+        yield rest
 
 
 class EventStream(Response):

@@ -20,7 +20,6 @@ from everstream.log.records import EngineStatus, Generation, Job, engine_failure
 from everstream.settings import MAX_FLUSH_MS
 from everstream.web.clients import client_key
 from everstream.web.context import app_context
-from everstream.web.limits import MAX_BODY_BYTES
 from everstream.web.models import ServedModel
 from everstream.web.prompt_validation import refuse_what_cant_fit
 
@@ -70,7 +69,7 @@ def options_from_query(names: Sequence[str]) -> RequestOptions:
 
 def _options(given: dict[str, Any]) -> RequestOptions:
     request_id, flush_ms = given.get("request_id", ""), given.get("flush_ms")
-    if request_id != "" and not (isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id)):
+    if request_id != "" and not (isinstance(request_id, str) and is_request_id(request_id)):
         # Anyone who knows a request id can read its generation, so it must be as hard to guess as a generation's id.
         raise InvalidInput(
             "request_id must be 16 to 64 characters of A-Z a-z 0-9 . _ - (for example a UUID)", param="request_id"
@@ -87,11 +86,20 @@ def _options(given: dict[str, Any]) -> RequestOptions:
 
 def body() -> dict[str, Any]:
     """The request's JSON object. Raises InvalidInput, TooManyBodies."""
+    return inputs.parse_body(body_bytes())
+
+
+def body_bytes() -> bytes:
+    """The request's body, whatever it is. Raises InvalidInput, TooManyBodies."""
     data = request.get_data(cache=False)
-    if request.content_length is None and len(data) >= MAX_BODY_BYTES:
+    if request.content_length is None and len(data) >= app_context().settings.max_body_bytes:
         # Werkzeug rejects a longer Content-Length, but silently truncates a chunked body.
         raise RequestEntityTooLarge
-    return inputs.parse_body(data)
+    return data
+
+
+def is_request_id(text: str) -> bool:
+    return _REQUEST_ID.fullmatch(text) is not None
 
 
 def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) -> Generation:

@@ -126,12 +126,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
             super().handle_error(req, client, addr, exc)
             return
         self.log.info("request refused: %s", type(exc).__name__)
-        connections.answer(client, *_explain(exc))
+        connections.answer(client, *_explain(exc, self._context.settings.max_body_bytes))
 
 
-def _explain(error: ParseException) -> tuple[str, str, str]:
+def _explain(error: ParseException, max_body_bytes: int) -> tuple[str, str, str]:
     if isinstance(error, LimitRequestLine):
-        message = "the request line is over 8190 bytes; POST /generations takes a body of up to 1 MiB"
+        message = f"the request line is over 8190 bytes; POST /generations takes a body of up to {max_body_bytes} bytes"
         return "414 URI Too Long", "uri_too_long", message
     if isinstance(error, LimitRequestHeaders):
         return "431 Request Header Fields Too Large", "headers_too_large", "the request's headers are too large"

@@ -8,7 +8,7 @@ import pytest
 import requests
 import valkey
 
-from harness.stack import wait_for
+from harness.stack import wait_for, web_alone
 
 GENERATION = "0123456789abcdef" * 2
 
@@ -76,20 +76,31 @@ def test_wrong_bodies(fast, nothing_starts, body, param):
     assert (error["code"], error["param"]) == ("invalid_request", param)
 
 
-def test_body_over_1_mib(fast, nothing_starts):
-    body = json.dumps({"texts": ["x" * (1 << 20)]})
-    assert error_of(requests.post(f"{fast.url}/generations", data=body, timeout=30), 413)["code"] == "body_too_large"
+def test_body_over_4_mib(fast, nothing_starts):
+    body = json.dumps({"texts": ["x" * (4 << 20)]})
+    error = error_of(requests.post(f"{fast.url}/generations", data=body, timeout=30), 413)
+    assert (error["code"], error["message"]) == ("body_too_large", "the body is over 4194304 bytes")
 
 
-def test_chunked_body_over_1_mib(fast, nothing_starts):
-    chunks = (b"x" * 65536 for _ in range(17))
+def test_chunked_body_over_4_mib(fast, nothing_starts):
+    chunks = (b"x" * 65536 for _ in range(65))
     assert error_of(requests.post(f"{fast.url}/generations", data=chunks, timeout=30), 413)["code"] == "body_too_large"
 
 
-def test_body_just_below_1_mib_is_parsed(fast, nothing_starts):
-    body = json.dumps({"texts": ["x" * 1_000_000]})
+def test_body_just_below_4_mib_is_parsed(fast, nothing_starts):
+    body = json.dumps({"texts": ["x" * 4_000_000]})
     error = error_of(requests.post(f"{fast.url}/generations", data=body, timeout=30), 400)
-    assert error["message"] == "texts has 1000000 characters; at most 200000 are allowed"
+    assert error["message"] == "texts has 4000000 characters; at most 200000 are allowed"
+
+
+def test_body_limit_is_a_setting(tmp_path):
+    with web_alone(tmp_path, EVERSTREAM_MAX_BODY_BYTES="2000") as stack:
+        for data in ({"data": b"x" * 2001}, {"data": iter([b"x" * 2001])}):
+            error = error_of(requests.post(f"{stack.url}/generations", **data, timeout=30), 413)
+            assert error["message"] == "the body is over 2000 bytes"
+        assert requests.post(f"{stack.url}/generations", json={"texts": ["x" * 1000]}, timeout=30).status_code == 201
+        answer = requests.get(f"{stack.url}/stream?texts={'x' * 9000}", timeout=30)
+        assert "a body of up to 2000 bytes" in error_of(answer, 414)["message"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import psutil
 import pytest
 import requests
 
-from everstream.web.limits import MAX_BODY_BYTES
 from harness.sse_client import assert_whole, connect, follow_to_the_end, text_of
 from harness.stack import wait_for
 
@@ -90,13 +89,15 @@ def test_application_errors_pass_through(proxied):
     )
 
 
-def test_oversized_body_is_refused_as_by_the_application(proxied):
-    body = b"x" * (MAX_BODY_BYTES + 1)
-    own = requests.post(f"{web(proxied)}/generations", data=body, timeout=30)
+@pytest.mark.parametrize("path", ["/generations", "/v2/models/{model}/infer"])
+def test_oversized_body_is_refused_as_by_the_application(proxied, path):
+    body = b"x" * (proxied.settings.max_body_bytes + 1)
+    path = path.format(model=proxied.settings.model_name)
+    own = requests.post(f"{web(proxied)}{path}", data=body, timeout=30)
     for sent in (body, iter([body])):
-        answer = requests.post(f"{proxied.url}/generations", data=sent, timeout=30)
+        answer = requests.post(f"{proxied.url}{path}", data=sent, timeout=30)
         assert (answer.status_code, answer.json()) == (413, own.json())
-    assert requests.post(f"{proxied.url}/generations", data=body[:-1], timeout=30).status_code == 400
+    assert requests.post(f"{proxied.url}{path}", data=body[:-1], timeout=30).status_code == 400
 
 
 @pytest.mark.parametrize(

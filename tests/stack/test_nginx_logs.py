@@ -46,6 +46,7 @@ class Trouble:
             "events": nginx.events_url(self.generation) + query,
             "generations": f"{nginx.url}/generations/{self.generation}{query}",
             "v1": f"{nginx.url}/v1/models{query}",
+            "v2": f"{nginx.url}/v2/models/{PROMPT}{query}",
             "other": f"{nginx.url}/{PROMPT}",
         }
 
@@ -72,7 +73,7 @@ class Trouble:
         assert found() == surfaces
 
 
-EVERYTHING = {"stream", "events", "generations", "v1", "other"}
+EVERYTHING = {"stream", "events", "generations", "v1", "v2", "other"}
 
 
 def test_killed_workers_and_stopped_web_part(trouble):
@@ -95,7 +96,7 @@ def test_client_errors(trouble):
     with trouble.nginx() as nginx:
         trouble.request_all(nginx)
         for url in trouble.addresses(nginx).values():
-            answer = requests.post(url, data=PROMPT * 40_000, headers=REFERER, timeout=30)
+            answer = requests.post(url, data=PROMPT * 140_000, headers=REFERER, timeout=30)
             assert answer.status_code == 413 or "event-stream" in answer.headers["Content-Type"]
             assert requests.get(f"{url}?{PROMPT * 600}", headers=REFERER, timeout=30).status_code == 414
             assert requests.get(url, headers=REFERER | {"X": PROMPT * 600}, timeout=30).status_code == 431
@@ -214,7 +215,7 @@ def several_connections(nginx, count):
 def test_body_that_cannot_be_stored(trouble):
     bodies = trouble.folder / "bodies"
     with trouble.nginx(
-        **{"client_max_body_size 1m;": f"client_max_body_size 1m; client_body_temp_path {bodies};"}
+        **{"client_max_body_size 4m;": f"client_max_body_size 4m; client_body_temp_path {bodies};"}
     ) as nginx:
         bodies.rmdir()
         for surface, url in trouble.addresses(nginx).items():

@@ -214,6 +214,35 @@ def test_pending_bodies_are_limited(web):
         connection.close()
 
 
+def test_size_of_pending_bodies_is_limited(web):
+    """Whatever their number: a body may be large."""
+    size = web.settings.max_body_bytes
+    most = request_bodies.TOTAL_BYTES // size
+    part = b"{" + b" " * (size - 2)
+    slow = []
+    for _ in range(most + 8):
+        connection = connect(web, head(length(size)))
+        # The worker stops reading what it refuses.
+        connection.setblocking(True)
+        connection.sendall(part)
+        slow.append(connection)
+    answered = wait_for(lambda: (ready := select.select(slow, [], [], 0)[0]) and len(ready) >= 8 and ready)
+    assert len(answered) == 8
+    for connection in answered:
+        _, error = assert_refused(connection, 503, "too_many_bodies")
+        assert f"{request_bodies.TOTAL_BYTES} bytes" in error["message"]
+    for connection in slow:
+        if connection not in answered:
+            connection.sendall(b"}")
+            assert answer_of(connection)[2]["error"]["param"] == "texts"
+    # Nothing is held any more.
+    for _ in range(most + 8):
+        with connect(web, head(length(size)) + part + b"}") as connection:
+            assert answer_of(connection)[0] == 400
+    for connection in slow:
+        connection.close()
+
+
 def test_client_that_leaves_mid_body_frees_its_slot(web):
     (worker,) = web.workers()
     idle = psutil.Process(worker).num_fds()
@@ -232,7 +261,7 @@ def test_client_that_leaves_mid_body_frees_its_slot(web):
 
 def test_client_that_keeps_sending_gets_its_answer(web):
     """Closing with unread data resets the connection, and the reset overtakes the response."""
-    size = 2 << 20
+    size = 2 * web.settings.max_body_bytes
     with connect(web, head(length(size))) as connection:
         for _ in range(size // 8192):
             connection.sendall(b"x" * 8192)

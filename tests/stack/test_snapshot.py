@@ -17,7 +17,8 @@ from everstream.log.keys import Keys
 from everstream.log.records import Generation
 from everstream.log.web_log import READ_BYTES
 from everstream.web.factory import create_app
-from harness.stack import wait_for
+from harness.models.large.app import audio
+from harness.stack import MODELS, running_stack, wait_for
 from tests.stack.test_flow import open_without_reading
 from tests.stack.test_wire import NASTY
 
@@ -91,6 +92,49 @@ def test_invalid_numbers(fast, name, value):
 
 def test_limit_of_zero(fast):
     assert show(fast, finished(fast, texts=["a"]), "?limit=0").json()["error"]["param"] == "limit"
+
+
+# Outputs that are more than text.
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """All parts, with a model whose outputs have no text."""
+    with running_stack(tmp_path_factory.mktemp("outputs"), app_dir=MODELS / "large", WEB_CONCURRENCY="1") as stack:
+        yield stack
+
+
+@pytest.mark.parametrize(
+    ("query", "numbers", "state"),
+    [
+        ("", [0, 1, 2], "done"),
+        ("?after=1", [1, 2], "done"),
+        ("?limit=2", [0, 1], "running"),
+        ("?after=1&limit=1", [1], "running"),
+        ("?after=3", [], "done"),
+        ("?after=99", [], "done"),
+    ],
+)
+def test_outputs(large, query, numbers, state):
+    shown = show(large, finished(large, size=20, count=3), query).json()
+    assert shown["outputs"] == [{"n": n, "audio": audio(n, 20)} for n in numbers]
+    assert (shown["text"], shown["state"]) == ("", state)
+
+
+def test_outputs_of_many_pages(large):
+    size, count = READ_BYTES // 3, 20
+    shown = show(large, finished(large, size=size, count=count)).json()
+    assert shown["outputs"] == [{"n": n, "audio": audio(n, size)} for n in range(count)]
+
+
+@pytest.mark.parametrize("query", ["", "?after=1", "?limit=1"])
+def test_no_outputs_beside_text(fast, query):
+    assert "outputs" not in show(fast, finished(fast, texts=["a", "b"]), query).json()
+
+
+def test_no_outputs_of_a_model_that_says_nothing(large):
+    shown = show(large, finished(large, size=1, count=0)).json()
+    assert ("outputs" in shown, shown["state"]) == (False, "done")
 
 
 # Large answers.

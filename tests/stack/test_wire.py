@@ -347,6 +347,7 @@ def test_plain_model_can_be_stopped(plain, gate):
 
 
 def test_stopped_plain_model_lets_the_next_generation_start(plain):
+    """It has asked for an exception, so that it does not count on for nobody."""
     endless = plain.submit(count=2_000_000_000)
     wait_for(lambda: plain.show(endless)["state"] == "running")
     requests.delete(f"{plain.url}/generations/{endless}", timeout=30)

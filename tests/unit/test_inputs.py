@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -213,6 +214,34 @@ def test_any_body_is_accepted_or_refused_with_a_reason(body):
         assert error.param is not None and error.message
     else:
         assert ("prompt" in accepted) != ("messages" in accepted)
+
+
+def test_only_prompts_have_the_limit_of_prompts():
+    schema = parse_schema(
+        {
+            "prompt": {"datatype": "STRING", "is_prompt": True},
+            "short": {"datatype": "STRING", "is_prompt": True, "max_length": 20},
+            "audio": {"datatype": "BYTES"},
+        },
+        [],
+    )
+    for body in ({"prompt": "x" * 10}, {"short": "x" * 20}, {"audio": "x" * 1_000_000}):
+        assert inputs.from_json(body, schema, 10) == body
+    for body in ({"prompt": "x" * 11}, {"short": "x" * 21}):
+        with pytest.raises(InvalidInput, match="characters; at most"):
+            inputs.from_json(body, schema, 10)
+
+
+@pytest.mark.parametrize("name", ["settings", "grid"])
+def test_number_of_arrays_in_a_value_is_bounded(name):
+    schema = parse_schema({"settings": {"datatype": "JSON"}, "grid": {"datatype": "INT8", "shape": [-1, -1]}}, [])
+    most = inputs.MAX_CONTAINERS
+    whole = {name: msgspec.Raw(b"[" + b"[1]," * (most - 2) + b"[1]]")}
+    assert len(inputs.from_json(whole, schema, 10)[name]) == most - 1
+    for more in (b"[" + b"[1]," * (most - 1) + b"[1]]", b"[" + b"[1]," * (most - 2) + b"{},[1]]"):
+        with pytest.raises(InvalidInput, match=f"{name} has more than 100000 arrays and objects") as raised:
+            inputs.from_json({name: msgspec.Raw(more)}, schema, 10)
+        assert raised.value.param == name
 
 
 def test_required_inputs_must_be_given():

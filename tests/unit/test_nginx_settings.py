@@ -2,8 +2,7 @@
 
 import re
 
-from everstream.settings import MAX_HEARTBEAT_S, PROJECT_ROOT, load_settings
-from everstream.web.limits import MAX_BODY_BYTES
+from everstream.settings import MAX_HEARTBEAT_S, PROJECT_ROOT, Settings, load_settings
 from harness.shipped_nginx import DEPLOY
 
 SHIPPED = {path.name: path.read_text() for path in DEPLOY.glob("*.conf")}
@@ -16,7 +15,10 @@ def number(name, text=""):
 
 
 def test_nginx_timeout_allows_two_of_the_longest_heartbeats():
-    assert number("proxy_read_timeout") >= 2 * MAX_HEARTBEAT_S
+    shared, _, locations = SHIPPED["everstream-locations.conf"].partition("location ")
+    assert number("proxy_read_timeout", shared) >= 2 * MAX_HEARTBEAT_S
+    # Of answers in one piece, which have no heartbeats.
+    assert number("proxy_read_timeout", locations) == 3600
 
 
 def test_nginx_closes_idle_connections_before_gunicorn_does():
@@ -33,7 +35,9 @@ def test_eventsource_reconnects_after_nginx_retries_the_web_process():
 
 
 def test_nginx_and_application_have_the_same_body_limit():
-    assert number("client_max_body_size") == MAX_BODY_BYTES
+    most = Settings().max_body_bytes
+    assert number("client_max_body_size") == most
+    assert SHIPPED["nginx.conf"].count(f"{most} bytes") == 2
 
 
 def test_nginx_has_enough_open_files_for_its_connections():

@@ -2,7 +2,10 @@
 
 In: a generation that the log knows, `?after=` and `?limit=`. Out: a Flask response. The log is read and the object
 written one page at a time, so it takes no more memory than a stream. If the log fails midway, the connection ends in
-the middle of the object's text.
+the middle of the object.
+
+A generation whose outputs are more than a `text` each has `outputs` too. Its log is then read twice, because a JSON
+object can't be written in two places at once.
 """
 
 import re
@@ -24,16 +27,20 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 
 
 class EntryRange(msgspec.Struct, frozen=True):
-    """The entries above `after`, up to `last`, of a log that ends at `top`. `is_limited`: the request gave a limit."""
+    """The entries above `after`, up to `last`, of a log that ends at `top`. `is_limited`: the request gave a limit.
+
+    `has_outputs`: the outputs are shown as they are, besides their text.
+    """
 
     after: int
     last: int
     top: int
     is_limited: bool
+    has_outputs: bool
 
 
 def show(known: Generation) -> Response:
-    """The response. If it is larger than one piece, it holds a stream slot until it is sent.
+    """The response. If it is larger than one piece, or has outputs, it holds a stream slot until it is sent.
 
     Raises InvalidInput, UnknownGeneration, TooManyStreams.
     """
@@ -45,8 +52,10 @@ def show(known: Generation) -> Response:
     if page is None:
         raise UnknownGeneration
     last = page.top if limit is None else min(page.top, after + limit)
-    pieces = _object(app_context(), known, EntryRange(after, last, page.top, limit is not None), page.entries)
-    if page.entries and page.entries[-1].n < last:
+    has_outputs = _has_more_than_text(app_context(), known.id, page.entries)
+    entry_range = EntryRange(after, last, page.top, limit is not None, has_outputs)
+    pieces = _object(app_context(), known, entry_range, page.entries)
+    if has_outputs or (page.entries and page.entries[-1].n < last):
         return _streamed(pieces)
     whole = b"".join(pieces)
     return _response(whole) if len(whole) <= PIECE_BYTES else _streamed(iter([whole]))
@@ -89,7 +98,12 @@ def _object(context: AppContext, known: Generation, entry_range: EntryRange, ent
         rest["more"] = entry_range.last < entry_range.top
     if "code" in said:
         rest["error"] = {"code": said["code"], "message": said["message"], "param": said.get("param")}
-    yield b'",' + encode_json(rest)[1:] + b"\n"
+    yield b'",' + encode_json(rest)[1:-1]
+    if entry_range.has_outputs:
+        yield b',"outputs":['
+        yield from _outputs(context, known.id, entry_range)
+        yield b"]"
+    yield b"}\n"
 
 
 def _text(
@@ -107,6 +121,34 @@ def _text(
             return end
         entries = _next(context, generation, at)
     return None
+
+
+def _has_more_than_text(context: AppContext, generation: str, entries: list[Entry]) -> bool:
+    """By the first output of the log, so that it is the same for every range. `entries` may be the log's beginning."""
+    if not entries or entries[0].n > 1:
+        entries = _first_entries(context, generation, 0)
+    while entries:
+        for entry in entries:
+            if entry.event == TOKEN:
+                output = msgspec.json.decode(entry.data)
+                return len(output) != 1 or not isinstance(output.get("text"), str)
+        entries = _first_entries(context, generation, entries[-1].n)
+    return False
+
+
+def _first_entries(context: AppContext, generation: str, after: int) -> list[Entry]:
+    page = context.log.read([(generation, after)], 1)[0]
+    return page.entries if page else []
+
+
+def _outputs(context: AppContext, generation: str, entry_range: EntryRange) -> Iterator[bytes]:
+    at, separator = entry_range.after, b""
+    while at < entry_range.last:
+        for entry in _next(context, generation, at):
+            at = entry.n
+            if entry.event == TOKEN and at <= entry_range.last:
+                yield separator + entry.data
+                separator = b","
 
 
 def _next(context: AppContext, generation: str, after: int) -> list[Entry]:

@@ -7,8 +7,15 @@ def _scalar(datatype, **limits):
 
 IS_STREAMING_OUTPUT = True
 INPUT_SCHEMA = {
-    "prompt": _scalar("STRING") | {"example": ['{"texts": ["a"]}']},
-    "texts": {"datatype": "STRING", "required": False, "shape": [-1], "example": ["a"], "max_items": 5000},
+    "prompt": _scalar("STRING", is_prompt=True) | {"example": ['{"texts": ["a"]}']},
+    "texts": {
+        "datatype": "STRING",
+        "required": False,
+        "shape": [-1],
+        "example": ["a"],
+        "max_items": 5000,
+        "is_prompt": True,
+    },
     "repeat": _scalar("INT32", minimum=1, maximum=100_000),
     "pause_ms": _scalar("FP32", minimum=0, maximum=1000),
     "gate": _scalar("STRING"),
