@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from everstream.contract.loader import load_model_class
+from everstream.contract.loader import load_folder
 from everstream.errors import InvalidInput
 from everstream.llm.tokenizer_pool import TokenizerPool
 from everstream.settings import PROJECT_ROOT
@@ -36,7 +36,7 @@ def chat_model():
     environ = dict(os.environ)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield load_model_class(PROJECT_ROOT)()
+        yield load_folder(PROJECT_ROOT).model_class()
     os.environ.clear()
     os.environ.update(environ)
 

@@ -365,10 +365,10 @@ def test_supervisor_runs_an_engine_for_each_model(tmp_path, environment_model):
         def value(model, name):
             return text_of(read_all(f"{stack.url}/stream?model={model}&name={name}"))
 
-        output = stack.supervisor.output
         for name in ("say.a", "say.b"):
-            assert f"everstream | engine {name}: {environment_model}" in output
-            assert f"everstream | {name} is ready: curl -N '{stack.url}/stream?model={name}&name=PATH'" in output
+            assert f"everstream | engine {name}: {environment_model}" in stack.supervisor.output
+            command = f"everstream | {name} is ready: curl -N '{stack.url}/stream?model={name}&name=PATH'"
+            wait_for(lambda: command in stack.supervisor.output, what=command)  # noqa: B023 - called at once
         assert value("say.a", "EVERSTREAM_ENGINE_MODEL") == "say.a"
         assert (value("say.a", "CUDA_VISIBLE_DEVICES"), value("say.b", "CUDA_VISIBLE_DEVICES")) == ("unset", "1")
         assert (value("say.a", "SOME_OTHER"), value("say.b", "SOME_OTHER")) == ("x", "unset")

@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+CONCURRENT = True
+
 
 class InferlessPythonModel:
     async def infer(self, inputs):
