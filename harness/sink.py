@@ -18,5 +18,8 @@ class WriterSink:
     def end(self, state, data):
         self.writer.end(state, data)
 
+    def progress(self):
+        pass
+
     def reject(self, data):
         self.writer.end("failed", data)

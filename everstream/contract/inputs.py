@@ -123,7 +123,7 @@ def _from_text(name: str, text: str, field: Field) -> Any:
             raise InvalidInput(f"{name} must be true or false, got {_quoted(text)}", param=name)
         return _TRUTH[text.lower()]
     if field.datatype == JSON:
-        return parsed(name, msgspec.Raw(text.encode()))
+        return _plain(name, msgspec.Raw(text.encode()))
     try:
         # Python's own parsers also take underscores and non-ASCII digits.
         if "_" in text or not text.isascii():

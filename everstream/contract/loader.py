@@ -3,11 +3,12 @@
 Anything that a model's code raises while it loads becomes a ModelLoadError with the file and line in that code.
 """
 
+import functools
 import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -61,7 +62,9 @@ class Folder(NamedTuple):
 
 def load_folder(path: Path) -> Folder:
     """Import both files. Inputs are declared in either. Raises ModelLoadError."""
-    schema = load_schema(path) if (path / SCHEMA_FILE).is_file() else None
+    environ = dict(os.environ)
+    schema_file = (path / SCHEMA_FILE).is_file()
+    schema = load_schema(path) if schema_file else None
     app = _import(path, "app")
     model_class = getattr(app, CLASS_NAME, None)
     if not callable(model_class):
@@ -72,7 +75,10 @@ def load_folder(path: Path) -> Folder:
             schema = ModelSchema(inferless_module.fields_of(request_class))
     elif schema is None:
         raise ModelLoadError(f"{path / SCHEMA_FILE} does not exist, and {APP} has no class with @inferless.request")
-    return Folder(path, model_class, schema, _declaration(path), request_class)
+    # `@inferless.config` puts its settings into the environment.
+    set_by_model = {name: value for name, value in os.environ.items() if environ.get(name) != value}
+    sources = [vars(sys.modules["input_schema"])] if schema_file else []
+    return Folder(path, model_class, schema, _declaration(path, [*sources, vars(app), set_by_model]), request_class)
 
 
 def load_schema(app_dir: Path, *, isolated: bool = False) -> ModelSchema:
@@ -86,45 +92,43 @@ def load_schema(app_dir: Path, *, isolated: bool = False) -> ModelSchema:
     with _located(app_dir / SCHEMA_FILE):
         inputs = parse_schema(getattr(module, "INPUT_SCHEMA", {}), warnings)
         return ModelSchema(
-            inputs, getattr(module, "check_inputs", None), _flag([module], "IS_STREAMING_OUTPUT"), warnings
+            inputs, getattr(module, "check_inputs", None), _flag([vars(module)], "IS_STREAMING_OUTPUT"), warnings
         )
 
 
-def _declaration(app_dir: Path) -> Declaration:
-    modules = [sys.modules[name] for name in ("input_schema", "app") if name in sys.modules]
+def _declaration(app_dir: Path, sources: Sequence[Mapping[str, Any]]) -> Declaration:
     with _located(app_dir):
         declared = Declaration(
-            is_streaming=_flag(modules, "IS_STREAMING_OUTPUT"),
-            is_resumable=_flag(modules, "RESUMABLE") is not False,
-            is_concurrent=bool(_flag(modules, "CONCURRENT")),
-            is_batched=bool(_flag(modules, "IS_BATCHED_INPUT")) or _batch_size(modules) > 1,
-            stop_raises=bool(_flag(modules, "STOP_RAISES")),
+            is_streaming=_flag(sources, "IS_STREAMING_OUTPUT"),
+            is_resumable=_flag(sources, "RESUMABLE") is not False,
+            is_concurrent=bool(_flag(sources, "CONCURRENT")),
+            is_batched=bool(_flag(sources, "IS_BATCHED_INPUT")) or _batch_size(sources) > 1,
+            stop_raises=bool(_flag(sources, "STOP_RAISES")),
         )
         if declared.is_batched and declared.is_streaming:
             raise ModelLoadError("BATCH_SIZE and IS_STREAMING_OUTPUT = True can't go together: remove one of them")
     return declared
 
 
-def _flag(modules: Sequence[ModuleType], name: str) -> bool | None:
-    value = _declared(modules, name)
+def _flag(sources: Sequence[Mapping[str, Any]], name: str) -> bool | None:
+    value = _declared(sources, name)
     value = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
     if not isinstance(value, bool | None):
         raise ModelLoadError(f"{name} must be True or False, got {value!r}")
     return value
 
 
-def _batch_size(modules: Sequence[ModuleType]) -> int:
-    value = _declared(modules, "BATCH_SIZE")
+def _batch_size(sources: Sequence[Mapping[str, Any]]) -> int:
+    value = _declared(sources, "BATCH_SIZE")
     try:
         return 1 if value is None else int(value)
     except (TypeError, ValueError):
         raise ModelLoadError(f"BATCH_SIZE must be a whole number, got {value!r}") from None
 
 
-def _declared(modules: Sequence[ModuleType], name: str) -> Any:
-    # `@inferless.config` puts its settings into the environment.
-    values = (getattr(module, name, None) for module in modules)
-    return next((value for value in values if value is not None), os.environ.get(name))
+def _declared(sources: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """The first source's value; None: no source has one."""
+    return next((source[name] for source in sources if source.get(name) is not None), None)
 
 
 @contextmanager
@@ -176,25 +180,28 @@ def _forgotten(app_dir: Path) -> Iterator[None]:
             sys.path[:] = [entry for entry in sys.path if entry != str(app_dir)]
         for name, module in list(sys.modules.items()):
             is_new = modules.get(name) is not module
-            if is_new and (name == "input_schema" or _is_the_models(_origin(module), app_dir)):
+            if is_new and (name == "input_schema" or is_models_file(_origin(module), app_dir)):
                 del sys.modules[name]
         sys.modules.update({name: module for name, module in modules.items() if name not in sys.modules})
 
 
-def _origin(module: ModuleType) -> Path:
+def _origin(module: ModuleType) -> str:
     """Its file, or the folder of a package without one."""
-    return Path(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), ""))
+    return str(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), ""))
 
 
 def _place(error: BaseException, app_dir: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_the_models(Path(frame.filename), app_dir)]
+    own = [frame for frame in frames if is_models_file(frame.filename, app_dir)]
     return f"{own[-1].filename}:{own[-1].lineno}" if own else str(app_dir / APP)
 
 
-def _is_the_models(path: Path, app_dir: Path) -> bool:
+@functools.cache
+def is_models_file(file: str, app_dir: Path) -> bool:
+    """Whether this file is a part of the model, not of a library."""
+    path = Path(file)
     # The repository's root is a model folder too, and contains this package and the virtual environment.
     is_elsewhere = "site-packages" in path.parts or path.is_relative_to(_PACKAGE)
     return path.is_relative_to(app_dir) and not is_elsewhere

@@ -2,8 +2,8 @@
 
 The contract's class has `initialize`, `infer(inputs, stream_output_handler)` and `finalize`; each may be async or
 plain, and may omit its arguments. A model that says CONCURRENT = True runs many generations at once, in the engine's
-event loop. All others run one at a time, in a `Lane`, because models written for the contract share state between
-calls. Optional members:
+event loop. All others run one at a time, in a `SerialExecutor`, because models written for the contract share state
+between calls. Optional members:
 
     check(inputs)       raises InvalidInput for inputs that `infer` can't take
     max_model_len       the context length, in tokens
@@ -17,17 +17,16 @@ import inspect
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from everstream.contract.lane import OWN_THREADS, Complete, Lane
-from everstream.contract.leftovers import SharedQueues
-from everstream.contract.loader import APP, CLASS_NAME, Declaration, Folder, load_errors, load_folder
+from everstream.contract.loader import APP, CLASS_NAME, Declaration, Folder, is_models_file, load_errors, load_folder
 from everstream.contract.output_handler import StreamOutputHandler
 from everstream.contract.prompt_bound import PromptBound
-from everstream.contract.signature import required_parameters, signature_of
+from everstream.contract.serial_executor import OWN_THREADS, Complete, SerialExecutor
+from everstream.contract.shared_queues import SharedQueues
+from everstream.contract.signature import HandlerPlace, required_parameters, signature_of
 from everstream.errors import InvalidInput, ModelLoadError, ModelRaised
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ class Model(Protocol):
     async def infer(self, inputs: dict[str, Any], handler: StreamOutputHandler) -> None:
         """Run one generation to its end. Raises what the model raises."""
 
-    async def settle(self, timeout_s: float) -> str:
+    async def wait_until_idle(self, timeout_s: float) -> str:
         """Wait until nothing of the last generation runs. Returns what still runs after the timeout, in words."""
 
     async def check(self, inputs: dict[str, Any]) -> None:
@@ -84,7 +83,9 @@ class LoadedModel:
             raise ModelLoadError(f"{app_dir / APP}: {error}") from None
         if declaration.is_concurrent and not self._signature.is_async:
             raise ModelLoadError(f"{app_dir / APP}: CONCURRENT = True needs an async infer")
-        self._lane = None if declaration.is_concurrent else Lane(SharedQueues(model))
+        is_own = partial(is_models_file, app_dir=app_dir)
+        queues = SharedQueues(model, is_own)
+        self._serial = None if declaration.is_concurrent else SerialExecutor(queues, is_own)
         self._checks = ThreadPoolExecutor(thread_name_prefix=f"{OWN_THREADS}-check")
 
     @property
@@ -94,7 +95,7 @@ class LoadedModel:
     @property
     def is_streaming(self) -> bool:
         if self.declaration.is_streaming is None:
-            return self._signature.takes != "" or self._signature.is_generator
+            return self._signature.sends_many
         return self.declaration.is_streaming
 
     @property
@@ -131,15 +132,15 @@ class LoadedModel:
         """Sends what a model returns or yields, and finalises the output if the model did not."""
         if handler.has_delivered and not self._resume(handler):
             return
-        if self._lane is None:
+        if self._serial is None:
             await self._infer_here(inputs, handler)
         else:
-            answer = partial(self._infer_in_lane, inputs, handler)
-            await self._lane.run(answer, partial(self._is_over, handler), handler.fail_soon)
+            answer = partial(self._infer_serially, inputs, handler)
+            await self._serial.run(answer, partial(self._is_over, handler), handler.fail_soon)
         handler.finalise_streamed_output()
 
-    async def settle(self, timeout_s: float) -> str:
-        return "" if self._lane is None else await self._lane.settle(timeout_s)
+    async def wait_until_idle(self, timeout_s: float) -> str:
+        return "" if self._serial is None else await self._serial.wait_until_idle(timeout_s)
 
     async def check(self, inputs: dict[str, Any]) -> None:
         """A plain `check` runs in a thread."""
@@ -151,7 +152,7 @@ class LoadedModel:
 
     def _resume(self, handler: StreamOutputHandler) -> bool:
         """Returns whether there is anything left to do, after an engine's death."""
-        if not self.is_streaming and not self._signature.takes:
+        if not self.is_streaming and not self._signature.sends_many:
             # The one output is in the log; only the end is missing.
             handler.delivered  # noqa: B018 - reading it says that nothing is to be repeated
             handler.finalise_streamed_output()
@@ -161,7 +162,7 @@ class LoadedModel:
 
     def _is_over(self, handler: StreamOutputHandler) -> bool:
         """Whether no more outputs can come, although threads that `infer` started may still run."""
-        return handler.finalised or handler.stopped or not self._signature.takes
+        return handler.finalised or handler.stopped or self._signature.handler is HandlerPlace.NONE
 
     async def _infer_here(self, inputs: dict[str, Any], handler: StreamOutputHandler) -> None:
         try:
@@ -173,7 +174,7 @@ class LoadedModel:
                 raise ModelRaised from error
             raise
 
-    def _infer_in_lane(self, inputs: dict[str, Any], handler: StreamOutputHandler, complete: Complete) -> None:
+    def _infer_serially(self, inputs: dict[str, Any], handler: StreamOutputHandler, complete: Complete) -> None:
         returned = self._call_infer(inputs, handler)
         if hasattr(returned, "__await__") or hasattr(returned, "__aiter__"):
             complete(self._take_async(returned, handler))
@@ -193,22 +194,28 @@ class LoadedModel:
         if not hasattr(returned, "__aiter__"):
             self._take(returned, handler)
             return
-        async with aclosing(returned):
+        try:
             async for output in returned:
                 if self._may_leave(handler):
                     return
                 await handler.send_streamed_output(output)
+        finally:
+            if inspect.isasyncgen(returned):
+                await returned.aclose()
 
     def _take(self, returned: Any, handler: StreamOutputHandler) -> None:
         """A generator, or the one output of a model that sent none."""
         if not hasattr(returned, "__next__"):
             self._take_output(returned, handler)
             return
-        with closing(returned):
+        try:
             for output in returned:
                 if self._may_leave(handler):
                     return
                 handler.send_streamed_output(output)
+        finally:
+            if inspect.isgenerator(returned):
+                returned.close()
 
     def _as_request(self, inputs: dict[str, Any]) -> Any:
         """The object that `infer` expects. Raises InvalidInput."""
@@ -223,11 +230,12 @@ class LoadedModel:
             # pydantic's ValidationError.
             details = getattr(error, "errors", list)() or [{"loc": (), "msg": str(error)}]
             param = ".".join(map(str, details[0]["loc"]))
-            raise InvalidInput(f"{param}: {details[0]['msg']}", param=param or None) from None
+            message = str(details[0]["msg"])
+            raise InvalidInput(f"{param}: {message}" if param else message, param=param or None) from None
 
     def _may_leave(self, handler: StreamOutputHandler) -> bool:
         """Whether a generator may be closed early: not while threads fill something that it must empty."""
-        return handler.stopped and not (self._lane and self._lane.has_threads())
+        return handler.stopped and not (self._serial and self._serial.has_threads())
 
     def _take_output(self, returned: Any, handler: StreamOutputHandler) -> None:
         if self.declaration.is_batched and isinstance(returned, list) and len(returned) == 1:
@@ -245,8 +253,8 @@ class LoadedModel:
         if method is None:
             return
         call = partial(method, *({} for _ in range(required_parameters(method))))
-        if self._lane is not None:
-            await self._lane.call(call)
+        if self._serial is not None:
+            await self._serial.call(call)
             return
         result = call()
         if inspect.isawaitable(result):

@@ -52,6 +52,9 @@ class Sink(Protocol):
     def end(self, state: str, data: dict[str, Any]) -> None:
         """The model's own end."""
 
+    def progress(self) -> None:
+        """The model works, although it has nothing to put. May be called from any thread."""
+
     def reject(self, data: dict[str, Any]) -> None:
         """End as `failed` after what was put, because of what the model sent, and stop the model's work."""
 
@@ -148,8 +151,8 @@ class StreamOutputHandler:
         A list as `resume` means that the output may be joined with its neighbours, and the lists with it.
         In a thread, the call blocks while the log is slow to take the output; an async `infer` can await `drain`.
 
-        An output that can't be sent ends the generation as `failed`, and so do others that break the contract. That is
-        no exception in the model, which would leave what its threads still produce to the next request.
+        An output that breaks the contract ends the generation as `failed`. It does not raise in the model: unwinding
+        `infer` early would leave its threads' output to the next request.
         """
         if self.finalised or self._stopped:
             self._drop()
@@ -164,13 +167,15 @@ class StreamOutputHandler:
         if len(encoded) > most:
             size = f"an output has {len(encoded)} bytes of JSON"
             self.fail("model_error", f"{size}; at most {most} are allowed (EVERSTREAM_MAX_OUTPUT_BYTES)")
-        elif change := self._schema.change_in(output):
-            self.fail("output_schema_changed", f"all outputs must have the same keys and types: {change}")
-        elif self._replayed:
-            self._compare(encoded)
+            return self._awaitable
+        may_join = isinstance(resume, list) and bool(resume) and len(output) == 1 and _has_text(output)
+        if threading.get_ident() == self._thread:
+            self._accept(output, encoded, state, may_join)
         else:
-            may_join = isinstance(resume, list) and bool(resume) and len(output) == 1 and _has_text(output)
-            self._put(encoded, state, may_join)
+            # Several threads may send at once.
+            with self._lock:
+                self._accept(output, encoded, state, may_join)
+            self._has_room.wait()
         return self._awaitable
 
     def finalise_streamed_output(
@@ -208,25 +213,28 @@ class StreamOutputHandler:
         self._has_room.set()
 
     def _drop(self) -> None:
-        """Take an output, or an end, that comes after the end."""
+        """Discard what arrives after the end. Raises GenerationStopped if the model asked for that."""
         if self._options.stop_raises:
             raise GenerationStopped
         if not self._stopped and not self._has_warned:
             self._has_warned = True
             logger.warning("the model sent something after the end of a generation; it is dropped")
 
-    def _compare(self, output: bytes) -> None:
-        """The model has started over: drop what the log has."""
+    def _accept(self, output: dict[str, Any], encoded: bytes, resume: bytes, may_join: bool) -> None:
         self.has_sent = True
-        if msgspec.json.decode(output) != self._replayed.popleft():
-            self.fail("not_resumable", NOT_RESUMABLE)
+        if change := self._schema.change_in(output):
+            self.fail("output_schema_changed", f"all outputs must have the same keys and types: {change}")
+        elif self._replayed:
+            # The model has started over: drop what the log has.
+            self._sink.progress()
+            if msgspec.json.decode(encoded) != self._replayed.popleft():
+                self.fail("not_resumable", NOT_RESUMABLE)
+        elif threading.get_ident() == self._thread and not self._gathered:
+            self._sink.put(encoded, resume, may_join)
+        else:
+            self._gather(encoded, resume, may_join)
 
-    def _put(self, output: bytes, resume: bytes, may_join: bool) -> None:
-        self.has_sent = True
-        is_in_loop = threading.get_ident() == self._thread
-        if is_in_loop and not self._gathered:
-            self._sink.put(output, resume, may_join)
-            return
+    def _gather(self, output: bytes, resume: bytes, may_join: bool) -> None:
         with self._lock:
             if self.finalised or self._stopped:
                 return
@@ -235,8 +243,6 @@ class StreamOutputHandler:
             if self._gathered_bytes > GATHERED_BYTES:
                 self._has_room.clear()
             self._schedule()
-        if not is_in_loop:
-            self._has_room.wait()
 
     def _finish(self, end: Callable[[], None]) -> None:
         """The first end counts."""

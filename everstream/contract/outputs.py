@@ -68,7 +68,7 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if hasattr(value, "model_dump"):
         return value.model_dump()
-    raise TypeError(f"an output holds a {type(value).__name__}, which can't be sent as JSON")
+    raise TypeError(f"an output holds an object of type {type(value).__name__}, which can't be sent as JSON")
 
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
@@ -77,7 +77,7 @@ _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 def _check_finite(key: str, value: Any) -> None:
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"the output {key!r} holds {value}, which JSON has no number for")
+            raise ValueError(f"the output {key!r} holds {value}, which JSON can't represent")
     elif isinstance(value, Mapping):
         for inner in value.values():
             _check_finite(key, inner)
@@ -96,6 +96,9 @@ def _kind(value: Any) -> str:
         return NULL
     if kind := _KINDS.get(type(value)):
         return kind
+    if hasattr(value, "ndim") and hasattr(value, "item"):
+        # Arrays and scalars of NumPy and torch.
+        return "array" if value.ndim else _kind(value.item())
     # The value's own JSON tells: there are many types, but few kinds of JSON.
     first = _encode(value)[:1]
     return {b'"': "string", b"[": "array", b"{": "object", b"t": "boolean", b"f": "boolean"}.get(first, "number")

@@ -104,7 +104,9 @@ def _parse_field(name: Any, declared: Any, warnings: list[str]) -> Field:
         raise ModelLoadError(f"{where} must be a dict, not {type(declared).__name__}")
     known = {key: value for key, value in declared.items() if key in Field.__struct_fields__}
     if unknown := [str(key) for key in declared if key not in known]:
-        warnings.append(f"{where}: {', '.join(unknown)} means nothing here; known are {', '.join(_KEYS)}")
+        warnings.append(
+            f"{where}: unknown key {', '.join(unknown)} is ignored; known keys: {', '.join(Field.__struct_fields__)}"
+        )
     known["datatype"] = _datatype(where, declared.get("datatype"))
     known["shape"] = _shape(where, declared.get("shape", [1]))
     try:
@@ -112,9 +114,6 @@ def _parse_field(name: Any, declared: Any, warnings: list[str]) -> Field:
     except msgspec.ValidationError as error:
         raise ModelLoadError(f"{where}: {error}") from None
     return _as_its_example(where, field, warnings)
-
-
-_KEYS = [name for name in Field.__struct_fields__ if name != "is_prompt"]
 
 
 def _datatype(where: str, declared: Any) -> str:

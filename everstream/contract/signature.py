@@ -3,6 +3,7 @@
 Plain or async, a generator or not; with or without a handler; behind a wrapper without a signature of its own.
 """
 
+import enum
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -15,30 +16,46 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 HANDLER_NAME = "stream_output_handler"
 
 
-class Signature(msgspec.Struct, frozen=True):
-    """`takes`: where the handler goes: "second" (argument), the name of a keyword argument, or "" (nowhere)."""
+class HandlerPlace(enum.Enum):
+    """Where a call of `infer` passes the handler."""
 
-    takes: str
+    NONE = enum.auto()
+    SECOND = enum.auto()
+    KEYWORD = enum.auto()
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """`keyword`: the handler's name, if it is passed by that."""
+
+    handler: HandlerPlace
+    keyword: str
     is_async: bool
     is_generator: bool
 
+    @property
+    def sends_many(self) -> bool:
+        """Whether it can give more outputs than the one that it returns."""
+        return self.handler is not HandlerPlace.NONE or self.is_generator
+
     def arguments(self, inputs: Any, handler: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if self.takes == "second":
+        if self.handler is HandlerPlace.SECOND:
             return (inputs, handler), {}
-        return (inputs,), {self.takes: handler} if self.takes else {}
+        return (inputs,), {self.keyword: handler} if self.handler is HandlerPlace.KEYWORD else {}
 
 
 def signature_of(infer: Callable[..., Any], is_streaming: bool | None) -> Signature:
     """`is_streaming`: the model's IS_STREAMING_OUTPUT; None if it has none. Raises ModelLoadError."""
     is_async_generator = inspect.isasyncgenfunction(infer)
+    place, keyword = _place_of_handler(infer, is_streaming)
     return Signature(
-        takes=_place_of_handler(infer, is_streaming),
+        place,
+        keyword,
         is_async=inspect.iscoroutinefunction(infer) or is_async_generator,
         is_generator=inspect.isgeneratorfunction(infer) or is_async_generator,
     )
 
 
-def _place_of_handler(infer: Callable[..., Any], is_streaming: bool | None) -> str:
+def _place_of_handler(infer: Callable[..., Any], is_streaming: bool | None) -> tuple[HandlerPlace, str]:
     parameters = _parameters(infer)
     positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
     keywords = [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
@@ -50,13 +67,15 @@ def _place_of_handler(infer: Callable[..., Any], is_streaming: bool | None) -> s
     if len(required) > 2 or any(each.default is each.empty and not _is_handler(each) for each in keywords):
         raise ModelLoadError(f"infer must take (inputs) or (inputs, {HANDLER_NAME}), not {inspect.signature(infer)}")
     if named := next((parameter.name for parameter in keywords if _is_handler(parameter)), ""):
-        return named
+        return HandlerPlace.KEYWORD, named
     if len(required) == 2 or any(_is_handler(parameter) for parameter in positional[1:2]):
-        return "second"
+        return HandlerPlace.SECOND, ""
     # A default, or a wrapper's *args, may stand for the handler or for something else.
     if is_streaming and (len(positional) > 1 or takes_any):
-        return "second"
-    return HANDLER_NAME if is_streaming and takes_any_keyword else ""
+        return HandlerPlace.SECOND, ""
+    if is_streaming and takes_any_keyword:
+        return HandlerPlace.KEYWORD, HANDLER_NAME
+    return HandlerPlace.NONE, ""
 
 
 def _parameters(infer: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -73,7 +92,7 @@ def _parameters(infer: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _is_handler(parameter: inspect.Parameter) -> bool:
-    return "handler" in parameter.name or "stream" in parameter.name
+    return parameter.name == HANDLER_NAME or parameter.name.endswith("handler")
 
 
 def required_parameters(function: Callable[..., Any]) -> int:

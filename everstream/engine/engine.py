@@ -202,12 +202,12 @@ class Engine:
             self._has_capacity.clear()
 
     def _status(self) -> EngineStatus:
-        is_stopping = any(task.settling_s > STOPPING_AFTER_S for task in self._running.values())
+        is_stopping = any(task.waiting_s > STOPPING_AFTER_S for task in self._running.values())
         return EngineStatus(
             self._name,
             "stopping" if is_stopping else "ready",
             self._settings.model_name,
-            error="it waits for the model to end its work for a generation that has ended" if is_stopping else "",
+            error="waiting for the model to finish work on a generation that has already ended" if is_stopping else "",
             max_model_len=self._model.max_model_len,
             running=len(self._running),
             model_requests=self._model.running_requests,

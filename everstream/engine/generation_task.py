@@ -48,7 +48,7 @@ class GenerationTask:
             is_blocked=lambda: self._writer is not None and not self._writer.writable.is_set(),
             on_exceeded=self._on_time_limit,
         )
-        self._settling_since: float | None = None
+        self._waiting_since: float | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
@@ -57,12 +57,12 @@ class GenerationTask:
 
     @property
     def ended(self) -> bool:
-        return self._settling_since is not None or (self._writer is not None and self._writer.ended)
+        return self._waiting_since is not None or (self._writer is not None and self._writer.ended)
 
     @property
-    def settling_s(self) -> float:
+    def waiting_s(self) -> float:
         """For how long it has waited for the model's work to end."""
-        return 0 if self._settling_since is None else time.monotonic() - self._settling_since
+        return 0 if self._waiting_since is None else time.monotonic() - self._waiting_since
 
     @property
     def log_bytes(self) -> int:
@@ -90,7 +90,7 @@ class GenerationTask:
 
     def cancel(self) -> None:
         """Cancel the model's work. It has been cancelled already if this task only waits for its end."""
-        if self._settling_since is not None:
+        if self._waiting_since is not None:
             return
         if self._handler is not None:
             self._handler.stop()
@@ -118,20 +118,22 @@ class GenerationTask:
             if self._log_error is not None:
                 await self._fail(self._log_error)
         except ModelDied:
+            # Nothing of it is worth waiting for.
+            self._handler = None
             raise
         except Exception as error:
             await self._fail(error)
         finally:
             self._leave_trial()
-            await self._settle()
+            await self._wait_until_idle()
 
-    async def _settle(self) -> None:
+    async def _wait_until_idle(self) -> None:
         """Wait until the model does nothing more for this generation. Raises ModelStuck."""
-        if self._handler is None:
+        if self._handler is None or self._context.model.has_died:
             return
         self._handler.stop()
-        self._settling_since = time.monotonic()
-        if why := await self._context.model.settle(self._context.settings.infer_stop_timeout_s):
+        self._waiting_since = time.monotonic()
+        if why := await self._context.model.wait_until_idle(self._context.settings.infer_stop_timeout_s):
             raise ModelStuck(why)
 
     def _on_time_limit(self, message: str) -> None:
@@ -225,6 +227,10 @@ class GenerationTask:
             self._handler.fail("model_error", f"the model raised {type(cause).__name__}: {cause}")
         finally:
             self._limits.stop()
+        if self._end is not None or self._log_error is not None:
+            # The cancellation comes here, unless the model has swallowed it, or raised something else instead.
+            await asyncio.sleep(0)
+            raise asyncio.CancelledError
         await writer.finished.wait()
 
     async def _write_end(self, state: str, data: dict[str, Any]) -> None:
@@ -239,7 +245,7 @@ class GenerationTask:
 
     @property
     def writable(self) -> asyncio.Event:
-        """With `put`, `end` and `reject`, the handler's `Sink`."""
+        """With `put`, `end`, `progress` and `reject`, the handler's `Sink`."""
         assert self._writer is not None
         return self._writer.writable
 
@@ -252,6 +258,9 @@ class GenerationTask:
         assert self._coalescer is not None and self._writer is not None
         self._coalescer.flush()
         self._writer.end(state, data)
+
+    def progress(self) -> None:
+        self._limits.touch()
 
     def reject(self, data: dict[str, Any]) -> None:
         self.end("failed", data)

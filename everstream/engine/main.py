@@ -121,7 +121,7 @@ async def _report_and_die(settings: Settings, engine_log: EngineLog, name: str, 
         # Ctrl-C before the signal handlers are installed.
         die(0, "told to stop")
     if isinstance(error, ModelStuck):
-        message = f"this process is replaced: {error}"
+        message = f"the model is stuck, so this process exits to be replaced: {error}"
         await _report(engine_log, EngineStatus(name, "stopping", settings.model_name, error=str(error)))
         die(EXIT_MODEL_STUCK, message)
     if not isinstance(error, ValkeyError):

@@ -66,7 +66,7 @@ async def _run(model: LoadedModel, given: dict[str, Any], settings: Settings) ->
         return f"fail | the model raised {type(cause).__name__}: {cause}"
     await ending
     handler.stop()
-    still_running = await model.settle(settings.infer_stop_timeout_s)
+    still_running = await model.wait_until_idle(settings.infer_stop_timeout_s)
     return f"fail | {still_running}" if still_running else sink.end_in_words
 
 
@@ -88,6 +88,9 @@ class _Printer:
         self._count += 1
         text = output.decode()
         _say(text if len(text) <= LINE_CHARS else f"{text[:LINE_CHARS]}… ({len(output)} bytes)")
+
+    def progress(self) -> None:
+        pass
 
     def end(self, state: str, data: dict[str, Any]) -> None:
         self.end_in_words = f"{state} | {self._count} outputs, finish_reason {data['finish_reason']}"

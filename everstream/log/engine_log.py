@@ -13,6 +13,7 @@ from valkey import asyncio as valkey
 from valkey.exceptions import NoScriptError, ResponseError
 from valkey.exceptions import TimeoutError as ValkeyTimeoutError
 
+from everstream.errors import InternalError
 from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
 from everstream.log.entries import Entry, decode_entry, encode_entry
 from everstream.log.keys import GROUP, Keys
@@ -176,11 +177,16 @@ class EngineLog:
         ends = [encode_entry("cancelled", {"reason": reason}) for reason in ("requested", "abandoned")]
         arguments: list[Any] = [self._keys.ns, self._settings.retention_s, self._abandon_after_ms(abandon), *ends]
         reply = await self._begin(keys=[self._keys.jobs], args=[*arguments, *(part for job in jobs for part in job)])
-        return [
-            Claim(job_id.decode(), generation.decode(), msgspec.json.decode(job, type=Job), taken_over)
-            for (job_id, generation), job in zip(jobs, cast(list[bytes], reply), strict=True)
-            if job
-        ]
+        claims = []
+        for (job_id, generation), job in zip(jobs, cast(list[bytes], reply), strict=True):
+            claim = Claim(job_id.decode(), generation.decode(), Job({}), taken_over)
+            try:
+                if job:
+                    claims.append(msgspec.structs.replace(claim, job=msgspec.json.decode(job, type=Job)))
+            except msgspec.DecodeError as error:
+                # One bad job must not end the process, and the next one, and the one after that.
+                await self.fail(claim, InternalError.code, f"the job can't be read: {error}")
+        return claims
 
     def _abandon_after_ms(self, abandon: bool) -> int:
         return int(self._settings.abandon_after_s * 1000) if abandon else 0

@@ -6,7 +6,9 @@ from contextlib import ExitStack
 
 import pytest
 import requests
+import valkey
 
+from everstream.log.keys import Keys
 from harness.sse_client import assert_whole, connect, read_all
 from harness.stack import MODELS, running_stack, wait_for
 
@@ -72,6 +74,42 @@ def test_early_return_leaves_nothing_to_the_next_generation(threaded, gate):
     # Her thread went on filling the shared streamer after her last output; that was dropped.
     assert read(threaded, bob)[0] == words("bob", 1, 2, 3)
     assert "dropped 8 items" in threaded.engines[0].output
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory):
+    with running_stack(tmp_path_factory.mktemp("leaky"), app_dir=MODELS / "leaky", WEB_CONCURRENCY="1") as stack:
+        yield stack
+
+
+@pytest.mark.parametrize("by", ["thread", "daemon", "pool", "default_executor", "task"])
+def test_no_kind_of_worker_leaves_anything_to_the_next_request(leaky, gate, by):
+    """Each fills a queue that requests share, and which is held in another place."""
+    # Some workers are reused: those of the second request exist already.
+    assert len(read(leaky, leaky.submit(word="warm-up", by=by))[0]) == 5
+    alice = leaky.submit(word="alice", by=by, gate=gate.path)
+    assert read(leaky, alice)[0] == ["alice0 "]
+    bob = leaky.submit(word="bob", by=by)
+    wait_for(lambda: "stopping" in leaky.readiness().get("message", ""), what="the engine to say that it waits")
+    assert leaky.show(bob)["state"] == "queued"
+    gate.open()
+    assert read(leaky, bob)[0] == [f"bob{n} " for n in range(5)]
+
+
+def test_job_that_cant_be_read_ends_alone(leaky):
+    """An input of any JSON that is none got into the log as it was, and ended one engine after the other."""
+    answer = requests.get(f"{leaky.url}/stream", params={"word": "a", "by": "thread", "settings": "[" + "a" * 5000})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "settings")
+    client = valkey.Valkey.from_url(leaky.settings.log_url)
+    keys = Keys(leaky.settings.namespace)
+    generation = "f" * 32
+    job_id = client.xadd(keys.jobs, {"generation": generation})
+    job = {"state": "open", "model": "leaky", "job_id": job_id, "digest": "", "request_key": "", "job": "{"}
+    client.hset(keys.generation(generation), mapping=job)
+    wait_for(lambda: leaky.show(generation).get("state") == "failed")
+    assert leaky.show(generation)["error"]["code"] == "internal_error"
+    client.close()
+    leaky.engines[0].assert_alive()
 
 
 def test_infer_that_does_not_end_is_replaced(own_stack, gate):

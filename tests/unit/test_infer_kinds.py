@@ -30,6 +30,9 @@ class Sink:
     def end(self, state, data):
         self.end_state = state
 
+    def progress(self):
+        self.progressed = True
+
     def reject(self, data):
         self.end_state = data["message"]
 
@@ -44,7 +47,7 @@ def run(infer, declaration=STREAMING):
         loaded = adapted(model, declaration)
         async with asyncio.timeout(60):
             await loaded.infer({"x": 1}, handler)
-            assert await loaded.settle(60) == ""
+            assert await loaded.wait_until_idle(60) == ""
             while sink.end_state is None:
                 await asyncio.sleep(0)
         return sink.sent, sink.end_state
@@ -276,7 +279,7 @@ def test_error_in_a_thread_is_not_a_normal_end():
         loaded, sink = adapted(type("Model", (), {"infer": infer})()), Sink()
         handler = StreamOutputHandler(sink, [], [], HandlerOptions(1000))
         await loaded.infer({}, handler)
-        assert "CUDA out of memory" in await loaded.settle(60)
+        assert "CUDA out of memory" in await loaded.wait_until_idle(60)
         return sink.sent, sink.end_state
 
     sent, end = asyncio.run(main())
@@ -349,7 +352,7 @@ def test_types_of_outputs(value, encoded):
     "value", [float("nan"), float("inf"), -float("inf"), Array([1.0, float("nan")]), {"y": [float("inf")]}]
 )
 def test_number_that_json_lacks(value):
-    with pytest.raises(ValueError, match=r"'x' holds (nan|inf|-inf), which JSON has no number for"):
+    with pytest.raises(ValueError, match=r"'x' holds (nan|inf|-inf), which JSON can't represent"):
         encode_output({"ok": None, "x": value})
 
 

@@ -121,6 +121,9 @@ class Sink:
     def end(self, state, data):
         self.ends.append((state, data))
 
+    def progress(self):
+        pass
+
     def reject(self, data):
         self.ends.append(("failed", data))
 
@@ -140,7 +143,7 @@ def run(model, delivered=(), states=(), *, narrow=False, declaration=None, stop_
         loaded = adapted(model, declaration)
         async with asyncio.timeout(60):
             await loaded.infer({}, handler)
-            assert await loaded.settle(60) == ""
+            assert await loaded.wait_until_idle(60) == ""
             while not (sink.ends or handler.stopped):
                 await asyncio.sleep(0)
         return sink
@@ -239,7 +242,7 @@ def test_model_waits_for_a_slow_log(model):
         (SendingText(), "an output must be a dict, got str"),
         (SendingTooMuch(), "111 bytes of JSON; at most 100 are allowed"),
         (SendingManyBytes(), "131 bytes of JSON; at most 100 are allowed"),
-        (SendingNonJson(), "holds a object, which can't be sent as JSON"),
+        (SendingNonJson(), "holds an object of type object, which can't be sent as JSON"),
     ],
 )
 def test_output_that_cant_be_sent_ends_the_generation(model, message):

@@ -116,8 +116,8 @@ def test_unknown_key_is_a_warning():
     warnings = []
     assert parse(warnings, datatype="STRING", descripton="text")["x"].datatype == "STRING"
     assert warnings == [
-        "INPUT_SCHEMA['x']: descripton means nothing here; known are datatype, shape, required, example, minimum, "
-        "maximum, min_length, max_length, max_items, format"
+        "INPUT_SCHEMA['x']: unknown key descripton is ignored; known keys: datatype, shape, required, example, "
+        "minimum, maximum, min_length, max_length, max_items, format, is_prompt"
     ]
 
 

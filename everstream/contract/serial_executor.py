@@ -1,8 +1,8 @@
-"""The lane of a model that serves one request at a time: one thread, which runs all of the model's code.
+"""Runs a model that serves one request at a time: one thread, which runs all of the model's code.
 
 Models written for the contract share objects between calls, such as one `TextIteratorStreamer`, and fill them from
-threads that they start. So a call's lane is free only when the call has returned and the threads that it started have
-ended. Otherwise the next request could read what is left of this one.
+threads that they start. So the next call begins only when the last one has returned, and the threads and tasks that it
+started have ended. Otherwise the next request could read what is left of this one.
 
 It is the same thread for `initialize`, `infer` and `finalize`, because libraries keep settings per thread (torch's
 device, for one). No event loop runs in it while plain code does, so that this code may use `asyncio.run`. Called by
@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from everstream.contract.leftovers import SharedQueues
+from everstream.contract.output_handler import GenerationStopped
+from everstream.contract.shared_queues import SharedQueues
 from everstream.errors import ModelRaised
 
 logger = logging.getLogger(__name__)
@@ -31,16 +32,19 @@ OWN_THREADS = "everstream"
 """How the names of this process's own threads begin."""
 
 Complete = Callable[[Awaitable[Any]], Any]
-"""Runs something async to its end, in the lane's event loop."""
+"""Runs something async to its end, in the executor's event loop."""
 
 
-class Lane:
-    def __init__(self, shared: SharedQueues) -> None:
+class SerialExecutor:
+    def __init__(self, shared: SharedQueues, is_own: Callable[[str], bool]) -> None:
+        """`is_own`: whether code in this file is the model's, not a library's."""
         self._shared = shared
+        self._is_own = is_own
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[Any] | None = None
         self._before: set[threading.Thread] = set()
+        self._tasks_before: set[asyncio.Task[Any]] = set()
         self._is_free = True
         self._has_returned = True
         self._fault = ""
@@ -55,13 +59,13 @@ class Lane:
         is_over: Callable[[], bool],
         on_thread_error: Callable[[str], None],
     ) -> None:
-        """Wait until the call has returned and, unless `is_over`, the threads that it started have ended.
+        """Wait until the call has returned and, unless `is_over`, the threads and tasks that it started have ended.
 
         Raises what the call raises; what is no ordinary exception, such as SystemExit, as ModelRaised.
-        `on_thread_error` gets an error of one of its threads in words, in that thread. If this is cancelled, the lane
-        goes on with the call. What is async in it is cancelled too, if no thread works for it.
+        `on_thread_error` gets an error of one of its threads in words, in that thread. If this is cancelled, the call
+        goes on. What is async in it is cancelled too, if no thread works for it.
         """
-        assert self._is_free, "the lane is not free"
+        assert self._is_free, "a call is still running"
         self._is_free = self._has_returned = False
         self._on_thread_error = on_thread_error
         answered: Future[None] = Future()
@@ -88,8 +92,8 @@ class Lane:
         self._jobs.put(job)
         await asyncio.wrap_future(ended)
 
-    async def settle(self, timeout_s: float) -> str:
-        """Wait until the lane is free. Returns why it does not become free, in words."""
+    async def wait_until_idle(self, timeout_s: float) -> str:
+        """Wait until nothing of the last call runs. Returns why that does not happen, in words."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not self._is_free and not self._fault:
             if asyncio.get_running_loop().time() > deadline:
@@ -104,8 +108,10 @@ class Lane:
     def _work_left(self) -> str:
         if not self._has_returned:
             return "infer has not returned"
-        names = ", ".join(repr(each.name) for each in self._started_threads())
-        return f"threads that infer started still run ({names})"
+        threads = [repr(each.name) for each in self._started_threads()]
+        if threads:
+            return f"threads that infer started still run ({', '.join(threads)})"
+        return f"tasks that infer started still run ({', '.join(each.get_name() for each in self._started_tasks())})"
 
     def _work(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -113,17 +119,18 @@ class Lane:
             self._jobs.get()()
 
     def _serve(self, call: Callable[[Complete], None], is_over: Callable[[], bool], answered: "Future[None]") -> None:
-        self._before = set(threading.enumerate())
+        frames = sys._current_frames()
+        # An idle worker of a pool may work for this call.
+        self._before = {each for each in threading.enumerate() if not _is_idle_worker(each, frames)}
+        self._tasks_before = asyncio.all_tasks(self._loop)
         self._next_hook, threading.excepthook = threading.excepthook, self._thread_failed
         with _reporting(answered):
             try:
                 call(self._complete)
             finally:
                 self._has_returned = True
-            while not is_over() and self.has_threads():
-                self._pause()
-        while self.has_threads():
-            self._pause()
+            self._wait_for_work(is_over)
+        self._wait_for_work()
         threading.excepthook = self._next_hook
         dropped, fault = self._shared.clear()
         if dropped:
@@ -131,6 +138,17 @@ class Lane:
         self._shared.note()
         self._fault = self._fault or fault
         self._is_free = not self._fault
+
+    def _wait_for_work(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Wait for the threads and tasks that the call started."""
+        # A worker that has just taken its work looks idle for an instant.
+        polls = 2 if self._has_pool_workers() else 1
+        quiet = 0
+        while quiet < polls and not is_over():
+            quiet = 0 if self.has_threads() or self._started_tasks() else quiet + 1
+            if quiet < polls:
+                # In the event loop, for what an async call has left there.
+                self._loop.run_until_complete(asyncio.sleep(POLL_S))
 
     def _complete(self, awaitable: Awaitable[Any]) -> Any:
         self._task = self._loop.create_task(_awaited(awaitable))
@@ -140,26 +158,42 @@ class Lane:
             self._task = None
 
     def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def _pause(self) -> None:
-        # In the event loop, for what an async call has left running there.
-        self._loop.run_until_complete(asyncio.sleep(POLL_S))
+        for task in [*([self._task] if self._task else []), *self._started_tasks()]:
+            task.cancel()
 
     def _thread_failed(self, failed: threading.ExceptHookArgs) -> None:
         self._next_hook(failed)
-        if self._on_thread_error and failed.thread not in self._before:
-            name = failed.thread.name if failed.thread else ""
-            error = f"the model's thread {name!r} raised {failed.exc_type.__name__}: {failed.exc_value}"
-            self._on_thread_error(error)
-            # What it shares with other requests, such as a streamer's cache, may be left half-way.
-            self._fault = error
+        thread = failed.thread
+        # A thread may end itself by these two.
+        is_end = issubclass(failed.exc_type, (SystemExit, GenerationStopped))
+        if is_end or thread is None or thread in self._before or self._is_service(thread) or not self._on_thread_error:
+            return
+        error = f"the model's thread {thread.name!r} raised {failed.exc_type.__name__}: {failed.exc_value}"
+        self._on_thread_error(error)
+        # What it shares with other requests, such as a streamer's cache, may be left half-way.
+        self._fault = error
 
     def _started_threads(self) -> list[threading.Thread]:
         frames = sys._current_frames()
         started = [each for each in threading.enumerate() if each not in self._before]
-        return [each for each in started if not _is_service(each) and not _is_idle_worker(each, frames)]
+        return [each for each in started if not self._is_service(each) and not _is_idle_worker(each, frames)]
+
+    def _started_tasks(self) -> list[asyncio.Task[Any]]:
+        """Only those of the model's own code: a library's, such as an engine's loop, live on."""
+        started = asyncio.all_tasks(self._loop) - self._tasks_before
+        codes = {task: getattr(task.get_coro(), "cr_code", None) for task in started if task is not self._task}
+        return [task for task, code in codes.items() if code and self._is_own(code.co_filename)]
+
+    def _has_pool_workers(self) -> bool:
+        frames = sys._current_frames()
+        return any(_is_idle_worker(each, frames) for each in threading.enumerate())
+
+    def _is_service(self, thread: threading.Thread) -> bool:
+        """Whether it is one of our own, one of a library's background services (such as tqdm's monitor), or no thread
+        of Python's that would ever be seen to end."""
+        file = getattr(sys.modules.get(type(thread).__module__), "__file__", None) or ""
+        is_of_a_library = thread.daemon and type(thread) is not threading.Thread and not self._is_own(file)
+        return is_of_a_library or isinstance(thread, threading._DummyThread) or thread.name.startswith(OWN_THREADS)
 
 
 @contextmanager
@@ -182,13 +216,6 @@ def _raised(cause: BaseException) -> ModelRaised:
     error = ModelRaised()
     error.__cause__ = cause
     return error
-
-
-def _is_service(thread: threading.Thread) -> bool:
-    """Whether it is one of our own, one of a library's background services (such as tqdm's monitor), or no thread of
-    Python's that would ever be seen to end."""
-    is_of_a_library = thread.daemon and type(thread) is not threading.Thread and type(thread).__module__ != "app"
-    return is_of_a_library or isinstance(thread, threading._DummyThread) or thread.name.startswith(OWN_THREADS)
 
 
 def _is_idle_worker(thread: threading.Thread, frames: dict[int, Any]) -> bool:
