@@ -1,4 +1,4 @@
-"""What one output of a plain, threaded model costs: `make bench`, or `python -m bench.plain_model --help`.
+"""What one output of a model with a plain `infer` costs: `make bench`, or `python -m bench.plain_model --help`.
 
 The model sends outputs as fast as it can; one reader follows them. Prints the CPU time of the engine and of the web
 worker per output, the median of the rounds, and writes bench/results/plain_model.json.
@@ -21,7 +21,7 @@ TIMEOUT_S = 300
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--outputs", type=int, default=10_000)
+    parser.add_argument("--outputs", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with (
@@ -36,7 +36,8 @@ def main():
         print(f"| {part} | {value:.1f} |")
     print(f"| both | {sum(medians.values()):.1f} |")
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"outputs": arguments.outputs, "rounds": rounds}, indent=1))
+    rounded = [{part: round(value, 2) for part, value in each.items()} for each in rounds]
+    RESULTS.write_text(json.dumps({"outputs": arguments.outputs, "rounds": rounded}, indent=1) + "\n")
 
 
 def measure(stack, outputs):

@@ -108,7 +108,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, str]:
     """The command line's options as settings."""
     model = getattr(arguments, "model", None)
     if folder := getattr(arguments, "folder", None):
-        return {"EVERSTREAM_APP_DIR": folder, "MODELS": ""}
+        return {"EVERSTREAM_APP_DIR": folder, "MODELS": "", MODEL_VARIABLE: ""}
     if not model:
         return {}
     if isinstance(model, list):

@@ -1,7 +1,8 @@
 """Makes `import inferless` work in a model's code, and finds the request and response classes that it declares.
 
 In: a loaded `app.py`. Out: its classes, and the inputs that they declare as schema fields. If Inferless's SDK is
-installed, models get that, otherwise `inferless_stand_in`. Called by whatever loads a model, before and after.
+installed, models get that, otherwise `inferless_stand_in`. The loader calls `install` before it imports `app.py`, and
+`request_class` after.
 """
 
 import importlib
@@ -12,10 +13,7 @@ from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from everstream.contract.request_fields import fields_of
 from everstream.errors import ModelLoadError
-
-__all__ = ["fields_of", "install", "request_class", "response_class"]
 
 _NAME = "inferless"
 _STAND_IN = "everstream.contract.inferless_stand_in"
@@ -35,11 +33,6 @@ def install() -> None:
 def request_class(module: ModuleType) -> type | None:
     """The class that `@inferless.request` decorates. Raises ModelLoadError if there are several."""
     return _decorated(module, "request")
-
-
-def response_class(module: ModuleType) -> type | None:
-    """The class that `@inferless.response` decorates. Raises ModelLoadError if there are several."""
-    return _decorated(module, "response")
 
 
 class _Recorder:

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from everstream.contract import inferless_module
+from everstream.contract.request_fields import fields_of
 from everstream.contract.schema import Schema, parse_schema
 from everstream.errors import ModelLoadError
 
@@ -72,7 +73,7 @@ def load_folder(path: Path) -> Folder:
     request_class = inferless_module.request_class(app)
     if request_class is not None:
         if schema is None or not schema.inputs:
-            schema = ModelSchema(inferless_module.fields_of(request_class))
+            schema = ModelSchema(fields_of(request_class))
     elif schema is None:
         raise ModelLoadError(f"{path / SCHEMA_FILE} does not exist, and {APP} has no class with @inferless.request")
     # `@inferless.config` puts its settings into the environment.

@@ -8,6 +8,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from everstream.errors import InvalidInput, ModelLoadError, ModelRaised
 from everstream.log.entries import encode_json
 from everstream.settings import Settings
 
+FINALIZE_S = 5.0
 LINE_CHARS = 200
 """Of an output, which may be megabytes of base64."""
 _HEADINGS = ("input", "datatype", "shape", "required", "example")
@@ -46,6 +48,14 @@ async def _check(path: Path, settings: Settings) -> int:
     for line in (*_table(model.folder.schema), "", *_facts(model)):
         _say(line)
     await model.initialize()
+    try:
+        return await _infer(model, settings)
+    finally:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(model.finalize(), FINALIZE_S)
+
+
+async def _infer(model: LoadedModel, settings: Settings) -> int:
     given = examples(model.folder.schema, settings.max_prompt_chars)
     _say(f"infer({encode_json(given).decode()[:LINE_CHARS]})")
     outcome = await _run(model, given, settings)
@@ -60,7 +70,10 @@ async def _run(model: LoadedModel, given: dict[str, Any], settings: Settings) ->
     handler = StreamOutputHandler(sink, [], [], options)
     inferring = asyncio.create_task(model.infer(given, handler))
     ending = asyncio.create_task(sink.ended.wait())
-    await asyncio.wait([inferring, ending], return_when=asyncio.FIRST_COMPLETED)
+    limit_s = settings.infer_idle_timeout_s or None
+    ended, _ = await asyncio.wait([inferring, ending], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    if not ended:
+        return f"fail | the model did not end within {limit_s:g} s (EVERSTREAM_INFER_IDLE_TIMEOUT_S)"
     if inferring.done() and (error := inferring.exception()):
         cause = error.__cause__ if isinstance(error, ModelRaised) else error
         return f"fail | the model raised {type(cause).__name__}: {cause}"
@@ -93,7 +106,8 @@ class _Printer:
         pass
 
     def end(self, state: str, data: dict[str, Any]) -> None:
-        self.end_in_words = f"{state} | {self._count} outputs, finish_reason {data['finish_reason']}"
+        outputs = "1 output" if self._count == 1 else f"{self._count} outputs"
+        self.end_in_words = f"{state} | {outputs}, finish_reason {data['finish_reason']}"
         self.ended.set()
 
     def reject(self, data: dict[str, Any]) -> None:

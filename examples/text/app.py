@@ -32,7 +32,8 @@ class InferlessPythonModel:
             **prompt,
             "streamer": self.streamer,
             "do_sample": False,
-            "max_new_tokens": inputs.get("MAX_NEW_TOKENS", 256),
+            # An invalid number would raise in the thread, and the streamer would never end.
+            "max_new_tokens": min(max(inputs.get("MAX_NEW_TOKENS", 256), 1), 2048),
         }
         thread = Thread(target=self.model.generate, kwargs=generation_kwargs)
         thread.start()

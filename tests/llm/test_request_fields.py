@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
 from everstream.contract import inferless_module, inferless_stand_in, inputs
-from everstream.contract.inferless_module import fields_of
+from everstream.contract.request_fields import fields_of
 from everstream.contract.schema import JSON
 from everstream.errors import InvalidInput, ModelLoadError
 

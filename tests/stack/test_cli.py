@@ -39,7 +39,7 @@ def findings(folder, **environ):
 
 def test_version_help_and_an_unknown_command():
     assert run("--version").stdout.strip() == __version__
-    for command in ("run", "engine", "web", "valkey", "doctor"):
+    for command in ("run", "engine", "web", "valkey", "check", "doctor"):
         assert command in run("--help").stdout
     unknown = run("fly")
     assert unknown.returncode == 2 and "fly" in unknown.stderr

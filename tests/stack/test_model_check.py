@@ -1,5 +1,6 @@
 """`everstream check`: what it says of model folders, good and bad."""
 
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ TIMEOUT_S = 60
 
 def check(folder, **environ):
     command = [sys.executable, "-m", "everstream.cli", "check", str(folder)]
-    ran = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    options = {"cwd": PROJECT_ROOT, "env": os.environ | environ, "timeout": TIMEOUT_S}
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, **options)
     return ran.returncode, ran.stdout + ran.stderr
 
 
@@ -72,7 +74,20 @@ def test_what_the_runtime_file_asks_for(tmp_path):
     status, output = check(tmp_path)
     assert status == 0, output
     assert "pip install nothing-of-this-name==1" in output
-    assert 'infer({})\n{"x":1}\ndone | 1 outputs' in output
+    assert 'infer({})\n{"x":1}\ndone | 1 output,' in output
+
+
+def test_model_that_hangs(tmp_path):
+    (tmp_path / "input_schema.py").write_text("INPUT_SCHEMA = {}")
+    (tmp_path / "app.py").write_text("import time\n" + MODEL.format("time.sleep(600)"))
+    status, output = check(tmp_path, EVERSTREAM_INFER_IDLE_TIMEOUT_S="1")
+    assert status == 1
+    assert "fail | the model did not end within 1 s (EVERSTREAM_INFER_IDLE_TIMEOUT_S)" in output
+
+
+def test_settings_of_a_service_do_not_matter():
+    status, output = check(MODELS / "threaded", MODELS="a=/none b=/none", EVERSTREAM_ENGINE_MODEL="b")
+    assert status == 0, output
 
 
 def test_folder_that_does_not_exist(tmp_path):

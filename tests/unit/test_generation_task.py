@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from everstream.contract.loader import Declaration
 from everstream.engine.appender import Appender
 from everstream.engine.coalescer import FlushClocks
 from everstream.engine.context import EngineContext
@@ -39,3 +42,43 @@ def test_held_outputs_survive_a_model_error():
     # Two entries, or three if a flush period began between two outputs.
     assert b"".join(outputs).replace(b'"}]["",{"text":"', b"") == b'["",{"text":"abc"}]'
     assert end.startswith(b'["failed",{"code":"model_error"')
+
+
+class Swallowing:
+    """Takes its cancellation for an ordinary error, as a bare `except` does."""
+
+    async def infer(self, inputs, stream_output_handler):
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            return
+
+
+class Replacing:
+    async def infer(self, inputs, stream_output_handler):
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise ValueError("in the clean-up")
+
+
+@pytest.mark.parametrize("model", [Swallowing(), Replacing()])
+def test_stopped_generation_ends_whatever_the_model_does_with_its_cancellation(model):
+    async def main():
+        appender = Appender(None, 10)
+        loaded = adapted(model, Declaration(is_concurrent=True))
+        context = EngineContext(load_settings({}), loaded, None, appender, asyncio.Lock(), FlushClocks())
+        task = GenerationTask(Claim("1-0", "generation", Job({}), False), context, alone=False)
+        ended = task.start()
+        async with asyncio.timeout(60):
+            while task._handler is None:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.break_off("cancelled", {"reason": "requested"})
+            await appender._work.wait()
+            [(entry, _)] = task._writer.take().entries
+            task._writer.settle(refused=False)
+            await ended
+        return entry
+
+    assert asyncio.run(main()) == b'["cancelled",{"reason":"requested"}]'

@@ -3,12 +3,13 @@
 import asyncio
 import datetime
 import functools
+import json
 import threading
 
 import pytest
 
 from everstream.contract.loader import Declaration
-from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
+from everstream.contract.output_handler import GenerationStopped, HandlerOptions, StreamOutputHandler
 from everstream.contract.outputs import OutputSchema, encode_output
 from everstream.errors import ModelLoadError, ModelRaised
 from harness.folders import adapted
@@ -285,6 +286,84 @@ def test_error_in_a_thread_is_not_a_normal_end():
     sent, end = asyncio.run(main())
     assert sent == A_AND_B
     assert end == "the model's thread 'generate' raised RuntimeError: CUDA out of memory"
+
+
+def test_iterators_that_are_no_generators():
+    class Outputs:
+        def __init__(self):
+            self.texts = ["a", "b"]
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            if not self.texts:
+                raise StopAsyncIteration
+            return {"x": self.texts.pop(0)}
+
+    assert run(lambda self, inputs: map(json.loads, ['{"x":"a"}', '{"x":"b"}'])) == (A_AND_B, "done")
+    assert run(lambda self, inputs: Outputs()) == (A_AND_B, "done")
+
+
+def resumed(infer, declaration, delivered):
+    """What happens after an engine's death, in a generation that delivered these outputs."""
+
+    async def main():
+        loaded, sink = adapted(type("Model", (), {"infer": infer})(), declaration), Sink()
+        handler = StreamOutputHandler(sink, delivered, [None] * len(delivered), HandlerOptions(1000))
+        await loaded.infer({}, handler)
+        while sink.end_state is None:
+            await asyncio.sleep(0)
+        return sink
+
+    return asyncio.run(main())
+
+
+def test_answer_of_one_output_is_not_made_again():
+    def infer(self, inputs):
+        raise AssertionError
+
+    sink = resumed(infer, WHOLE, [{"x": "a"}])
+    assert (sink.sent, sink.end_state) == ([], "done")
+
+
+def test_generator_goes_on_although_it_does_not_stream():
+    """One output in the log is not its whole answer."""
+    sink = resumed(generator, WHOLE, [{"x": "a"}])
+    assert (sink.sent, sink.end_state) == (A_AND_B[1:], "done")
+
+
+def test_repeating_what_is_in_the_log_counts_as_work():
+    """Otherwise a long job would run into the limit on the time without output."""
+    sink = resumed(generator, STREAMING, [{"x": "a"}])
+    assert sink.progressed
+
+
+def test_shorter_answer_than_the_one_in_the_log_is_not_the_same():
+    sink = resumed(generator, STREAMING, [{"x": "a"}, {"x": "b"}, {"x": "c"}])
+    assert "did not repeat" in sink.end_state
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [SystemExit, GenerationStopped])
+def test_thread_may_end_itself(error):
+    def end():
+        raise error
+
+    def infer(self, inputs, stream_output_handler):
+        thread = threading.Thread(target=end)
+        thread.start()
+        thread.join()
+        send_both(stream_output_handler)
+
+    assert run(infer) == (A_AND_B, "done")
+
+
+def test_parameters_that_only_sound_like_the_handler():
+    def infer(self, inputs, stream=False, upstream=None):
+        return {"x": "a" if stream is False and upstream is None else "b"}
+
+    assert run(infer, WHOLE) == ([b'{"x":"a"}'], "done")
 
 
 def test_idle_worker_of_a_pool_does_not_hold_the_next_request():

@@ -316,3 +316,27 @@ def test_isolated_folder_restores_a_module_of_the_same_name(tmp_path):
         assert sys.modules["input_schema"] is earlier
     finally:
         del sys.modules["input_schema"]
+
+
+def test_declarations(tmp_path, monkeypatch):
+    """In either file, or put into the environment by `@inferless.config`; not what the environment had before."""
+    monkeypatch.setenv("BATCH_SIZE", "8")
+    source = "import os\nos.environ['IS_STREAMING_OUTPUT'] = 'True'\nSTOP_RAISES = True\nclass InferlessPythonModel:"
+    folder = write(tmp_path, source)
+    (folder / "input_schema.py").write_text("INPUT_SCHEMA = {}\nRESUMABLE = False\n")
+    declared = load_model(folder).declaration
+    assert declared == Declaration(is_streaming=True, is_resumable=False, stop_raises=True)
+    monkeypatch.delenv("IS_STREAMING_OUTPUT")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("CONCURRENT = 'perhaps'", "CONCURRENT must be True or False, got 'perhaps'"),
+        ("BATCH_SIZE = 'many'", "BATCH_SIZE must be a whole number, got 'many'"),
+        ("BATCH_SIZE = 4\nIS_STREAMING_OUTPUT = True", "BATCH_SIZE and IS_STREAMING_OUTPUT = True can't go together"),
+    ],
+)
+def test_declaration_that_is_refused_at_load(tmp_path, line, message):
+    with pytest.raises(ModelLoadError, match=message):
+        load_model(write(tmp_path, f"{line}\nclass InferlessPythonModel:"))
