@@ -22,7 +22,7 @@ from everstream.apis.inferless.compression import inflated
 from everstream.apis.inferless.encoders import VERSION, GenerateEncoder, InferEncoder
 from everstream.apis.inferless.requests import ParsedRequest
 from everstream.contract import inputs
-from everstream.errors import EverstreamError, InvalidInput, UnknownModel
+from everstream.errors import EverstreamError, UnknownModel
 from everstream.log.records import Generation, inputs_digest
 from everstream.web import one_piece, readiness
 from everstream.web.api import Api
@@ -30,7 +30,7 @@ from everstream.web.context import app_context
 from everstream.web.models import ServedModel
 from everstream.web.sse import MIMETYPE
 from everstream.web.streaming import MakeEncoder, admitted, follow, last_event_id, resume
-from everstream.web.submission import RequestOptions, body_bytes, is_request_id, start
+from everstream.web.submission import RequestOptions, body_bytes, checked_request_id, is_request_id, start
 
 blueprint = Blueprint("inferless", __name__)
 _MODEL = "/v2/models/<path:name>"
@@ -148,12 +148,9 @@ def _checked_values(model: ServedModel, parsed: ParsedRequest) -> dict[str, Any]
 def _request_id(parsed: ParsedRequest) -> str:
     """The header's, or the body's `id` if it is hard to guess. Other ids are for the client alone."""
     key = request.headers.get("Idempotency-Key", "")
-    if key and not is_request_id(key):
-        raise InvalidInput(
-            "Idempotency-Key must be 16 to 64 characters of A-Z a-z 0-9 . _ - (for example a UUID)",
-            param="Idempotency-Key",
-        )
-    return key or (parsed.id if is_request_id(parsed.id) else "")
+    if key:
+        return checked_request_id(key, "Idempotency-Key")
+    return parsed.id if is_request_id(parsed.id) else ""
 
 
 def _body() -> bytes:
