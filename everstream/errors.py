@@ -191,7 +191,7 @@ FAILED_STATUS = {
 
 
 class GenerationFailed(EverstreamError):
-    """The generation ended with `failed`. What it takes to mend that depends on its code, and so does the status."""
+    """The generation ended with `failed`. Its code says what the remedy is, and decides the status."""
 
     def __init__(self, message: str, *, param: str | None, code: str) -> None:
         super().__init__(message, param=param, code=code)
