@@ -9,7 +9,6 @@ import json
 import msgspec
 import pytest
 
-from everstream.apis.native.events import EventEncoder
 from everstream.apis.openai.chunks import ChunkEncoder
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.engine.appender import Appender
@@ -17,6 +16,7 @@ from everstream.log.engine_log import Batch, _pack
 from everstream.log.entries import decode_entry, decode_live, encode_entry, split_entries
 from everstream.log.records import Generation
 from everstream.web.cursor import Cursor
+from everstream.web.event_encoder import EventEncoder
 from everstream.web.live_batch import LiveBatch
 from harness.sink import WriterSink
 

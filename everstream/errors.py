@@ -82,6 +82,16 @@ class GenerationCancelled(EverstreamError):
     code = "cancelled"
 
 
+class ClientLeft(EverstreamError):
+    """Nobody will get the response."""
+
+    status = 499
+    code = "client_left"
+
+    def __init__(self) -> None:
+        super().__init__("the client closed the connection")
+
+
 class EntriesLost(EverstreamError):
     """The client saw entries that the log no longer has: Valkey lost acknowledged writes. The rest can be read."""
 
@@ -163,6 +173,29 @@ class LogBroken(EverstreamError):
     """Valkey returns an error that waiting does not cure: a bug, or a misconfigured Valkey."""
 
     code = "log_error"
+
+
+FAILED_STATUS = {
+    **{
+        kind.code: kind.status
+        for kind in (InvalidInput, ModelError, ModelUnavailable, LogFull, LogBroken, InternalError)
+    },
+    "context_length_exceeded": InvalidInput.status,
+    "engine_crashed": 500,
+    "infer_timeout": 504,
+    "not_resumable": 500,
+    "output_schema_changed": 500,
+    "output_too_large": 500,
+}
+"""The HTTP status of each code with which a generation fails."""
+
+
+class GenerationFailed(EverstreamError):
+    """The generation ended with `failed`. Its code says what the remedy is, and decides the status."""
+
+    def __init__(self, message: str, *, param: str | None, code: str) -> None:
+        super().__init__(message, param=param, code=code)
+        self.status = FAILED_STATUS.get(code, 500)
 
 
 class ResponseCut(ConnectionAbortedError):

@@ -7,12 +7,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from everstream.contract.schema import JSON, Field
+from everstream.contract.schema import JSON, MAX_DIMENSIONS, Field
 from everstream.errors import ModelLoadError
 
 _DATATYPES = {"string": "STRING", "integer": "INT64", "number": "FP64", "boolean": "BOOL"}
-_MAX_DIMENSIONS = 8
-"""A recursive type is nested without end."""
 _REFERENCE = "#/$defs/"
 
 JsonSchema = Mapping[str, Any]
@@ -58,7 +56,7 @@ def _field(declared: JsonSchema, is_required: bool, definitions: JsonSchema) -> 
 def _item(value: JsonSchema, definitions: JsonSchema) -> tuple[JsonSchema, int]:
     """What an array contains, and its number of dimensions; 0 for a single value."""
     item, dimensions = _resolved(value, definitions), 0
-    while item.get("type") == "array" and "items" in item and dimensions < _MAX_DIMENSIONS:
+    while item.get("type") == "array" and "items" in item and dimensions < MAX_DIMENSIONS:
         item = _resolved(item["items"], definitions)
         dimensions += 1
     return item, dimensions

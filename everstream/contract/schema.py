@@ -18,6 +18,8 @@ MAX_ITEMS = 1000
 """Of an array of strings, unless the schema says otherwise."""
 MAX_NUMBERS = 1 << 18
 """The same for numbers, which are cheap to check."""
+MAX_DIMENSIONS = 8
+"""Of a tensor, and of a request class's field: a recursive type is nested without end."""
 
 JSON = "JSON"
 """Our own datatype: any JSON value. For the fields of a request class that are objects."""
@@ -54,6 +56,11 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.shape != [1]
 
     @property
+    def wire_datatype(self) -> str:
+        """That of the Open Inference Protocol."""
+        return "BYTES" if self.datatype in STRINGS or self.datatype == JSON else self.datatype
+
+    @property
     def kind(self) -> str:
         """What one value must be, in words."""
         if self.datatype in STRINGS:
@@ -85,6 +92,12 @@ def parse_schema(declared: Any, warnings: list[str]) -> dict[str, Field]:
     if not isinstance(declared, dict):
         raise ModelLoadError(f"INPUT_SCHEMA must be a dict, not {type(declared).__name__}")
     return {name: _parse_field(name, field, warnings) for name, field in declared.items()}
+
+
+def normalised(datatype: str) -> str:
+    """In the words of `DATATYPES`, if it is known."""
+    name = datatype.upper()
+    return _SYNONYMS.get(name, name)
 
 
 def bounds_of(datatype: str) -> tuple[float, float]:
@@ -119,8 +132,7 @@ def _parse_field(name: Any, declared: Any, warnings: list[str]) -> Field:
 def _datatype(where: str, declared: Any) -> str:
     if declared is None:
         raise ModelLoadError(f"{where} has no datatype; allowed are {', '.join(DATATYPES)}")
-    name = str(declared).upper()
-    name = _SYNONYMS.get(name, name)
+    name = normalised(str(declared))
     if name not in DATATYPES:
         closest = difflib.get_close_matches(name, DATATYPES, n=1)
         hint = f"did you mean {closest[0]}? " if closest else ""

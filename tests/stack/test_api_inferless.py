@@ -299,12 +299,43 @@ def test_failed_generate(fast, path):
 
 # How a generation ends.
 
+RAISES_INVALID_INPUT = """
+from everstream.errors import InvalidInput
+
+
+class InferlessPythonModel:
+    def initialize(self):
+        pass
+
+    def infer(self, inputs):
+        raise InvalidInput("text has no vowel", param="text")
+
+    def finalize(self):
+        pass
+"""
+
 
 def test_failed_generation(tensors):
     error = error_of(post(tensors, {"parameters": {"fail": "told to fail"}}), 500)
     assert error == {"error": "the model raised ValueError: told to fail", "code": "model_error", "param": None}
     events = events_of(post(tensors, {"parameters": {"fail": "told to fail"}}, **EVENT_STREAM))
     assert (events[-1].type, events[-1].json["code"]) == ("failed", "model_error")
+
+
+def test_generation_that_takes_too_long(own_stack, gate):
+    stack = own_stack(app_dir=MODELS / "tensors", EVERSTREAM_INFER_IDLE_TIMEOUT_S="1").start()
+    error = error_of(post(stack, {"parameters": {"gate": gate.path}}), 504)
+    assert error["code"] == "infer_timeout"
+    gate.open()
+
+
+def test_failure_that_names_an_input(own_stack, tmp_path):
+    """Only `infer` itself can tell that the input is wrong."""
+    (tmp_path / "app.py").write_text(RAISES_INVALID_INPUT)
+    (tmp_path / "input_schema.py").write_text('INPUT_SCHEMA = {"text": {"datatype": "STRING"}}\n')
+    stack = own_stack(app_dir=tmp_path).start()
+    error = error_of(post(stack, {"parameters": {"text": "a"}}), 400)
+    assert error == {"error": "text has no vowel", "code": "invalid_request", "param": "text"}
 
 
 def in_background(stack, body):

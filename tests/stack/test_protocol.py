@@ -20,13 +20,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from everstream.apis.native.events import EventEncoder
 from everstream.engine.appender import Writer
 from everstream.log.engine_log import Batch, EngineLog
 from everstream.log.entries import TOKEN, encode_entry, split_entries
 from everstream.log.records import Job
 from everstream.log.web_log import READ_BYTES, WebLog
 from everstream.web.cursor import Cursor
+from everstream.web.event_encoder import EventEncoder
 from everstream.web.live_batch import LiveBatch
 from harness.sse_client import TERMINAL, Decoder
 from harness.stack import Stack

@@ -11,7 +11,6 @@ import requests
 import valkey
 from gevent.hub import Waiter
 
-from everstream.apis.native.events import EventEncoder
 from everstream.errors import LogBroken, ModelUnavailable
 from everstream.log.engine_log import Batch, EngineLog
 from everstream.log.entries import encode_entry
@@ -19,6 +18,7 @@ from everstream.log.keys import GROUP, Keys
 from everstream.log.records import EngineStatus, engine_failure
 from everstream.settings import load_settings
 from everstream.web.direct_writer import DirectWriter, http_chunk
+from everstream.web.event_encoder import EventEncoder
 from everstream.web.follower import Follower, dispatch
 from everstream.web.live_batch import LiveBatch
 from everstream.web.read_reports import ReadReports

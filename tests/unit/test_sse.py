@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everstream.apis.native.events import EventEncoder
 from everstream.apis.openai.chunks import ChunkEncoder
 from everstream.errors import InvalidInput
 from everstream.log.entries import Entry, decode_entry, decode_live, encode_entry, encode_json, split_entries
 from everstream.log.records import Generation
 from everstream.web import sse
+from everstream.web.event_encoder import EventEncoder
 from everstream.web.live_batch import MAX_CHUNK_BYTES, LiveBatch
 from harness.sse_client import Decoder
 

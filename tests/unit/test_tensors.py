@@ -258,6 +258,28 @@ def test_output_as_tensor(value, datatype, shape, data):
     assert [type(item) for item in tensor["data"]] == [type(item) for item in data]
 
 
+@pytest.mark.parametrize("row", [[1, 2], [], [["a"]], [True]])
+def test_more_arrays_than_are_decoded(row):
+    """The web process would stop for as long as that takes, and all its streams with it."""
+    brackets = str(row).count("[")
+    least = [row] * (outputs.MAX_ARRAYS // brackets)
+    (tensor,) = outputs.tensors(encode_json({"a": least}))
+    text = encode_json(least).decode()
+    assert (tensor["datatype"], tensor["shape"], tensor["data"]) == ("BYTES", [1], [text])
+
+
+def test_as_many_arrays_as_are_decoded():
+    count = outputs.MAX_ARRAYS - 1
+    (tensor,) = outputs.tensors(encode_json({"a": [[1]] * count}))
+    assert (tensor["datatype"], tensor["shape"], tensor["data"]) == ("INT64", [count, 1], [1] * count)
+
+
+def test_flat_array_of_any_length():
+    count = outputs.MAX_ARRAYS + 1
+    (tensor,) = outputs.tensors(encode_json({"a": ["["] * count}))
+    assert (tensor["datatype"], tensor["shape"]) == ("BYTES", [count])
+
+
 def test_integers_that_no_tensor_has():
     (tensor,) = json.loads(encode_json(outputs.tensors(b'{"a":18446744073709551616}')))
     assert (tensor["datatype"], tensor["data"]) == ("BYTES", ["18446744073709551616"])

@@ -12,69 +12,44 @@ from everstream.apis.inferless import outputs
 from everstream.errors import EverstreamError
 from everstream.log.entries import TOKEN, Entry, encode_json
 from everstream.log.records import Generation
-from everstream.web.sse import GONE, GREETING, HEARTBEAT, event, retry
+from everstream.web.event_encoder import EventEncoder
+from everstream.web.sse import GONE, event
 
 VERSION = "1"
 """Of every model."""
 
 
-class InferEncoder:
-    """An `Encoder` of one generation. `request_id`: the request's own id, which each response repeats."""
-
-    heartbeat = HEARTBEAT
+class InferEncoder(EventEncoder):
+    """`request_id`: the request's own id, which each response repeats."""
 
     def __init__(self, generation: Generation, *, request_id: str, wanted: tuple[str, ...]) -> None:
-        self.generation = generation.id
-        self._about = encode_json({"generation": generation.id, "model": generation.model})
+        super().__init__(generation.id, generation.model)
         head = {"id": request_id or generation.id, "model_name": generation.model, "model_version": VERSION}
         self.head = encode_json(head)[:-1]
         """The beginning of each response."""
         self.wanted = wanted
         self.format = f"infer {request_id!r} {wanted!r}"
 
-    def start(self, retry_ms: int, *, is_new: bool) -> bytes:
-        opening = event("open", self._about, f"{self.generation}.0") if is_new else b""
-        return GREETING + retry(retry_ms) + opening
-
-    def reconnect(self, retry_ms: int) -> bytes:
-        return retry(retry_ms)
-
     def token(self, n: int, data: bytes) -> bytes:
-        return event("", outputs.response(self.head, data, self.wanted), f"{self.generation}.{n}")
-
-    def entry(self, entry: Entry) -> bytes:
-        if entry.event == TOKEN:
-            return self.token(entry.n, entry.data)
-        return event(entry.event, entry.data, f"{self.generation}.{entry.n}")
-
-    def queued(self, position: int) -> bytes:
-        return event("queued", encode_json({"position": position}))
-
-    def lost(self, error: EverstreamError) -> bytes:
-        return event("failed", encode_json({"code": error.code, "message": error.message}), f"{self.generation}.{GONE}")
+        return super().token(n, outputs.response(self.head, data, self.wanted))
 
 
-class GenerateEncoder:
-    """An `Encoder` of one generation, with Triton's `text_output` and KServe's `done`."""
+class GenerateEncoder(EventEncoder):
+    """With Triton's `text_output` and KServe's `done`."""
 
-    heartbeat = HEARTBEAT
     format = "generate"
 
     def __init__(self, generation: Generation) -> None:
-        self.generation = generation.id
+        super().__init__(generation.id, generation.model)
         names = {"model_name": generation.model, "model_version": VERSION}
         self.head = encode_json(names)[:-1] + b',"text_output":'
         """The beginning of each response, up to the text."""
 
-    def start(self, retry_ms: int, *, is_new: bool) -> bytes:
-        opening = event("open", self._response(b'""'), f"{self.generation}.0") if is_new else b""
-        return GREETING + retry(retry_ms) + opening
-
-    def reconnect(self, retry_ms: int) -> bytes:
-        return retry(retry_ms)
+    def opening(self) -> bytes:
+        return self._response(b'""')
 
     def token(self, n: int, data: bytes) -> bytes:
-        return event("", self._response(outputs.text(data)), f"{self.generation}.{n}")
+        return super().token(n, self._response(outputs.text(data)))
 
     def entry(self, entry: Entry) -> bytes:
         if entry.event == TOKEN:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from everstream.apis.inferless.encoders import VERSION
-from everstream.contract.schema import JSON, STRINGS, Field, Schema
+from everstream.contract.schema import Field, Schema
 from everstream.log.entries import encode_json
 
 EXTENSIONS = ("binary_tensor_data", "generate", "model_repository(index)")
@@ -22,8 +22,7 @@ def model(name: str, schema: Schema) -> dict[str, Any]:
 
 
 def _tensor(name: str, field: Field) -> dict[str, Any]:
-    is_bytes = field.datatype in STRINGS or field.datatype == JSON
-    return {"name": name, "datatype": "BYTES" if is_bytes else field.datatype, "shape": field.shape}
+    return {"name": name, "datatype": field.wire_datatype, "shape": field.shape}
 
 
 def index(names: Iterable[str], ready: set[str], *, ready_only: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""Responses in one piece, written while the outputs are read. Pure: log entries in, JSON out."""
+"""Non-streaming responses, written while the outputs are read. Pure: log entries in, JSON out."""
 
 from collections.abc import Iterator
 

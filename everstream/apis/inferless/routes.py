@@ -1,7 +1,7 @@
 """The Open Inference Protocol (KServe v2), with Triton's binary tensor data and generate extensions.
 
-    POST /v2/models/<name>/infer              tensors in, tensors out; in one piece or as Server-Sent Events
-    POST /v2/models/<name>/generate           text in, text out, in one piece
+    POST /v2/models/<name>/infer              tensors in, tensors out; a non-streaming response or Server-Sent Events
+    POST /v2/models/<name>/generate           text in, text out; a non-streaming response
     POST /v2/models/<name>/generate_stream    the same as Server-Sent Events
     GET  /v2/models/<name>                    what the model takes
     GET  /v2/models/<name>/ready              200 if an engine has loaded it, else 503
@@ -22,15 +22,17 @@ from everstream.apis.inferless.compression import inflated
 from everstream.apis.inferless.encoders import VERSION, GenerateEncoder, InferEncoder
 from everstream.apis.inferless.requests import ParsedRequest
 from everstream.contract import inputs
-from everstream.errors import EverstreamError, InvalidInput, UnknownModel
+from everstream.errors import EverstreamError, UnknownModel
 from everstream.log.records import Generation, inputs_digest
-from everstream.web import one_piece, readiness
+from everstream.web import readiness
 from everstream.web.api import Api
 from everstream.web.context import app_context
+from everstream.web.json_response import json_response, outputs
 from everstream.web.models import ServedModel
 from everstream.web.sse import MIMETYPE
 from everstream.web.streaming import MakeEncoder, admitted, follow, last_event_id, resume
-from everstream.web.submission import RequestOptions, body_bytes, is_request_id, start
+from everstream.web.submission import RequestOptions, body_bytes, checked_request_id, is_request_id, start
+from everstream.web.whole_response import wait_for_end
 
 blueprint = Blueprint("inferless", __name__)
 _MODEL = "/v2/models/<path:name>"
@@ -96,7 +98,7 @@ def ready() -> tuple[dict[str, bool], int]:
 def index() -> Response:
     ready_only = requests.ready_only(_body())
     models = metadata.index(app_context().models.names(), _ready_models(), ready_only=ready_only)
-    return one_piece.json_response([models])
+    return Response(models, mimetype="application/json")
 
 
 def _infer(model: ServedModel) -> Response:
@@ -107,15 +109,16 @@ def _infer(model: ServedModel) -> Response:
     encoder = make_encoder(_start(model, parsed))
     # Inputs may be large, and the wait long.
     del parsed
-    end = one_piece.wait_for_end(encoder)
-    entries = one_piece.outputs(encoder.generation, end.n)
-    return one_piece.json_response(responses.infer(encoder, entries, with_ids=end.n > 2))
+    end = wait_for_end(encoder)
+    entries = outputs(app_context(), encoder.generation, 0, end.n)
+    return json_response(responses.infer(encoder, entries, with_ids=end.n > 2))
 
 
 def _generate(model: ServedModel) -> Response:
     encoder = GenerateEncoder(_start(model, requests.generate(_body(), model.inputs)))
-    end = one_piece.wait_for_end(encoder)
-    return one_piece.json_response(responses.generate(encoder, one_piece.outputs(encoder.generation, end.n), end))
+    end = wait_for_end(encoder)
+    entries = outputs(app_context(), encoder.generation, 0, end.n)
+    return json_response(responses.generate(encoder, entries, end))
 
 
 def _generate_stream(model: ServedModel) -> Response:
@@ -148,12 +151,9 @@ def _checked_values(model: ServedModel, parsed: ParsedRequest) -> dict[str, Any]
 def _request_id(parsed: ParsedRequest) -> str:
     """The header's, or the body's `id` if it is hard to guess. Other ids are for the client alone."""
     key = request.headers.get("Idempotency-Key", "")
-    if key and not is_request_id(key):
-        raise InvalidInput(
-            "Idempotency-Key must be 16 to 64 characters of A-Z a-z 0-9 . _ - (for example a UUID)",
-            param="Idempotency-Key",
-        )
-    return key or (parsed.id if is_request_id(parsed.id) else "")
+    if key:
+        return checked_request_id(key, "Idempotency-Key")
+    return parsed.id if is_request_id(parsed.id) else ""
 
 
 def _body() -> bytes:

@@ -4,19 +4,17 @@
 """
 
 import math
-from itertools import chain
 from typing import Any
 
 import msgspec
 
 from everstream.apis.inferless import binary
+from everstream.apis.inferless.nesting import depth_of, flattened, nested
 from everstream.contract.inputs import check_containers
-from everstream.contract.schema import FLOATS, INTEGERS, JSON, STRINGS, Field
+from everstream.contract.schema import FLOATS, INTEGERS, JSON, MAX_DIMENSIONS, STRINGS, Field, normalised
 from everstream.errors import InvalidInput
 
-MAX_DIMENSIONS = 8
 MAX_SIZE = 2**63 - 1
-_SYNONYMS = {"STRING": "BYTES", "BOOLEAN": "BOOL", "INT": "INT64", "FLOAT": "FP32"}
 
 
 class TensorParameters(msgspec.Struct, frozen=True):
@@ -75,10 +73,10 @@ def _checked_shape(tensor: InputTensor) -> list[int]:
 
 def _checked_datatype(tensor: InputTensor, field: Field) -> str:
     """The tensor's datatype in the protocol's own words, if the field can take it."""
-    name, given = tensor.name, tensor.datatype.upper()
+    name, given = tensor.name, normalised(tensor.datatype)
     if not given:
         raise InvalidInput(f"{name} has no datatype", param=name)
-    datatype = _SYNONYMS.get(given, given)
+    datatype = "BYTES" if given in STRINGS else given
     allowed = _allowed_datatypes(field)
     if datatype not in allowed:
         raise InvalidInput(
@@ -88,7 +86,7 @@ def _checked_datatype(tensor: InputTensor, field: Field) -> str:
 
 
 def _allowed_datatypes(field: Field) -> tuple[str, ...]:
-    if field.datatype in STRINGS or field.datatype == JSON:
+    if field.wire_datatype == "BYTES":
         return ("BYTES",)
     if field.datatype == "BOOL":
         # Inferless's client sends Python's booleans as INT32.
@@ -109,40 +107,22 @@ def _item_type(field: Field, datatype: str) -> Any:
 
 
 def _json_items(tensor: InputTensor, kind: Any, shape: list[int]) -> list[Any]:
-    name, depth = tensor.name, _depth(tensor.data)
+    name, depth = tensor.name, depth_of(tensor.data)
     if depth == 0:
         raise InvalidInput(f"{name} needs data, an array", param=name)
     if depth > MAX_DIMENSIONS:
         raise InvalidInput(f"data of {name} is nested more than {MAX_DIMENSIONS} deep", param=name)
     if depth > 1:
         check_containers(name, tensor.data)
-    for _ in range(depth):
-        kind = list[kind]
     try:
-        items: list[Any] = msgspec.json.decode(tensor.data, type=kind)
+        arrays: list[Any] = msgspec.json.decode(tensor.data, type=nested(kind, depth))
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"data of {name} does not fit its datatype: {error}"[:200], param=name) from None
-    if depth > 1:
-        return _flattened(name, items, shape, depth)
+    items, actual = flattened(arrays, depth)
+    if depth > 1 and actual != shape:
+        raise InvalidInput(f"data of {name} is nested differently than its shape {_short(shape)}", param=name)
     if len(items) != math.prod(shape):
         raise InvalidInput(f"data of {name} has {len(items)} items, but its shape is {_short(shape)}", param=name)
-    return items
-
-
-def _depth(data: msgspec.Raw) -> int:
-    """The number of brackets that the data begins with."""
-    start = bytes(memoryview(data)[:1024]).translate(None, b" \t\r\n")
-    return len(start) - len(start.lstrip(b"["))
-
-
-def _flattened(name: str, items: list[Any], shape: list[int], depth: int) -> list[Any]:
-    actual: list[int] = [len(items)]
-    for _ in range(depth - 1):
-        lengths = {len(each) for each in items}
-        items = list(chain.from_iterable(items))
-        actual.append(lengths.pop() if len(lengths) == 1 else -1)
-    if actual != shape:
-        raise InvalidInput(f"data of {name} is nested differently than its shape {_short(shape)}", param=name)
     return items
 
 

@@ -14,7 +14,6 @@ import re
 from flask import Blueprint, Response, render_template, request
 
 from everstream.apis.native import snapshot
-from everstream.apis.native.events import EventEncoder
 from everstream.apis.native.model_json import model_json
 from everstream.contract import inputs
 from everstream.errors import InvalidInput, UnknownGeneration
@@ -23,6 +22,7 @@ from everstream.log.records import Generation
 from everstream.web import readiness
 from everstream.web.api import Api
 from everstream.web.context import app_context
+from everstream.web.event_encoder import EventEncoder
 from everstream.web.streaming import admitted, follow, last_event_id, resume
 from everstream.web.submission import body, native_options, options_from_json, options_from_query, start
 

@@ -14,14 +14,12 @@ from typing import Any
 
 import msgspec
 from flask import Response, request
-from valkey.exceptions import ValkeyError
 
-from everstream.errors import InvalidInput, ResponseCut, UnknownGeneration
+from everstream.errors import InvalidInput
 from everstream.log.entries import TOKEN, Entry, encode_json, text_literal
-from everstream.log.records import Generation, Page
-from everstream.log.web_log import READ_BYTES
+from everstream.log.records import Generation
 from everstream.web.context import AppContext, app_context
-from everstream.web.streaming import PIECE_BYTES, bounded_connection
+from everstream.web.json_response import json_response, next_entries, outputs, read_page, streamed_json
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 
@@ -40,25 +38,24 @@ class EntryRange(msgspec.Struct, frozen=True):
 
 
 def show(known: Generation) -> Response:
-    """The response. If it is larger than one piece, or has outputs, it holds a stream slot until it is sent.
+    """The response. If it is above `PIECE_BYTES`, or has outputs, it holds a stream slot until it is sent.
 
     Raises InvalidInput, UnknownGeneration, TooManyStreams.
     """
     after, limit = _number("after", least=0) or 0, _number("limit", least=1)
     if request.method == "HEAD":
-        return _response(iter(()))
+        return Response(iter(()), mimetype="application/json")
     # Always read the last entry of an ended generation: it says how the generation ended.
-    page = _read(app_context(), known.id, after if known.state == "open" else min(after, known.top - 1))
-    if page is None:
-        raise UnknownGeneration
+    page = read_page(app_context(), known.id, after if known.state == "open" else min(after, known.top - 1))
     last = page.top if limit is None else min(page.top, after + limit)
     has_outputs = _has_more_than_text(app_context(), known.id, page.entries)
     entry_range = EntryRange(after, last, page.top, limit is not None, has_outputs)
     pieces = _object(app_context(), known, entry_range, page.entries)
-    if has_outputs or (page.entries and page.entries[-1].n < last):
-        return _streamed(pieces)
-    whole = b"".join(pieces)
-    return _response(whole) if len(whole) <= PIECE_BYTES else _streamed(iter([whole]))
+    is_long = has_outputs or (page.entries and page.entries[-1].n < last)
+    response = streamed_json(pieces) if is_long else json_response([b"".join(pieces)])
+    if response.is_streamed:
+        response.call_on_close(app_context().follower.admit())
+    return response
 
 
 def _number(name: str, *, least: int) -> int | None:
@@ -68,19 +65,6 @@ def _number(name: str, *, least: int) -> int | None:
     if len(texts) > 1 or not _NUMBER.fullmatch(texts[0]) or int(texts[0]) < least:
         raise InvalidInput(f"{name} must be one whole number from {least} to 999999999", param=name)
     return int(texts[0])
-
-
-def _streamed(pieces: Iterator[bytes]) -> Response:
-    # Small pieces, because the send timeout applies to each, and a slow client needs that time for each.
-    small = (piece[at : at + PIECE_BYTES] for piece in pieces for at in range(0, len(piece), PIECE_BYTES))
-    response = _response(small)
-    response.call_on_close(app_context().follower.admit())
-    bounded_connection()
-    return response
-
-
-def _response(body: bytes | Iterator[bytes]) -> Response:
-    return Response(body, mimetype="application/json")
 
 
 def _object(context: AppContext, known: Generation, entry_range: EntryRange, entries: list[Entry]) -> Iterator[bytes]:
@@ -101,7 +85,10 @@ def _object(context: AppContext, known: Generation, entry_range: EntryRange, ent
     yield b'",' + encode_json(rest)[1:-1]
     if entry_range.has_outputs:
         yield b',"outputs":['
-        yield from _outputs(context, known.id, entry_range)
+        separator = b""
+        for entry in outputs(context, known.id, entry_range.after, entry_range.last):
+            yield separator + entry.data
+            separator = b","
         yield b"]"
     yield b"}\n"
 
@@ -119,7 +106,7 @@ def _text(
         yield piece
         if at >= entry_range.last:
             return end
-        entries = _next(context, generation, at)
+        entries = next_entries(context, generation, at)
     return None
 
 
@@ -139,32 +126,6 @@ def _has_more_than_text(context: AppContext, generation: str, entries: list[Entr
 def _first_entries(context: AppContext, generation: str, after: int) -> list[Entry]:
     page = context.log.read([(generation, after)], 1)[0]
     return page.entries if page else []
-
-
-def _outputs(context: AppContext, generation: str, entry_range: EntryRange) -> Iterator[bytes]:
-    at, separator = entry_range.after, b""
-    while at < entry_range.last:
-        for entry in _next(context, generation, at):
-            at = entry.n
-            if entry.event == TOKEN and at <= entry_range.last:
-                yield separator + entry.data
-                separator = b","
-
-
-def _next(context: AppContext, generation: str, after: int) -> list[Entry]:
-    """Raises ResponseCut, because the response has already begun."""
-    try:
-        page = _read(context, generation, after)
-    except ValkeyError as error:
-        raise ResponseCut(f"the log (Valkey) can't be read: {error}") from None
-    if page is None or not page.entries:
-        raise ResponseCut("the log no longer has the rest")
-    return page.entries
-
-
-def _read(context: AppContext, generation: str, after: int) -> Page | None:
-    context.follower.mark_read(generation)
-    return context.log.read([(generation, after)], READ_BYTES)[0]
 
 
 def _escaped(output: bytes) -> bytes:

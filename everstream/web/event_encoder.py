@@ -1,4 +1,5 @@
-"""Everstream's own wire format, for EventSource. Pure: entries in, bytes out."""
+"""Everstream's own events, for EventSource, and the base of encoders that differ in some of them. Pure: entries in,
+bytes out."""
 
 from everstream.errors import EverstreamError
 from everstream.log.entries import TOKEN, Entry, encode_json
@@ -6,7 +7,7 @@ from everstream.web.sse import GONE, GREETING, HEARTBEAT, event, retry
 
 
 class EventEncoder:
-    """An `Encoder` of one generation."""
+    """An `Encoder` of one generation. A subclass with other events needs a `format` of its own."""
 
     format = "events"
     heartbeat = HEARTBEAT
@@ -18,10 +19,11 @@ class EventEncoder:
 
     def start(self, retry_ms: int, *, is_new: bool) -> bytes:
         head = GREETING + retry(retry_ms)
-        if not is_new:
-            return head
-        about = encode_json({"generation": self.generation, "model": self._model})
-        return head + event("open", about, f"{self.generation}.0")
+        return head + event("open", self.opening(), f"{self.generation}.0") if is_new else head
+
+    def opening(self) -> bytes:
+        """The data of `open`."""
+        return encode_json({"generation": self.generation, "model": self._model})
 
     def reconnect(self, retry_ms: int) -> bytes:
         return retry(retry_ms)
