@@ -44,7 +44,7 @@ class Generation(msgspec.Struct, frozen=True):
     queue: str = ""
 
 
-def inputs_digest(inputs: dict[str, Any], queue: str = "") -> str:
+def inputs_digest(inputs: dict[str, Any], queue: str) -> str:
     """Does not depend on the order of the names. The same inputs for another model are another request."""
     whole = (queue, inputs) if queue else inputs
     return hashlib.sha256(msgspec.json.encode(whole, order="deterministic")).hexdigest()

@@ -104,17 +104,19 @@ def _infer(model: ServedModel) -> Response:
     make_encoder = partial(InferEncoder, request_id=parsed.id, wanted=parsed.outputs)
     if _wants_stream(model, parsed):
         return _stream(model, parsed, make_encoder)
-    encoder = make_encoder(_start(model, parsed))
+    generation = _start(model, parsed)
+    encoder = make_encoder(generation)
     # Inputs may be large, and the wait long.
     del parsed
-    end = one_piece.wait_for_end(encoder)
+    end = one_piece.wait_for_end(encoder, generation.queue)
     entries = one_piece.outputs(encoder.generation, end.n)
     return one_piece.json_response(responses.infer(encoder, entries, with_ids=end.n > 2))
 
 
 def _generate(model: ServedModel) -> Response:
-    encoder = GenerateEncoder(_start(model, requests.generate(_body(), model.inputs)))
-    end = one_piece.wait_for_end(encoder)
+    generation = _start(model, requests.generate(_body(), model.inputs))
+    encoder = GenerateEncoder(generation)
+    end = one_piece.wait_for_end(encoder, generation.queue)
     return one_piece.json_response(responses.generate(encoder, one_piece.outputs(encoder.generation, end.n), end))
 
 
