@@ -205,7 +205,7 @@ class Engine:
         is_stopping = any(task.settling_s > STOPPING_AFTER_S for task in self._running.values())
         return EngineStatus(
             self._name,
-            "stopping" if is_stopping else "ready",
+            "draining" if is_stopping else "ready",
             self._settings.model_name,
             error="it waits for the model to end its work for a generation that has ended" if is_stopping else "",
             max_model_len=self._model.max_model_len,

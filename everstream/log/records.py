@@ -71,7 +71,7 @@ class ModelDescription(msgspec.Struct, frozen=True):
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """An engine's report about itself. `state`: loading, ready, stopping (it waits for the model to end the work for an
+    """An engine's report about itself. `state`: loading, ready, draining (it waits for the model to end the work for an
     ended generation, or is being replaced because the model does not) or failed (then `code` is model_failed or
     log_error). `error` says why it is not ready, for people.
 

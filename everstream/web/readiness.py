@@ -53,6 +53,6 @@ def _of_one(model: str, engines: list[EngineStatus], schema_error: str) -> Readi
 
 
 def _what_it_does(engine: EngineStatus) -> str:
-    if engine.state == "stopping":
-        return f"{engine.model} is stopping: {engine.error}"
+    if engine.state == "draining":
+        return f"{engine.model} is draining: {engine.error}"
     return f"{engine.model} is loading" + (f" ({engine.error})" if engine.error else "")

@@ -66,7 +66,7 @@ def test_early_return_leaves_nothing_to_the_next_generation(threaded, gate):
     alice = threaded.submit(word="alice", count=9, hold_before=4, return_after=2, gate=gate.path)
     assert read(threaded, alice)[0] == words("alice", 1, 2)
     bob = threaded.submit(word="bob", count=3)
-    wait_for(lambda: "stopping" in threaded.readiness().get("message", ""), what="the engine to say that it waits")
+    wait_for(lambda: "draining" in threaded.readiness().get("message", ""), what="the engine to say that it waits")
     assert threaded.show(bob)["state"] == "queued"
     gate.open()
     # Her thread went on filling the shared streamer after her last output; that was dropped.
