@@ -81,7 +81,7 @@ def start_generations(settings, count):
     web = WebLog(settings)
     generations = [f"{n:08x}{random.getrandbits(96):024x}" for n in range(count)]
     for generation in generations:
-        web.submit(generation, Job({}), "model")
+        web.submit(generation, Job({}), "model", "")
     web.close()
     return generations
 

@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from everstream import __version__
@@ -18,8 +18,8 @@ from everstream.settings import (
     PROJECT_ROOT,
     Settings,
     SettingsError,
+    check_engine_model,
     engine_environ,
-    load_engine_settings,
     load_settings,
 )
 
@@ -29,16 +29,16 @@ def run(settings: Settings) -> None:
     supervisor.run(settings)
 
 
-def engine(settings: Settings) -> None:  # noqa: ARG001 - those of all models
+def engine(settings: Settings) -> None:
     """one engine process: it loads the model and generates"""
     supervisor.check_engine_packages()
-    os.environ.update(engine_environ(os.environ, load_engine_settings().own_model))
-    _become(supervisor.ENGINE, load_engine_settings())
+    check_engine_model(settings)
+    _become(supervisor.ENGINE, engine_environ(os.environ, settings.own_model))
 
 
 def web(settings: Settings) -> None:
     """gunicorn with its web workers"""
-    _become(supervisor.WEB, settings)
+    _become(supervisor.WEB, settings.path_variables())
 
 
 def valkey(settings: Settings) -> None:
@@ -47,7 +47,7 @@ def valkey(settings: Settings) -> None:
         raise SettingsError("VALKEY_URL is set, so the embedded Valkey is not used: unset it")
     command = valkey_server.command(settings)
     state_lock.acquire(settings, inherit=True)
-    _become(command, settings)
+    _become(command, settings.path_variables())
 
 
 def check(settings: Settings) -> None:
@@ -93,7 +93,7 @@ def main() -> None:
         "--model", action="append", metavar="NAME=FOLDER", help="serve this model; repeat it for more (default: MODELS)"
     )
     parsers["engine"].add_argument("--model", metavar="NAME", help="which of the MODELS to run")
-    parsers["check"].add_argument("folder", help="with app.py and input_schema.py")
+    parsers["check"].add_argument("folder", help="a model folder")
     arguments = parser.parse_args()
     os.environ.update(_options(arguments))
     try:
@@ -116,9 +116,9 @@ def _options(arguments: argparse.Namespace) -> dict[str, str]:
     return {MODEL_VARIABLE: model}
 
 
-def _become(command: list[str], settings: Settings) -> NoReturn:
+def _become(command: list[str], environ: Mapping[str, str]) -> NoReturn:
     # Not in the caller's folder, whose files could shadow modules.
-    os.environ.update(settings.path_variables())
+    os.environ.update(environ)
     os.chdir(PROJECT_ROOT)
     os.execv(command[0], command)  # noqa: S606
 

@@ -81,7 +81,7 @@ def check_variable(variable: str, names: Iterable[str]) -> None:
         raise ValueError(f"MODELS is not set, so there is no model {given}; set {base} instead")
     closest = difflib.get_close_matches(given, suffixes, n=1)
     hint = f"did you mean {base}__{closest[0]}? " if closest else ""
-    raise ValueError(f"no model is called that; {hint}the models' names give {', '.join(suffixes)}")
+    raise ValueError(f"no model has this suffix; {hint}the suffixes are {', '.join(suffixes)}")
 
 
 def engine_environ(environ: Mapping[str, str], names: Iterable[str], name: str) -> dict[str, str]:

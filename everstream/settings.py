@@ -36,7 +36,7 @@ _REASONS = {
     "heartbeat_s": "the shipped nginx and most other proxies cut 60 s of silence, and one heartbeat may be late",
 }
 """Reasons for the limits that may surprise."""
-_OF_AN_ENGINE = (
+_PER_MODEL_FIELDS = (
     "model",
     "engine_args",
     "cache_dir",
@@ -47,15 +47,10 @@ _OF_AN_ENGINE = (
     "infer_idle_timeout_s",
     "infer_timeout_s",
     "infer_stop_timeout_s",
-    "lease_s",
-    "infer_idle_timeout_s",
-    "infer_timeout_s",
-    "infer_stop_timeout_s",
-    "retention_s",
     "abandon_after_s",
     "log_level",
 )
-"""May be set for one of several models: only its engine uses them."""
+"""May be set for one of several models, as `X__NAME`: only its engine uses them, and only for its own work."""
 _PACKAGE = Path(__file__).resolve().parent
 PROJECT_ROOT = _PACKAGE / "_project" if (_PACKAGE / "_project").is_dir() else _PACKAGE.parent
 """The folder of `app.py`, `gunicorn.conf.py`, `templates/` etc.: the checkout, or a copy of those files in a wheel."""
@@ -233,11 +228,16 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 def load_engine_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """The same for an engine process. Raises SettingsError if several models are served and none is chosen."""
     settings = load_settings(environ)
+    check_engine_model(settings)
+    return settings
+
+
+def check_engine_model(settings: Settings) -> None:
+    """Raises SettingsError if several models are served and none is chosen for this engine."""
     if settings.models and not settings.engine_model:
         raise SettingsError(
             f"{model_list.MODEL_VARIABLE} must name the model that this engine runs: {_names(settings)}"
         )
-    return settings
 
 
 def engine_environ(environ: Mapping[str, str], model: ModelFolder) -> dict[str, str]:
@@ -285,9 +285,9 @@ def _check_names(env: Mapping[str, str], variables: Mapping[str, str], models: M
 
 
 def _check_of_one_model(name: str, field: str, env: Mapping[str, str]) -> None:
-    if field not in _OF_AN_ENGINE:
-        allowed = ", ".join(variable_of(each) for each in _OF_AN_ENGINE)
-        raise SettingsError(f"{name}: this can't be set for one model; what can are {allowed}")
+    if field not in _PER_MODEL_FIELDS:
+        allowed = ", ".join(variable_of(each) for each in _PER_MODEL_FIELDS)
+        raise SettingsError(f"{name}: can't be set per model; these can: {allowed}")
     if env[name]:
         _convert({field: env[name]}, env, {field: name})
 

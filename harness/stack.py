@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -293,12 +293,12 @@ class Stack:
         wait_for(all_have_answered, what="an answer from each worker")
         return sum(counts.values())
 
-    def assert_idle(self):
+    def assert_idle(self, timeout_s=60):
         """No stream, job or running generation is left."""
-        wait_for(lambda: self.streams() == 0, what="the end of all streams")
-        client = valkey.Valkey.from_url(self.settings.log_url)
-        wait_for(lambda: client.xlen(Keys(self.settings.namespace).jobs) == 0, what="the end of all jobs")
-        client.close()
+        wait_for(lambda: self.streams() == 0, timeout_s, "the end of all streams")
+        jobs = [Keys(self.settings.namespace, model.queue).jobs for model in self.settings.served]
+        with closing(valkey.Valkey.from_url(self.settings.log_url)) as client:
+            wait_for(lambda: not any(client.xlen(key) for key in jobs), timeout_s, "the end of all jobs")
 
     def stop(self):
         for process in reversed(self._all):

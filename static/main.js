@@ -49,10 +49,10 @@ function mountPage(element) {
     stop.disabled = !busy || state.phase === 'stopping';
   }
 
-  function begin(asJson) {
+  function begin() {
     current.end();
     current = { id: '', end: () => {} };
-    state = initialState(asJson);
+    state = initialState();
     apply({ type: 'connecting', id: '' });
   }
 
@@ -61,7 +61,7 @@ function mountPage(element) {
   }
 
   async function start() {
-    begin(!request.isChat());
+    begin();
     const attempt = current;
     const given = request.given();
     let body;
@@ -91,7 +91,7 @@ function mountPage(element) {
   const stored = JSON.parse(sessionStorage.getItem(STORED) || 'null');
   const request = mountRequest(form, stored || {}, renderSoon);
   if (stored) {
-    begin(Boolean(stored.values));
+    begin();
     follow(stored.id);
   }
 }
@@ -160,7 +160,6 @@ function mountRequest(form, stored, onChange) {
   const isForChat = () => chosen === null || isChat(chosen);
   const option = () => (models.length > 1 ? { model: chosen.name } : {});
   return {
-    isChat: isForChat,
     canSend: () => chosen === null || !obstacle(chosen),
     isEmpty: () => isForChat() && !prompt.value.trim(),
     given: () => ({ ...option(), ...(isForChat() ? { prompt: prompt.value } : { values: readValues(container, fields) }) }),

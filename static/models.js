@@ -8,10 +8,15 @@ import { backoff } from './stream.js';
 export function watchModels(onModels, isReady) {
   let timer = 0;
   let tries = 0;
+  let asked = 0;
 
   async function ask() {
     clearTimeout(timer);
+    asked += 1;
+    const request = asked;
     const models = await fetchModels();
+    // A newer request is under way, which goes on from there.
+    if (request !== asked) return;
     if (models) onModels(models);
     if (models && isReady()) return;
     timer = setTimeout(ask, backoff(tries));

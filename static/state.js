@@ -3,10 +3,8 @@
 export const TERMINAL = new Set(['done', 'cancelled', 'failed']);
 
 // phase: idle, connecting, queued, streaming, reconnecting, stopping, done, cancelled, failed
-// asJson: show each output as a line of JSON, not as text to be joined.
-export function initialState(asJson = false) {
-  const reached = { phase: 'idle', text: '', lastId: '', position: 0 };
-  return { ...reached, asJson, model: '', finishReason: '', usage: null, error: '' };
+export function initialState() {
+  return { phase: 'idle', text: '', lastId: '', position: 0, model: '', finishReason: '', usage: null, error: '' };
 }
 
 export function isTerminal(state) {
@@ -20,7 +18,7 @@ export function applyEvent(state, event) {
   const next = { ...state, lastId: event.id || state.lastId };
   switch (event.type) {
     case 'message':
-      return { ...next, phase: unlessStopping(state, 'streaming'), text: state.text + shown(state, event) };
+      return { ...next, phase: unlessStopping(state, 'streaming'), text: state.text + shown(event) };
     case 'open':
       return { ...next, phase: unlessStopping(state, 'connecting'), model: event.data.model };
     case 'queued':
@@ -48,9 +46,11 @@ export function applyEvent(state, event) {
   }
 }
 
-// As the server sent it: JavaScript would round large numbers.
-function shown(state, event) {
-  return state.asJson ? `${event.json}\n` : event.data.text;
+// An output that is only a string, `text`, is text to be joined. Any other is a line of JSON, as the server sent it:
+// JavaScript would round large numbers.
+function shown({ data, json }) {
+  const isText = typeof data.text === 'string' && Object.keys(data).length === 1;
+  return isText ? data.text : `${json}\n`;
 }
 
 export function describe(state) {

@@ -29,7 +29,7 @@ from everstream.settings import Settings
 logger = logging.getLogger(__name__)
 
 RELEASE_S = 1.0
-STOPPING_AFTER_S = 1.0
+DRAINING_AFTER_S = 1.0
 """How long the work for an ended generation may take before the engine reports that it can't serve."""
 TICK_S = 0.5
 """How often leases are refreshed. Also the longest delay of a cancellation whose message was lost."""
@@ -202,12 +202,12 @@ class Engine:
             self._has_capacity.clear()
 
     def _status(self) -> EngineStatus:
-        is_stopping = any(task.waiting_s > STOPPING_AFTER_S for task in self._running.values())
+        is_draining = any(task.waiting_s > DRAINING_AFTER_S for task in self._running.values())
         return EngineStatus(
             self._name,
-            "stopping" if is_stopping else "ready",
+            "draining" if is_draining else "ready",
             self._settings.model_name,
-            error="waiting for the model to finish work on a generation that has already ended" if is_stopping else "",
+            error="waiting for the model to finish work on a generation that has already ended" if is_draining else "",
             max_model_len=self._model.max_model_len,
             running=len(self._running),
             model_requests=self._model.running_requests,

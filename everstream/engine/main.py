@@ -79,7 +79,7 @@ async def _load(settings: Settings, engine_log: EngineLog, name: str) -> LoadedM
     status = EngineStatus(name, "loading", settings.model_name, parent=os.getppid())
     # Valkey may start after us.
     earlier = await until_answered(lambda: engine_log.last_report(name), f"startup ({settings.safe_log_url})")
-    if earlier is not None and earlier.state == "stopping":
+    if earlier is not None and earlier.state == "draining":
         status = msgspec.structs.replace(status, error=f"restarted, because {earlier.error}")
     if earlier is None or earlier.state != "failed" or earlier.parent != status.parent:
         await until_answered(lambda: engine_log.report(status))
@@ -122,7 +122,7 @@ async def _report_and_die(settings: Settings, engine_log: EngineLog, name: str, 
         die(0, "told to stop")
     if isinstance(error, ModelStuck):
         message = f"the model is stuck, so this process exits to be replaced: {error}"
-        await _report(engine_log, EngineStatus(name, "stopping", settings.model_name, error=str(error)))
+        await _report(engine_log, EngineStatus(name, "draining", settings.model_name, error=str(error)))
         die(EXIT_MODEL_STUCK, message)
     if not isinstance(error, ValkeyError):
         logger.critical("unexpected error in the engine", exc_info=error)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 
 import valkey
 
-from everstream.contract.loader import CLASS_NAME, load_schema
+from everstream.contract.loader import APP, CLASS_NAME, SCHEMA_FILE, load_schema
 from everstream.errors import ModelLoadError
 from everstream.host import valkey_server
 from everstream.llm import demo_model
@@ -82,14 +82,16 @@ def _models(settings: Settings) -> Iterator[Finding]:
 def _model(settings: Settings, model: ModelFolder) -> Iterator[Finding]:
     folder = model.path
     try:
-        load_schema(folder, isolated=bool(model.queue))
-        tree = ast.parse((folder / "app.py").read_text())
+        # A request class in `app.py` may declare the inputs instead.
+        if (folder / SCHEMA_FILE).is_file() or not (folder / APP).is_file():
+            load_schema(folder, isolated=bool(model.queue))
+        tree = ast.parse((folder / APP).read_text())
     except (ModelLoadError, OSError, SyntaxError) as error:
         advice = "Set MODELS" if model.queue else "Set EVERSTREAM_APP_DIR"
         yield Finding("fail", f"the model folder can't be used: {error}", advice)
         return
     if CLASS_NAME not in _names(tree):
-        yield Finding("note", f"{folder / 'app.py'} does not seem to define {CLASS_NAME}", "Make sure that it does")
+        yield Finding("note", f"{folder / APP} does not seem to define {CLASS_NAME}", "Make sure that it does")
     yield Finding("ok", f"the model folder is {folder}")
     if settings.serves_chat_model:
         yield _weights(settings)

@@ -12,10 +12,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from everstream.contract import inputs
 from everstream.contract.loader import load_schema
+from everstream.contract.schema import JSON, Field
 from everstream.errors import ModelLoadError
 from everstream.host.child_process import ChildProcess
 from everstream.host.terminal import Terminal
@@ -89,6 +92,15 @@ def curl_command(settings: Settings, model: ModelFolder) -> str:
         schema = load_schema(model.path, isolated=bool(model.queue)).inputs
     except ModelLoadError:
         return ""
-    option = {"model": model.name} if model.queue else {}
-    query = urllib.parse.urlencode(option | inputs.example(schema), doseq=True)
+    given = [("model", model.name)] if model.queue else []
+    for name, value in inputs.example(schema).items():
+        given += [(name, text) for text in _query_texts(value, schema[name])]
+    query = urllib.parse.urlencode(given)
     return f"curl -N '{settings.url}/stream?{query}'"
+
+
+def _query_texts(value: Any, field: Field) -> list[str]:
+    """An example as a query takes it: an array as its items, however it is nested."""
+    if field.datatype == JSON or (field.format == "json" and not isinstance(value, str)):
+        return [msgspec.json.encode(value).decode()]
+    return [item if isinstance(item, str) else msgspec.json.encode(item).decode() for item in inputs.flat(value)]

@@ -11,7 +11,9 @@ import re
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from everstream.contract.loader import APP
 from everstream.host import state_lock, valkey_server
@@ -53,11 +55,12 @@ class Supervisor:
         environ = QUIET | os.environ | settings.path_variables()
         environs = {model: engine_environ(environ, model) for model in settings.served}
         self._of_engines = {model: load_settings(environs[model]) for model in settings.served}
-        self._wanting_demo = [model for model, own in self._of_engines.items() if demo_model.is_wanted(own)]
-        builder = environs[self._wanting_demo[0]] if self._wanting_demo else environ
         self._engines = [self._child(Program(_engine(model), ENGINE, environs[model])) for model in settings.served]
         self._web = self._child(Program("web", WEB, environ))
-        self._model = self._child(Program("model", DEMO_MODEL, builder, once=True))
+        self._builders = {
+            folder: self._child(Program("model", DEMO_MODEL, environs[model], once=True))
+            for folder, model in demo_folders(self._of_engines).items()
+        }
         self._valkey = None
         if not settings.valkey_url:
             self._valkey = self._child(Program("valkey", valkey_server.command(settings), routine=ROUTINE_LINES))
@@ -67,7 +70,8 @@ class Supervisor:
 
     @property
     def _children(self) -> list[ChildProcess]:
-        return [child for child in (self._valkey, self._model, *self._engines, self._web) if child is not None]
+        valkey = () if self._valkey is None else (self._valkey,)
+        return [*valkey, *self._builders.values(), *self._engines, self._web]
 
     def run(self) -> None:
         """Run until told to stop."""
@@ -90,8 +94,9 @@ class Supervisor:
             while not valkey_server.answers(settings) and not self._stop.wait(0.05):
                 self._valkey.poll()
         say(f"valkey: {settings.safe_log_url}")
-        if self._wanting_demo and not demo_model.folder(self._of_engines[self._wanting_demo[0]]).is_dir():
-            self._model.start()
+        for folder, builder in self._builders.items():
+            if not folder.is_dir():
+                builder.start()
         for child, (model, own) in zip(self._engines, self._of_engines.items(), strict=True):
             child.start()
             say(f"{_engine(model)}: {own.weights_name if own.serves_chat_model else model.path}")
@@ -107,10 +112,17 @@ class Supervisor:
         # At once, as each may take its time.
         with ThreadPoolExecutor(len(self._engines)) as pool:
             list(pool.map(ChildProcess.end, self._engines))
-        for child in (self._model, self._valkey):
-            if child is not None:
-                child.end()
+        for builder in self._builders.values():
+            builder.end()
+        if self._valkey is not None:
+            self._valkey.end()
         self._terminal.line("stopped")
+
+
+def demo_folders(of_engines: Mapping[ModelFolder, Settings]) -> dict[Path, ModelFolder]:
+    """The folders that the demo model is served from, which depend on each engine's CACHE_DIR; each with one model that
+    wants it."""
+    return {demo_model.folder(own): model for model, own in of_engines.items() if demo_model.is_wanted(own)}
 
 
 def _engine(model: ModelFolder) -> str:

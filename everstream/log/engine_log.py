@@ -41,7 +41,7 @@ LOADING_TTL_S = 3600
 """Long, because a model may block the process while it loads, and then nothing can refresh this status."""
 FAILED_TTL_S = 120
 """Longer than the supervisor's longest backoff before it starts an engine again."""
-STATUS_TTL_S = {"loading": LOADING_TTL_S, "failed": FAILED_TTL_S, "stopping": FAILED_TTL_S}
+STATUS_TTL_S = {"loading": LOADING_TTL_S, "failed": FAILED_TTL_S, "draining": FAILED_TTL_S}
 CONSUMER_GONE_S = 60
 """A consumer without jobs that has been idle for this long, or for twice the lease if that is longer, belongs to a
 process that has ended."""

@@ -44,7 +44,7 @@ class Generation(msgspec.Struct, frozen=True):
     queue: str = ""
 
 
-def inputs_digest(inputs: dict[str, Any], queue: str = "") -> str:
+def inputs_digest(inputs: dict[str, Any], queue: str) -> str:
     """Does not depend on the order of the names. The same inputs for another model are another request."""
     whole = (queue, inputs) if queue else inputs
     return hashlib.sha256(msgspec.json.encode(whole, order="deterministic")).hexdigest()
@@ -71,7 +71,7 @@ class ModelDescription(msgspec.Struct, frozen=True):
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """An engine's report about itself. `state`: loading, ready, stopping (it waits for the model to end the work for an
+    """An engine's report about itself. `state`: loading, ready, draining (it waits for the model to end the work for an
     ended generation, or is being replaced because the model does not) or failed (then `code` is model_failed or
     log_error). `error` says why it is not ready, for people.
 

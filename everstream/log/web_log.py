@@ -107,7 +107,7 @@ class WebLog:
     def _keys_of(self, queue: str) -> Keys:
         return Keys(self._settings.namespace, queue)
 
-    def submit(self, generation: str, job: Job, model: str, request_id: str = "", queue: str = "") -> Generation:
+    def submit(self, generation: str, job: Job, model: str, queue: str, request_id: str = "") -> Generation:
         """Queue a generation. Returns it, or the existing one if the request id is known. Raises TryLater,
         RequestConflict."""
         jobs = self._keys_of(queue).jobs
@@ -169,7 +169,7 @@ class WebLog:
 
     def gauges(self) -> dict[str, int]:
         """All of `counters.GAUGES`."""
-        ready = [engine for engine in self.engines(*self._queues) if engine.state == "ready"]
+        ready = [engine for engine in self.engines(self._queues) if engine.state == "ready"]
         return {
             "engines": len(ready),
             "generations_running": sum(engine.running for engine in ready),
@@ -193,18 +193,18 @@ class WebLog:
         reply = self._stop(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
         return cast(bytes, reply).decode()
 
-    def positions(self, queue: str = "") -> dict[str, int]:
+    def positions(self, queue: str) -> dict[str, int]:
         """The place in the queue, from 1, of every generation that no engine has claimed."""
         with self._recording_fault("positions"):
             waiting = cast(list[bytes], self._positions(keys=[self._keys_of(queue).jobs], args=[self._keys.ns]))
         return {generation.decode(): place for place, generation in enumerate(waiting, 1)}
 
-    def engines(self, *queues: str) -> list[EngineStatus]:
-        """The engines of these queues (default: "") that have reported within their lease.
+    def engines(self, queues: Iterable[str]) -> list[EngineStatus]:
+        """The engines of these queues that have reported within their lease.
 
         A list in which each of these queues has a ready one is reused for ENGINES_FOR_S.
         """
-        wanted, now = set(queues or ("",)), time.monotonic()
+        wanted, now = set(queues), time.monotonic()
         ready = {engine.queue for engine in self._engines if engine.state == "ready"}
         if now - self._engines_at > ENGINES_FOR_S or not wanted <= ready:
             self._engines, self._engines_at = self._find_engines(), now
@@ -224,7 +224,7 @@ class WebLog:
             found = cast(list[bytes], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
         return [status for status in map(_status, found) if status]
 
-    def validate(self, inputs: dict[str, Any], *, is_long: bool, queue: str = "") -> ValidationReply:
+    def validate(self, inputs: dict[str, Any], queue: str, *, is_long: bool) -> ValidationReply:
         """Have an engine's model check inputs. Raises TryLater if too many such requests wait, or no reply comes in
         time."""
         reply = self._request_validation(inputs, queue, is_long=is_long)
@@ -233,7 +233,7 @@ class WebLog:
             raise CheckTimedOut("no engine checked the length of the prompt in time; try again later")
         return msgspec.json.decode(found[1], type=ValidationReply)
 
-    def _request_validation(self, inputs: dict[str, Any], queue: str = "", *, is_long: bool) -> str:
+    def _request_validation(self, inputs: dict[str, Any], queue: str, *, is_long: bool) -> str:
         """Returns the key of the list for the reply."""
         validation = secrets.token_hex(16)
         reply = self._keys.validation_reply(validation)

@@ -43,7 +43,7 @@ class EngineWatch:
 
     def _failure(self, queue: str) -> EverstreamError | None:
         try:
-            return engine_failure(self._log.engines(queue))
+            return engine_failure(self._log.engines([queue]))
         except UNAVAILABLE:
             raise
         except ValkeyError as error:

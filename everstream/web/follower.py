@@ -98,7 +98,7 @@ class Follower:
         spread_ms = max(self._settings.retry_ms, 1000 * self._slots // RETURNS_PER_S)
         return self._settings.retry_ms + random.randrange(spread_ms)  # noqa: S311
 
-    def reader(self, encoder: Encoder, after: int, writer: DirectWriter | None, queue: str = "") -> Reader:
+    def reader(self, encoder: Encoder, after: int, writer: DirectWriter | None, queue: str) -> Reader:
         return Reader(encoder, after, self._settings.reader_queue_bytes, writer, queue)
 
     def register(self, reader: Reader) -> None:

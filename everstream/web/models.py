@@ -31,9 +31,9 @@ class ServedModel(msgspec.Struct, frozen=True):
 
     name: str
     inputs: Schema
+    queue: str
     check_inputs: Callable[[dict[str, Any]], None] | None = None
     is_streaming: bool = True
-    queue: str = ""
 
 
 class Models:
@@ -52,20 +52,22 @@ class Models:
             self._load(folder)
 
     @property
-    def are_several(self) -> bool:
+    def has_several(self) -> bool:
         return bool(self.served[0].queue)
 
     def names(self) -> list[str]:
         return list(self._by_name)
 
-    def queues(self) -> list[str]:
-        return [folder.queue for folder in self.served]
-
-    def get(self, name: str | None = None) -> ServedModel:
-        """The model of this name, or the first one. Raises InvalidInput, ModelUnavailable, ModelLoading, LogBroken."""
+    def folder(self, name: str | None) -> ModelFolder:
+        """The model of this name, or the first one. Raises InvalidInput."""
         folder = self.served[0] if name is None else self._by_name.get(name)
         if folder is None:
             raise InvalidInput(f"the model {name!r:.100} is not served here; {self._list()}", param="model")
+        return folder
+
+    def get(self, name: str | None = None) -> ServedModel:
+        """The model of this name, or the first one. Raises InvalidInput, ModelUnavailable, ModelLoading, LogBroken."""
+        folder = self.folder(name)
         model = self.find(folder.name)
         if model is None:
             raise self._why_unknown(folder)
@@ -91,7 +93,7 @@ class Models:
 
     def _load(self, folder: ModelFolder) -> None:
         try:
-            schema = load_schema(folder.path, isolated=self.are_several)
+            schema = load_schema(folder.path, isolated=self.has_several)
             self._check_publishable(folder, schema.inputs)
         except ModelLoadError as error:
             if (folder.path / SCHEMA_FILE).exists():
@@ -104,7 +106,7 @@ class Models:
         if schema.is_streaming is None:
             self._streaming_unknown.add(folder.name)
         is_streaming = schema.is_streaming is not False
-        self._local[folder.name] = ServedModel(folder.name, schema.inputs, schema.check, is_streaming, folder.queue)
+        self._local[folder.name] = ServedModel(folder.name, schema.inputs, folder.queue, schema.check, is_streaming)
 
     def _check_publishable(self, folder: ModelFolder, inputs: Schema) -> None:
         """So that `GET /models` can show it. Raises ModelLoadError."""
@@ -116,12 +118,12 @@ class Models:
             found = self._log.description(folder.queue)
             if found is None:
                 return None
-            model = ServedModel(folder.name, found.inputs, is_streaming=found.is_streaming, queue=folder.queue)
+            model = ServedModel(folder.name, found.inputs, folder.queue, is_streaming=found.is_streaming)
             self._described[folder.name] = time.monotonic(), model
         return model
 
     def _why_unknown(self, folder: ModelFolder) -> EverstreamError:
-        if failure := engine_failure(self._log.engines(folder.queue)):
+        if failure := engine_failure(self._log.engines([folder.queue])):
             return failure
         if error := self.schema_error(folder.name):
             return ModelUnavailable(error)

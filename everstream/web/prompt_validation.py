@@ -25,23 +25,23 @@ MAX_LONG_OF_A_CLIENT = 4
 class PromptValidator:
     """One per web process."""
 
-    def __init__(self, web_log: WebLog, models: int = 1) -> None:
+    def __init__(self, web_log: WebLog, models: int) -> None:
         self._log = web_log
         self._most = max(1, MAX_CONCURRENT // models)
         self._in_flight: defaultdict[str, Counter[tuple[str, bool]]] = defaultdict(Counter)
 
-    def validate(self, given: dict[str, Any], text_bytes: int, client: str, queue: str = "") -> None:
+    def validate(self, given: dict[str, Any], text_bytes: int, client: str, queue: str) -> None:
         """Have an engine of this queue validate the inputs."""
         is_long = text_bytes > LONG_TEXT_BYTES
         with self._slot(client, queue, is_long=is_long):
-            reply = self._log.validate(given, is_long=is_long, queue=queue)
+            reply = self._log.validate(given, queue, is_long=is_long)
         if reply.is_bug:
             raise ModelError(reply.message)
         if reply.message:
             raise InvalidInput(reply.message, param=reply.param, code=reply.code)
 
     @contextmanager
-    def _slot(self, client: str, queue: str = "", *, is_long: bool) -> Iterator[None]:
+    def _slot(self, client: str, queue: str, *, is_long: bool) -> Iterator[None]:
         in_flight = self._in_flight[queue]
         key, limit = (client, is_long), MAX_LONG_OF_A_CLIENT if is_long else MAX_OF_A_CLIENT
         if in_flight[key] >= limit:

@@ -54,7 +54,7 @@ class QueuePositions:
 
     def _update_queue(self, queue: str, readers: list[Reader]) -> None:
         positions = self._log.positions(queue)
-        failure = engine_failure(self._log.engines(queue))
+        failure = engine_failure(self._log.engines([queue]))
         for reader in readers:
             position = positions.get(reader.generation)
             if position is None:

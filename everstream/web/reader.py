@@ -43,9 +43,7 @@ class Reader:
         "writer",
     )
 
-    def __init__(
-        self, encoder: Encoder, after: int, bound_bytes: int, writer: DirectWriter | None, queue: str = ""
-    ) -> None:
+    def __init__(self, encoder: Encoder, after: int, bound_bytes: int, writer: DirectWriter | None, queue: str) -> None:
         self.generation = encoder.generation
         self.queue = queue
         self.encoder = encoder

@@ -3,10 +3,13 @@
 In: the engines' reports. Out: one `Readiness` per served model. Raises ValkeyError if the log can't be read.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from everstream.errors import LogBroken
 from everstream.log.records import EngineStatus, engine_failure
+from everstream.model_list import ModelFolder
 from everstream.web.context import AppContext
 
 
@@ -24,11 +27,15 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 def of_all(context: AppContext) -> list[Readiness]:
-    models = context.models
-    engines = context.log.engines(*models.queues())
+    return of(context, context.models.served)
+
+
+def of(context: AppContext, folders: Sequence[ModelFolder]) -> list[Readiness]:
+    """The same for some of the served models."""
+    engines = context.log.engines([folder.queue for folder in folders])
     return [
-        _of_one(name, [engine for engine in engines if engine.queue == queue], models.schema_error(name))
-        for name, _, queue in models.served
+        _of_one(name, [engine for engine in engines if engine.queue == queue], context.models.schema_error(name))
+        for name, _, queue in folders
     ]
 
 
@@ -46,6 +53,6 @@ def _of_one(model: str, engines: list[EngineStatus], schema_error: str) -> Readi
 
 
 def _what_it_does(engine: EngineStatus) -> str:
-    if engine.state == "stopping":
-        return f"{engine.model} is stopping: {engine.error}"
+    if engine.state == "draining":
+        return f"{engine.model} is draining: {engine.error}"
     return f"{engine.model} is loading" + (f" ({engine.error})" if engine.error else "")

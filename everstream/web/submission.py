@@ -42,7 +42,7 @@ REQUEST_OPTIONS = RequestOptions.__struct_fields__
 def native_options() -> tuple[str, ...]:
     """The options that Everstream's own API takes: a single model may have an input that is called `model`."""
     models = app_context().models
-    if models.are_several or "model" not in models.get().inputs:
+    if models.has_several or "model" not in models.get().inputs:
         return REQUEST_OPTIONS
     return tuple(name for name in REQUEST_OPTIONS if name != "model")
 
@@ -114,13 +114,13 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
     context = app_context()
     if model.check_inputs is not None:
         model.check_inputs(given)
-    engines = context.log.engines(model.queue)
+    engines = context.log.engines([model.queue])
     if failure := engine_failure(engines):
         raise failure
     _check_length(given, engines, model.queue)
     name = engines[0].model if engines else model.name
     flush_ms = context.settings.flush_ms if options.flush_ms is None else options.flush_ms
-    return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), name, options.request_id, model.queue)
+    return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), name, model.queue, options.request_id)
 
 
 def _check_length(given: dict[str, Any], engines: list[EngineStatus], queue: str) -> None:

@@ -15,15 +15,15 @@ from everstream.web.reader import Heartbeat, Queued
 from everstream.web.sse import Encoder
 
 
-def wait_for_end(encoder: Encoder) -> Entry:
-    """The terminal entry of the encoder's generation, `done`. Keeps none of the others.
+def wait_for_end(encoder: Encoder, queue: str) -> Entry:
+    """The terminal entry of the encoder's generation, `done`, whose job is or was in `queue`. Keeps none of the others.
 
     Meanwhile the generation counts as being read, until the client leaves. Raises EverstreamError if the generation
     ends otherwise.
     """
     follower = app_context().follower
     connection = request.environ.get("gunicorn.socket")
-    reader = follower.reader(encoder, 0, None)
+    reader = follower.reader(encoder, 0, None, queue)
     watcher = DisconnectWatcher(connection, reader.leave) if connection else None
     follower.register(reader)
     try:

@@ -243,6 +243,9 @@ STATES = [
     ([("queued", "", {"position": 3}), ("queued", "", {"position": 0})], "connecting", "", "Connecting…"),
     ([("message", "g.1", {"text": "a"})], "streaming", "a", "Streaming"),
     ([("message", "g.1", {"text": "a"}), ("message", "g.1", {"text": "a"})], "streaming", "a", "Streaming"),
+    ([("message", "g.1", {"text": "a", "n": 1})], "streaming", "json\n", "Streaming"),
+    ([("message", "g.1", {"text": None})], "streaming", "json\n", "Streaming"),
+    ([("message", "g.1", {"text": "a"}), ("message", "g.2", {"OUT": "b"})], "streaming", "ajson\n", "Streaming"),
     ([("message", "g.10", {"text": "a"}), ("message", "g.9", {"text": "b"})], "streaming", "a", "Streaming"),
     ([("message", "g.1", {"text": "a"}), "lost"], "reconnecting", "a", "Connection lost, reconnecting…"),
     ([("message", "g.1", {"text": "a"}), "lost", "connecting"], "streaming", "a", "Streaming"),
@@ -268,7 +271,7 @@ def test_outputs_are_shown_as_the_server_sent_them(page, fast):
         """async json => {
             const { applyEvent, initialState } = await import('/static/state.js');
             const event = { type: 'message', id: 'g.1', data: JSON.parse(json), json };
-            return applyEvent(initialState(true), event).text;
+            return applyEvent(initialState(), event).text;
         }""",
         '{"n":9223372036854775807}',
     )
@@ -279,10 +282,11 @@ def test_outputs_are_shown_as_the_server_sent_them(page, fast):
 def test_events_change_the_state(page, fast, events, expected):
     open_page(page, fast)
     rows = [(event, "", None) if isinstance(event, str) else event for event in events]
+    rows = [(*row, "json") for row in rows]
     found = page.evaluate(
         """async events => {
             const { applyEvent, describe, initialState } = await import('/static/state.js');
-            const apply = (state, [type, id, data]) => applyEvent(Object.freeze(state), { type, id, data });
+            const apply = (state, [type, id, data, json]) => applyEvent(Object.freeze(state), { type, id, data, json });
             const state = events.reduce(apply, initialState());
             return [state.phase, state.text, describe(state)];
         }""",
@@ -425,5 +429,59 @@ def test_model_that_is_loading_gets_its_form_when_it_is_known(page, several):
     expect(page.get_by_label("count")).to_have_value("3")
     page.get_by_role("button", name="Send").click()
     expect(state(page)).to_have_text("Done")
-    assert [json.loads(line) for line in lines(page)] == [{"text": f"{n} "} for n in range(3)]
+    assert answer(page) == "0 1 2 "
     engine.stop()
+
+
+OUT_APP = """
+class InferlessPythonModel:
+    def infer(self, inputs):
+        return {"OUT": inputs["prompt"].upper(), **inputs}
+"""
+PROMPT, SIZE = "'prompt': {'datatype': 'STRING'}", "'size': {'datatype': 'INT32', 'required': True, 'example': [7]}"
+
+
+@pytest.fixture
+def prompted(own_stack, tmp_path):
+    """Models with an input `prompt` that don't send text. `sized` requires another input."""
+    for name, declared in (("out", PROMPT), ("sized", f"{PROMPT}, {SIZE}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "app.py").write_text(OUT_APP)
+        (tmp_path / name / "input_schema.py").write_text(f"INPUT_SCHEMA = {{{declared}}}\n")
+    models = {name: tmp_path / name for name in ("out", "sized")}
+    return own_stack(models=models, WEB_CONCURRENCY="1").start()
+
+
+def test_prompt_whose_answer_is_no_text(page, prompted):
+    open_page(page, prompted)
+    page.get_by_label("Prompt").fill("a")
+    page.get_by_role("button", name="Send").click()
+    expect(state(page)).to_have_text("Done")
+    assert lines(page) == ['{"OUT":"A","prompt":"a"}']
+    choose(page, "sized")
+    expect(page.locator("#prompt-field")).to_be_hidden()
+    page.locator("#fields [name=prompt]").fill("b")
+    page.get_by_role("button", name="Send").click()
+    wait_for_in_page(page, lambda: lines(page) == ['{"OUT":"B","prompt":"b","size":7}'])
+
+
+def test_older_reply_about_the_models_is_ignored(page, fast):
+    """Else each choice of a model that is loading would add another loop of requests."""
+    open_page(page, fast)
+    seen = page.evaluate(
+        """async () => {
+            const { watchModels } = await import('/static/models.js');
+            const [replies, timers, seen] = [[], [], []];
+            const wait = window.setTimeout;
+            window.fetch = () => new Promise((resolve) => { replies.push(resolve); });
+            window.setTimeout = (call) => { timers.push(call); };
+            const askAgain = watchModels((models) => seen.push(models), () => false);
+            askAgain();
+            for (const number of [1, 0]) {
+                replies[number]({ ok: true, json: async () => ({ models: number }) });
+                await new Promise((resolve) => { wait(resolve, 0); });
+            }
+            return [seen, timers.length];
+        }"""
+    )
+    assert seen == [[1], 1]

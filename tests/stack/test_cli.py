@@ -135,6 +135,29 @@ def test_doctor_checks_each_model(tmp_path):
     assert "good" not in output
 
 
+REQUEST_CLASS_APP = """
+import inferless
+from pydantic import BaseModel
+
+
+@inferless.request
+class Request(BaseModel):
+    prompt: str
+
+
+class InferlessPythonModel:
+    def infer(self, request):
+        return {}
+"""
+
+
+def test_doctor_accepts_inputs_that_are_declared_in_app(tmp_path):
+    (tmp_path / "app.py").write_text(REQUEST_CLASS_APP)
+    for environ in ({"EVERSTREAM_APP_DIR": str(tmp_path)}, {"MODELS": f"mine={tmp_path}"}):
+        output, status = findings(tmp_path, **environ)
+        assert status == 0, output
+
+
 def test_each_part_starts_by_itself(own_stack):
     stack = own_stack()
     stack.valkey = stack._start("valkey", [*CLI, "valkey"])

@@ -64,6 +64,8 @@ def test_health_port_serves_only_the_checks(started):
     assert (answer.json()["status"], answer.headers["Connection"]) == ("ok", "close")
     assert check(stack, "/healthz?x=1").ok
     assert check(stack, "/readyz").json()["waiting_for"] == "engine"
+    assert check(stack, f"/readyz?model={stack.settings.model_name}").json()["waiting_for"] == "engine"
+    assert check(stack, "/readyz?model=other").json()["error"]["param"] == "model"
     assert "everstream_streams_total" in check(stack, "/metrics").text
     for path in ("/", "/stream?prompt=a", "/static/page.js", "/v1/models", "/healthz/x"):
         refused = check(stack, path)

@@ -64,7 +64,7 @@ def run(settings):
 
 
 def submit(web, generation=None, request_id="", prompt="a"):
-    return web.submit(generation or uuid.uuid4().hex, Job({"prompt": prompt}), "model", request_id).id
+    return web.submit(generation or uuid.uuid4().hex, Job({"prompt": prompt}), "model", "", request_id).id
 
 
 def token(text):
@@ -369,7 +369,7 @@ def test_stopping(web, run):
 
 def test_queue_is_bounded_and_reports_positions(web, run):
     generations = [submit(web) for _ in range(3)]
-    assert web.positions() == {generation: place for place, generation in enumerate(generations, 1)}
+    assert web.positions("") == {generation: place for place, generation in enumerate(generations, 1)}
     with pytest.raises(QueueFull):
         submit(web)
 
@@ -377,8 +377,8 @@ def test_queue_is_bounded_and_reports_positions(web, run):
         assert (await claim_one(engine("one"))).generation == generations[0]
 
     run(test)
-    assert web.positions() == {generations[1]: 1, generations[2]: 2}
-    assert submit(web) in web.positions()
+    assert web.positions("") == {generations[1]: 1, generations[2]: 2}
+    assert submit(web) in web.positions("")
 
 
 def test_emptied_log_is_not_a_fault(web, run):
@@ -387,7 +387,7 @@ def test_emptied_log_is_not_a_fault(web, run):
         one = engine("one")
         claim = await claim_one(one)
         web._client.flushall()
-        assert web.positions() == {}
+        assert web.positions("") == {}
         assert (await one.refresh([(claim, 0)])).verdicts == ["lost"]
         await one.fail(claim, "code", "message")
         await one.report(EngineStatus("one", "ready", "model"))
@@ -472,7 +472,7 @@ def test_request_id_starts_one_generation(web):
     request_id = uuid.uuid4().hex
     first = submit(web, request_id=request_id)
     assert submit(web, request_id=request_id) == first
-    assert list(web.positions()) == [first]
+    assert list(web.positions("")) == [first]
 
 
 def test_request_id_whose_generation_is_gone_starts_another(web):
@@ -487,9 +487,10 @@ def test_request_id_reused_for_another_request_is_refused(web):
     first = submit(web, request_id=request_id, prompt="a")
     with pytest.raises(RequestConflict):
         submit(web, request_id=request_id, prompt="b")
-    assert list(web.positions()) == [first]
+    assert list(web.positions("")) == [first]
     ordered, reordered = {"prompt": "a", "seed": 7}, {"seed": 7, "prompt": "a"}
-    assert inputs_digest(ordered) == inputs_digest(reordered) != inputs_digest({"prompt": "a", "seed": "7"})
+    assert inputs_digest(ordered, "") == inputs_digest(reordered, "") != inputs_digest({"prompt": "a", "seed": "7"}, "")
+    assert len({inputs_digest(ordered, queue) for queue in ("", "one", "two")}) == 3
 
 
 def test_attaching_returns_the_generations_progress(web, run):
@@ -498,7 +499,7 @@ def test_attaching_returns_the_generations_progress(web, run):
         generation = submit(web, request_id=request_id)
 
         def attached():
-            return web.submit("0" * 32, Job({"prompt": "a"}), "model", request_id)
+            return web.submit("0" * 32, Job({"prompt": "a"}), "model", "", request_id)
 
         assert (attached().id, attached().state, attached().top) == (generation, "open", 0)
         await engine("one").append([Batch(generation, 1, [token("x"), DONE], "done")])
@@ -624,11 +625,11 @@ def test_read_is_bounded_in_bytes_but_returns_at_least_one_entry(web, run):
 def test_silent_engine_is_forgotten(web, run):
     async def test(engine):
         await engine("one").report(EngineStatus("one", "ready", "model"))
-        assert [status.state for status in web.engines()] == ["ready"]
+        assert [status.state for status in web.engines([""])] == ["ready"]
         key = web._keys.engine("one")
         assert 0 < web._client.pttl(key) <= 1000 * LEASE_S
         web._client.delete(key)
-        await asyncio.to_thread(wait_for, lambda: web.engines() == [])
+        await asyncio.to_thread(wait_for, lambda: web.engines([""]) == [])
 
     run(test)
 
@@ -659,9 +660,9 @@ def test_gone_engines_leave_nothing(web, run, settings, monkeypatch):
             await last.report(EngineStatus("last", "ready", "model"))
             return sorted(each["name"] for each in web._client.xinfo_consumers(web._keys.jobs, GROUP))
 
-        assert [status.name for status in web.engines()] == []
+        assert [status.name for status in web.engines([""])] == []
         await report()
-        assert [status.name for status in web.engines()] == ["last"]
+        assert [status.name for status in web.engines([""])] == ["last"]
         assert web._client.zcard(web._keys.ns + "engine_names") == 1
         # A consumer with a job is kept, however long it is silent: its job must still be taken over.
         for _ in tries(60, "the end of the consumers"):
@@ -686,20 +687,20 @@ def expire_validations(web):
 @pytest.mark.parametrize(("is_long", "most"), [(False, MAX_VALIDATIONS), (True, MAX_LONG_VALIDATIONS)])
 def test_waiting_validations_are_bounded(web, is_long, most):
     for _ in range(most):
-        web._request_validation({}, is_long=is_long)
+        web._request_validation({}, "", is_long=is_long)
     with pytest.raises(ChecksBusy, match=f"^{most} prompts are already waiting"):
-        web.validate({}, is_long=is_long)
-    web._request_validation({}, is_long=not is_long)
+        web.validate({}, "", is_long=is_long)
+    web._request_validation({}, "", is_long=not is_long)
     # No engine answered, as after a crash: expired requests do not block new ones.
     expire_validations(web)
     for _ in range(most):
-        web._request_validation({}, is_long=is_long)
+        web._request_validation({}, "", is_long=is_long)
     assert web._client.zcard(web._keys.validations(long=is_long)) == most
 
 
 def test_engine_skips_expired_validations(web, run):
     async def test(engine):
-        replies = [web._request_validation({}, is_long=True) for _ in range(2)]
+        replies = [web._request_validation({}, "", is_long=True) for _ in range(2)]
         # Requests of the same millisecond may be in either order.
         first, second = (request.decode() for request in web._client.zrange(web._keys.validations(long=True), 0, -1))
         assert {web._keys.validation_reply(first), web._keys.validation_reply(second)} == set(replies)
@@ -714,7 +715,7 @@ def test_engine_skips_expired_validations(web, run):
 def test_answered_validation_leaves_no_key(web, run):
     async def test(engine):
         one = engine("one")
-        validation = asyncio.create_task(asyncio.to_thread(web.validate, {"prompt": "a"}, is_long=False))
+        validation = asyncio.create_task(asyncio.to_thread(web.validate, {"prompt": "a"}, "", is_long=False))
         async with asyncio.timeout(60):
             while not (request := await one.next_validation(is_long=False)):
                 pass
@@ -723,7 +724,7 @@ def test_answered_validation_leaves_no_key(web, run):
         assert web._client.keys("*") == []
         # A reply that nobody fetches and a request that nobody takes: both expire.
         await one.reply(request, ValidationReply())
-        web._request_validation({}, is_long=True)
+        web._request_validation({}, "", is_long=True)
         keys = web._client.keys("*")
         assert len(keys) == 3 and all(0 < web._client.pttl(key) <= 4000 for key in keys)
 
@@ -767,7 +768,7 @@ def two_queues(settings):
 
 
 def submit_to(web, queue, request_id=""):
-    return web.submit(uuid.uuid4().hex, Job({"prompt": "a"}), "model", request_id, queue).id
+    return web.submit(uuid.uuid4().hex, Job({"prompt": "a"}), "model", queue, request_id).id
 
 
 def test_queues_are_independent(web, two_queues):
@@ -848,9 +849,9 @@ def test_engines_and_their_descriptions_belong_to_a_queue(web, two_queues):
         for name, log in logs.items():
             await log.describe(ModelDescription(name, name, {f"of_{name}": Field("STRING")}))
             await log.report(EngineStatus(name, "ready", name))
-        assert [engine.queue for engine in web.engines("one", "two")] == ["one", "two"]
-        assert [engine.name for engine in web.engines("two")] == ["two"]
-        assert web.engines() == []
+        assert [engine.queue for engine in web.engines(["one", "two"])] == ["one", "two"]
+        assert [engine.name for engine in web.engines(["two"])] == ["two"]
+        assert web.engines([""]) == []
         assert list(web.description("two").inputs) == ["of_two"]
         assert web.description("") is None
         # A description that the log has lost comes back with the next report; a newer one is kept.
@@ -892,4 +893,4 @@ def test_validations_belong_to_a_queue(web, two_queues):
 def test_status_of_an_earlier_version_has_no_queue(web):
     web._client.zadd(web._keys.ns + "engine_names", {"old": 1e15})
     web._client.set(web._keys.engine("old"), b'{"name":"old","state":"ready","model":"model"}')
-    assert [engine.queue for engine in web.engines()] == [""]
+    assert [engine.queue for engine in web.engines([""])] == [""]

@@ -68,7 +68,7 @@ def test_early_return_leaves_nothing_to_the_next_generation(threaded, gate):
     alice = threaded.submit(word="alice", count=9, hold_before=4, return_after=2, gate=gate.path)
     assert read(threaded, alice)[0] == words("alice", 1, 2)
     bob = threaded.submit(word="bob", count=3)
-    wait_for(lambda: "stopping" in threaded.readiness().get("message", ""), what="the engine to say that it waits")
+    wait_for(lambda: "draining" in threaded.readiness().get("message", ""), what="the engine to say that it waits")
     assert threaded.show(bob)["state"] == "queued"
     gate.open()
     # Her thread went on filling the shared streamer after her last output; that was dropped.
@@ -90,7 +90,7 @@ def test_no_kind_of_worker_leaves_anything_to_the_next_request(leaky, gate, by):
     alice = leaky.submit(word="alice", by=by, gate=gate.path)
     assert read(leaky, alice)[0] == ["alice0 "]
     bob = leaky.submit(word="bob", by=by)
-    wait_for(lambda: "stopping" in leaky.readiness().get("message", ""), what="the engine to say that it waits")
+    wait_for(lambda: "draining" in leaky.readiness().get("message", ""), what="the engine to say that it waits")
     assert leaky.show(bob)["state"] == "queued"
     gate.open()
     assert read(leaky, bob)[0] == [f"bob{n} " for n in range(5)]

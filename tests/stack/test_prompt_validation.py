@@ -174,14 +174,14 @@ def test_crash_during_validation_keeps_nobody_waiting(checked, keys, gate, tmp_p
     ("is_long", "most"), [(False, prompt_validation.MAX_OF_A_CLIENT), (True, prompt_validation.MAX_LONG_OF_A_CLIENT)]
 )
 def test_concurrent_checks_of_one_client_are_limited(is_long, most):
-    checks = prompt_validation.PromptValidator(None)
+    checks = prompt_validation.PromptValidator(None, 1)
     with ExitStack() as held:
         for _ in range(most):
-            held.enter_context(checks._slot("one", is_long=is_long))
+            held.enter_context(checks._slot("one", "", is_long=is_long))
         with pytest.raises(TooManyChecks):
-            held.enter_context(checks._slot("one", is_long=is_long))
-        held.enter_context(checks._slot("other", is_long=is_long))
-    with checks._slot("one", is_long=is_long):
+            held.enter_context(checks._slot("one", "", is_long=is_long))
+        held.enter_context(checks._slot("other", "", is_long=is_long))
+    with checks._slot("one", "", is_long=is_long):
         pass
 
 

@@ -80,7 +80,7 @@ class Protocol(RuleBasedStateMachine):
         self.engine_log = EngineLog(self.stack.settings, "")
         self.generation = f"{next(_names):032x}"
         self.encoder = EventEncoder(self.generation)
-        self.web.submit(self.generation, Job({}), "model")
+        self.web.submit(self.generation, Job({}), "model", "")
         self.subscription = self.web.subscribe()
         next(self.subscription)
         self.published = []

@@ -136,7 +136,7 @@ def test_unsent_bytes_are_kept_for_later():
 
 def live_reader(follower, writer):
     """A reader that is caught up and waits."""
-    reader = follower.reader(EventEncoder("0" * 32), 1, writer)
+    reader = follower.reader(EventEncoder("0" * 32), 1, writer, "")
     follower.register(reader)
     reader.cursor.begin_read()
     reader.cursor.end_read([], to_the_end=True)
@@ -204,7 +204,7 @@ def test_engine_failures_keep_their_class():
 
 def test_gaps_are_counted_when_a_stream_ends():
     follower = Follower(None, load_settings({}))
-    reader = follower.reader(EventEncoder("0" * 32), 1, None)
+    reader = follower.reader(EventEncoder("0" * 32), 1, None, "")
     follower.register(reader)
     assert follower.reader_count == 1
     reader.cursor.gaps = 2

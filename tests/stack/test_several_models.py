@@ -2,6 +2,7 @@
 
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import pytest
@@ -10,17 +11,18 @@ import valkey
 
 from everstream.log.keys import Keys
 from harness.sse_client import Decoder, assert_whole, connect, read_all, text_of
-from harness.stack import MODELS, START_TIMEOUT_S, Supervised, running_stack, wait_for
+from harness.stack import MODELS, START_TIMEOUT_S, Supervised, free_port, running_stack, wait_for
 
 SCRIPTED = MODELS / "scripted"
 TWO = {"one": SCRIPTED, "two": SCRIPTED}
+NAMES = ["chat", "one", "two", "count", "other-chat"]
 BROKEN_SCHEMA = "INPUT_SCHEMA = {\n  'a': {'datatype': 'STRONG'},\n}\n"
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """A chat model, two scripted ones, and one that runs one generation at a time."""
-    models = {"chat": MODELS / "chat", **TWO, "count": MODELS / "plain"}
+    """Two chat models, two scripted ones, and one that runs one generation at a time."""
+    models = {"chat": MODELS / "chat", **TWO, "count": MODELS / "plain", "other-chat": MODELS / "chat"}
     with running_stack(tmp_path_factory.mktemp("many"), models=models, WEB_CONCURRENCY="1") as stack:
         yield stack
 
@@ -105,21 +107,19 @@ def test_inputs_are_checked_against_the_models_own_schema(many):
 def openai_chat(stack, last_id="", **body):
     given = {"messages": [{"role": "user", "content": "a b"}], "stream": True, **body}
     headers = {"Last-Event-ID": last_id} if last_id else {}
-    return requests.post(f"{stack.url}/v1/chat/completions", json=given, headers=headers, timeout=60)
+    return requests.post(f"{stack.url}/v1/chat/completions", json=given, headers=headers, timeout=30)
 
 
 def test_openai_routes_by_model(many):
     listed = requests.get(f"{many.url}/v1/models", timeout=30).json()["data"]
-    assert [model["id"] for model in listed] == ["chat", "one", "two", "count"]
+    assert [model["id"] for model in listed] == NAMES
     for given in ({"model": "chat"}, {"model": None}, {}):
         events = Decoder().feed(openai_chat(many, **given).content)
         assert {json.loads(event.data)["model"] for event in events[:-1]} == {"chat"}
     assert error_of(openai_chat(many, model="count")) == (400, "invalid_request", "messages")
-    event_id = events[1].id
-    # The scripted model takes a prompt, too, but it did not write this answer.
-    prompt = {"model": "one", "prompt": '{"texts": ["a"]}', "stream": True}
-    answer = requests.post(f"{many.url}/v1/completions", json=prompt, headers={"Last-Event-ID": event_id}, timeout=30)
-    assert error_of(answer)[0] == 400
+    # The other chat model takes the same request, but it did not write this answer.
+    conflict = openai_chat(many, last_id=events[1].id, model="other-chat")
+    assert error_of(conflict) == (409, "last_event_id_conflict", "Last-Event-ID")
 
 
 def test_request_id_of_another_model_is_a_conflict(many):
@@ -155,10 +155,10 @@ def test_eight_clients_of_a_one_at_a_time_model(many, gate):
 def test_readiness_and_models_of_several(many):
     answer = many.readiness()
     assert answer["ready"] is True
-    assert answer["models"] == [{"name": name, "state": "ready"} for name in ("chat", "one", "two", "count")]
-    assert {engine["model"] for engine in answer["engines"]} == {"chat", "one", "two", "count"}
+    assert answer["models"] == [{"name": name, "state": "ready"} for name in NAMES]
+    assert {engine["model"] for engine in answer["engines"]} == set(NAMES)
     models = models_of(many)
-    assert list(models) == ["chat", "one", "two", "count"]
+    assert list(models) == NAMES
     assert models["count"] == {
         "name": "count",
         "state": "ready",
@@ -195,13 +195,34 @@ def test_crash_of_one_engine_leaves_the_others_stream_alone(own_stack, gate, dea
     assert (survivor.popen.poll(), text_of(events)) == (None, "ab")
 
 
-def test_model_that_can_not_be_loaded_fails_alone(own_stack, tmp_path):
+@pytest.fixture
+def good_and_bad(own_stack, tmp_path):
+    """Of two models, `bad` can't be loaded. No engine runs yet."""
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "app.py").write_text("import nothing_of_this_name\n")
     (tmp_path / "bad" / "input_schema.py").write_text((SCRIPTED / "input_schema.py").read_text())
     stack = own_stack(models={"good": SCRIPTED, "bad": tmp_path / "bad"})
     stack.start_valkey()
     stack.start_web()
+    return stack
+
+
+@pytest.mark.parametrize("path", ["infer", "generate"])
+def test_whole_response_of_a_model_that_can_not_be_loaded(good_and_bad, path):
+    stack = good_and_bad
+    body = {"parameters": {"texts": ["a"]}, "text_input": ""}
+    headers = {"Accept": "application/json"}
+    with ThreadPoolExecutor(1) as pool:
+        url = f"{stack.url}/v2/models/bad/{path}"
+        waiting = pool.submit(requests.post, url, json=body, headers=headers, timeout=30)
+        wait_for(lambda: waiting.done() or queue_length(stack, "bad") == 1, what="the generation")
+        assert stack.start_engine("bad").popen.wait(START_TIMEOUT_S) == 3
+        answer = waiting.result()
+    assert (answer.status_code, answer.json()["code"]) == (503, "model_failed"), answer.text
+
+
+def test_model_that_can_not_be_loaded_fails_alone(good_and_bad, tmp_path):
+    stack = good_and_bad
     early = post(stack, model="bad", texts=["a"]).json()["id"]
     good = post(stack, model="good", texts=["a"]).json()["id"]
     with connect(stack.events_url(early)) as stream, connect(stack.events_url(good)) as other:
@@ -221,6 +242,34 @@ def test_model_that_can_not_be_loaded_fails_alone(own_stack, tmp_path):
     assert [model["state"] for model in answer.json()["models"]] == ["ready", "failed"]
     models = models_of(stack)
     assert models["good"]["error"] is None and models["bad"]["error"].startswith(reason)
+
+
+def test_readiness_of_one_model(own_stack, tmp_path):
+    port = free_port()
+    models = {"good": SCRIPTED, "absent": tmp_path / "nowhere"}
+    stack = own_stack(models=models, WEB_CONCURRENCY="1", EVERSTREAM_HEALTH_PORT=str(port))
+    stack.start_valkey()
+    stack.start_web()
+    stack.start_engine("good")
+    for url in (stack.url, f"http://127.0.0.1:{port}"):
+
+        def ask(query, url=url):
+            return requests.get(f"{url}/readyz{query}", timeout=30)
+
+        wait_for(lambda: ask("?model=good").status_code == 200, what="the good model")
+        answer = ask("?model=good").json()
+        assert answer["ready"] is True and [engine["model"] for engine in answer["engines"]] == ["good"]
+        answer = ask("?model=absent")
+        message = "no engine process is reporting"
+        assert (answer.status_code, answer.json()) == (
+            503,
+            {"ready": False, "waiting_for": "engine", "message": message},
+        )
+        for query in ("", "?model="):
+            assert ask(query).status_code == 503 and len(ask(query).json()["models"]) == 2
+        for query in ("?model=other", "?model=good&model=absent"):
+            assert error_of(ask(query)) == (400, "invalid_request", "model")
+        assert "'good', 'absent' are" in ask("?model=other").json()["error"]["message"]
 
 
 def test_log_error_of_one_engine_ends_only_its_streams(own_stack, gate):
@@ -256,6 +305,16 @@ def test_queue_of_one_model_is_full(own_stack):
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_full")
     assert post(stack, model="two", texts=["a"]).status_code == 201
     assert (queue_length(stack, "one"), queue_length(stack, "two")) == (2, 1)
+
+
+def test_idle_stack_has_no_job_of_any_model(own_stack):
+    stack = own_stack(models=TWO, WEB_CONCURRENCY="1")
+    stack.start_valkey()
+    stack.start_web()
+    stack.assert_idle()
+    assert post(stack, model="two", texts=["a"]).status_code == 201
+    with pytest.raises(AssertionError, match="the end of all jobs"):
+        stack.assert_idle(timeout_s=1)
 
 
 def test_bad_schema_of_one_folder(own_stack, tmp_path):

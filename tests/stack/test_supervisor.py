@@ -6,13 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.parse
 
 import psutil
 import pytest
 import requests
 
+from everstream.contract import inputs
+from everstream.contract.loader import load_schema
 from everstream.host.child_process import ChildProcess, Program
+from everstream.host.progress import curl_command
+from everstream.host.supervisor import demo_folders
 from everstream.host.terminal import Terminal
+from everstream.settings import engine_environ, load_settings
 from harness.sse_client import assert_whole, connect, read_all, text_of
 from harness.stack import MODELS, SUPERVISOR, Stack, Supervised, free_port, wait_for
 
@@ -55,6 +61,41 @@ def test_demo_model_is_not_fetched_for_another_model_folder(tmp_path):
     finally:
         stack.stop()
     assert not (tmp_path / "cache").exists()
+
+
+def test_demo_model_is_built_in_each_cache_that_wants_it(tmp_path):
+    environ = {
+        "MODELS": f"a=. b=. c=. other={MODELS / 'plain'}",
+        "EVERSTREAM_CACHE_DIR": str(tmp_path / "all"),
+        "EVERSTREAM_CACHE_DIR__B": str(tmp_path / "b"),
+        "EVERSTREAM_CACHE_DIR__OTHER": str(tmp_path / "other"),
+        "MODEL__C": "org/name",
+    }
+    served = load_settings(environ).served
+    of_engines = {model: load_settings(engine_environ(environ, model)) for model in served}
+    found = {folder.parent.name: model.name for folder, model in demo_folders(of_engines).items()}
+    assert found == {"all": "a", "b": "b"}
+
+
+SCHEMA_OF_ARRAYS = """
+INPUT_SCHEMA = {
+    "grid": {"datatype": "INT32", "shape": [2, 2], "required": True, "example": [[1, 2], [3, 4]]},
+    "options": {"datatype": "JSON", "required": True, "example": {"a b": [1, {"c": "it's"}], "d": None}},
+    "turns": {"datatype": "STRING", "format": "json", "required": True, "example": [{"role": "user"}]},
+    "text": {"datatype": "STRING", "required": True, "example": ["a & b"]},
+    "is_loud": {"datatype": "BOOL", "required": True, "example": [True]},
+    "speed": {"datatype": "FP32", "required": True, "example": 1.5},
+}
+"""
+
+
+def test_printed_command_sends_the_examples(tmp_path):
+    (tmp_path / "input_schema.py").write_text(SCHEMA_OF_ARRAYS)
+    settings = load_settings({"EVERSTREAM_APP_DIR": str(tmp_path)})
+    url = shlex.split(curl_command(settings, settings.served[0]))[-1]
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query, strict_parsing=True)
+    schema = load_schema(tmp_path, isolated=True).inputs
+    assert inputs.from_query(query, schema, 100) == inputs.from_json(inputs.example(schema), schema, 100)
 
 
 def test_progress_bar_of_a_part_is_its_detail_not_a_line(capfd):

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from everstream.settings import (
+    _PER_MODEL_FIELDS,
     PROJECT_ROOT,
     Settings,
     SettingsError,
@@ -155,12 +156,18 @@ def test_engines_of_several_models_have_different_names():
         ({**SEVERAL, "EVERSTREAM_MAX_RUNING__TTS": "1"}, "did you mean EVERSTREAM_MAX_RUNNING__TTS?"),
         (
             {**SEVERAL, "EVERSTREAM_MAX_RUNNING__TSS": "1"},
-            "no model is called that; did you mean EVERSTREAM_MAX",
+            "no model has this suffix; did you mean EVERSTREAM_MAX",
         ),
-        ({**SEVERAL, "CUDA_VISIBLE_DEVICES__GPU": "1"}, "no model is called that; the models' names give CHAT, TTS"),
+        ({**SEVERAL, "CUDA_VISIBLE_DEVICES__GPU": "1"}, "no model has this suffix; the suffixes are CHAT, TTS"),
         ({**SEVERAL, "EVERSTREAM_MAX_RUNNING__TTS": "x"}, "EVERSTREAM_MAX_RUNNING__TTS='x': expected `int`"),
-        ({**SEVERAL, "EVERSTREAM_MAX_QUEUED__TTS": "1"}, "EVERSTREAM_MAX_QUEUED__TTS: this can't be set for one model"),
-        ({**SEVERAL, "MODELS__TTS": "a=b"}, "MODELS__TTS: this can't be set for one model"),
+        (
+            {**SEVERAL, "EVERSTREAM_MAX_QUEUED__TTS": "1"},
+            "EVERSTREAM_MAX_QUEUED__TTS: can't be set per model; these can: MODEL, ENGINE_ARGS, ",
+        ),
+        ({**SEVERAL, "MODELS__TTS": "a=b"}, "MODELS__TTS: can't be set per model"),
+        # The web processes use these too, and what engines do with them concerns all models.
+        ({**SEVERAL, "EVERSTREAM_LEASE_S__TTS": "3"}, "EVERSTREAM_LEASE_S__TTS: can't be set per model"),
+        ({**SEVERAL, "EVERSTREAM_RETENTION_S__TTS": "3"}, "EVERSTREAM_RETENTION_S__TTS: can't be set per model"),
         ({"MODEL__TTS": "x"}, "MODEL__TTS: MODELS is not set, so there is no model TTS; set MODEL instead"),
         ({**SEVERAL, "EVERSTREAM_ENGINE_MODEL": "x"}, "EVERSTREAM_ENGINE_MODEL='x': MODELS has chat, tts"),
         ({"EVERSTREAM_ENGINE_MODEL": "x"}, "EVERSTREAM_ENGINE_MODEL='x': MODELS is not set"),
@@ -170,6 +177,11 @@ def test_invalid_setting_of_several_models_is_named(environ, message):
     with pytest.raises(SettingsError) as raised:
         load_settings(environ)
     assert message in str(raised.value)
+
+
+def test_settings_per_model_are_listed_once():
+    assert len(set(_PER_MODEL_FIELDS)) == len(_PER_MODEL_FIELDS)
+    assert set(_PER_MODEL_FIELDS) <= set(Settings.__struct_fields__)
 
 
 def test_engine_must_know_which_of_several_models_it_runs():

@@ -106,17 +106,19 @@ def _infer(model: ServedModel) -> Response:
     make_encoder = partial(InferEncoder, request_id=parsed.id, wanted=parsed.outputs)
     if _wants_stream(model, parsed):
         return _stream(model, parsed, make_encoder)
-    encoder = make_encoder(_start(model, parsed))
+    generation = _start(model, parsed)
+    encoder = make_encoder(generation)
     # Inputs may be large, and the wait long.
     del parsed
-    end = wait_for_end(encoder)
+    end = wait_for_end(encoder, generation.queue)
     entries = outputs(app_context(), encoder.generation, 0, end.n)
     return json_response(responses.infer(encoder, entries, with_ids=end.n > 2))
 
 
 def _generate(model: ServedModel) -> Response:
-    encoder = GenerateEncoder(_start(model, requests.generate(_body(), model.inputs)))
-    end = wait_for_end(encoder)
+    generation = _start(model, requests.generate(_body(), model.inputs))
+    encoder = GenerateEncoder(generation)
+    end = wait_for_end(encoder, generation.queue)
     entries = outputs(app_context(), encoder.generation, 0, end.n)
     return json_response(responses.generate(encoder, entries, end))
 

@@ -1,7 +1,7 @@
 """Health, readiness and metrics.
 
     GET /healthz    this process is alive
-    GET /readyz     every served model is ready; else 503, with what is waiting for what
+    GET /readyz     every served model is ready, or the one that `?model=` names; else 503, with what it waits for
     GET /metrics    counters and gauges of the whole service, for Prometheus
 
 A separate port serves them too: see `web.health_listener`.
@@ -20,6 +20,7 @@ from everstream.web import readiness
 from everstream.web.api import Api
 from everstream.web.context import app_context
 from everstream.web.readiness import Readiness
+from everstream.web.submission import options_from_query
 
 blueprint = Blueprint("operations", __name__)
 API = Api(blueprint)
@@ -35,9 +36,11 @@ def healthz() -> dict[str, Any]:
 @blueprint.get("/readyz")
 def readyz() -> tuple[dict[str, Any], int]:
     context = app_context()
+    name = options_from_query(("model",)).model
+    wanted = [context.models.folder(name)] if name else context.models.served
     models: list[Readiness] = []
     try:
-        models = readiness.of_all(context)
+        models = readiness.of(context, wanted)
     except UNAVAILABLE:
         return _waiting_for("valkey", "Valkey does not answer")
     except ValkeyError:
@@ -46,7 +49,7 @@ def readyz() -> tuple[dict[str, Any], int]:
     context.log.probe()
     if fault := context.log.fault:
         return _waiting_for("valkey", fault)
-    return _of_several(models) if context.models.are_several else _of_one(models[0])
+    return _of_several(models) if context.models.has_several and not name else _of_one(models[0])
 
 
 def _of_one(model: Readiness) -> tuple[dict[str, Any], int]:
