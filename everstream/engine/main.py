@@ -81,6 +81,8 @@ async def _load(settings: Settings, engine_log: EngineLog, name: str) -> LoadedM
     earlier = await until_answered(lambda: engine_log.last_report(name), f"startup ({settings.safe_log_url})")
     if earlier is not None and earlier.state == "draining":
         status = msgspec.structs.replace(status, error=f"restarted, because {earlier.error}")
+    if earlier is not None and earlier.state == "loading" and earlier.parent == status.parent:
+        status = msgspec.structs.replace(status, error="the last process died while it loaded the model")
     if earlier is None or earlier.state != "failed" or earlier.parent != status.parent:
         await until_answered(lambda: engine_log.report(status))
     missing: list[str] = []

@@ -27,13 +27,17 @@ STOP_S = 12.0
 
 
 class Program(NamedTuple):
-    """What to run. `once`: it is not restarted. Lines that match `routine` are not shown."""
+    """What to run. `once`: it is not restarted. Lines that match `routine` are not shown.
+
+    With the exit status `replaced_on` it asks to be replaced, which is no failure and needs no backoff.
+    """
 
     name: str
     command: list[str]
     environ: Mapping[str, str] = os.environ
     once: bool = False
     routine: re.Pattern[str] | None = None
+    replaced_on: int | None = None
 
 
 class ChildProcess:
@@ -90,6 +94,8 @@ class ChildProcess:
             self._process = None
             return
         if time.monotonic() - self._started > STEADY_S:
+            self._deaths = 0
+        if status == self._program.replaced_on:
             self._deaths = 0
         backoff_s = min(BACKOFF_MIN_S * 2 ** min(self._deaths, 10), BACKOFF_MAX_S)
         self._deaths += 1

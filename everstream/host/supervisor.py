@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from everstream.contract.loader import APP
+from everstream.engine.exits import EXIT_MODEL_STUCK
 from everstream.host import state_lock, valkey_server
 from everstream.host.child_process import ChildProcess, Program
 from everstream.host.progress import Progress
@@ -55,7 +56,8 @@ class Supervisor:
         environ = QUIET | os.environ | settings.path_variables()
         environs = {model: engine_environ(environ, model) for model in settings.served}
         self._of_engines = {model: load_settings(environs[model]) for model in settings.served}
-        self._engines = [self._child(Program(_engine(model), ENGINE, environs[model])) for model in settings.served]
+        engines = [Program(_engine(model), ENGINE, environs[model]) for model in settings.served]
+        self._engines = [self._child(engine._replace(replaced_on=EXIT_MODEL_STUCK)) for engine in engines]
         self._web = self._child(Program("web", WEB, environ))
         self._builders = {
             folder: self._child(Program("model", DEMO_MODEL, environs[model], once=True))

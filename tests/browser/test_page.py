@@ -438,7 +438,10 @@ class InferlessPythonModel:
     def infer(self, inputs):
         return {"OUT": inputs["prompt"].upper(), **inputs}
 """
-PROMPT, SIZE = "'prompt': {'datatype': 'STRING'}", "'size': {'datatype': 'INT32', 'required': True, 'example': [7]}"
+PROMPT, SIZE = (
+    "'prompt': {'datatype': 'STRING', 'is_prompt': True}",
+    "'size': {'datatype': 'INT32', 'required': True, 'example': [7]}",
+)
 
 
 @pytest.fixture

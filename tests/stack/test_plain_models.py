@@ -82,7 +82,7 @@ def leaky(tmp_path_factory):
         yield stack
 
 
-@pytest.mark.parametrize("by", ["thread", "daemon", "pool", "default_executor", "task"])
+@pytest.mark.parametrize("by", ["thread", "daemon", "pool", "default_executor", "task", "timer", "thread_pool"])
 def test_no_kind_of_worker_leaves_anything_to_the_next_request(leaky, gate, by):
     """Each fills a queue that requests share, and which is held in another place."""
     # Some workers are reused: those of the second request exist already.
@@ -110,6 +110,25 @@ def test_job_that_cant_be_read_ends_alone(leaky):
     assert leaky.show(generation)["error"]["code"] == "internal_error"
     client.close()
     leaky.engines[0].assert_alive()
+
+
+def test_engine_whose_interpreter_is_blocked_ends(own_stack):
+    """A regular expression that backtracks without end holds the lock that all Python code needs."""
+    stack = own_stack(app_dir=MODELS / "threaded", EVERSTREAM_INFER_STOP_TIMEOUT_S="3").start()
+    stack.submit(word="word", count=1, act="hold_the_interpreter_lock")
+    assert stack.engines[0].popen.wait(60) == 1
+    assert "hold_the_interpreter_lock" in stack.engines[0].output
+
+
+def test_error_beside_a_service_thread_of_the_model(own_stack):
+    """It may go on working for the request, and fill what the next one reads."""
+    stack = own_stack(app_dir=MODELS / "served_by_thread").start()
+    texts, end = read(stack, stack.submit(word="alice", raise_after=2))
+    assert (texts, end.type, end.json["code"]) == (words("alice", 0, 1), "failed", "model_error")
+    assert stack.engines[0].popen.wait(60) == 6
+    assert "threads of the model may still work for the request (worker)" in stack.engines[0].output
+    stack.start_engine(EVERSTREAM_ENGINE_NAME="engine0")
+    assert read(stack, stack.submit(word="bob"))[0] == words("bob", 0, 1, 2, 3, 4)
 
 
 def test_infer_that_does_not_end_is_replaced(own_stack, gate):

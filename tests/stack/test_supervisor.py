@@ -1,6 +1,7 @@
 """`everstream run` starts all parts, restarts those that die, and leaves nothing behind."""
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -232,3 +233,22 @@ def test_external_valkey_is_used(tmp_path):
     finally:
         stack.stop()
         external.stop()
+
+
+@pytest.mark.parametrize(("status", "backoffs"), [(6, ["0.5", "0.5", "0.5"]), (1, ["0.5", "1", "2"])])
+def test_replacement_that_a_process_asks_for_needs_no_backoff(capfd, status, backoffs):
+    """Each stop of a model that does not end in time asks for one."""
+    command = [sys.executable, "-c", f"raise SystemExit({status})"]
+    child = ChildProcess(Program("engine", command, replaced_on=6), Terminal())
+    child.start()
+    said = ""
+
+    def has_died_three_times():
+        nonlocal said
+        child.poll()
+        said += capfd.readouterr().err
+        return said.count("restarting in") == 3
+
+    wait_for(has_died_three_times)
+    child.end()
+    assert re.findall(r"restarting in (\S+) s", said) == backoffs

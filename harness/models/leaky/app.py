@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from service import Worker
@@ -22,6 +23,7 @@ class InferlessPythonModel:
     def initialize(self):
         self.executor = ThreadPoolExecutor(2)
         self.queues = {"thread": queue.Queue(), "daemon": [queue.Queue()], "pool": {"of": queue.Queue()}}
+        self.lazy_pool = None
         self.tasks = set()
 
     async def infer(self, inputs, stream_output_handler):
@@ -41,7 +43,7 @@ class InferlessPythonModel:
         return shared.get()
 
     def queue_of(self, by):
-        if by in ("default_executor", "task"):
+        if by not in self.queues:
             return module_queue if by == "task" else self.class_queue
         found = self.queues[by]
         return found[0] if by == "daemon" else found["of"] if by == "pool" else found
@@ -60,6 +62,13 @@ class InferlessPythonModel:
 
     def pool(self, work):
         self.executor.submit(work)
+
+    def timer(self, work):
+        threading.Timer(0.01, work).start()
+
+    def thread_pool(self, work):
+        self.lazy_pool = self.lazy_pool or ThreadPool(2)
+        self.lazy_pool.apply_async(work)
 
     def default_executor(self, work):
         asyncio.get_running_loop().run_in_executor(None, work)

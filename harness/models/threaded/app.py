@@ -5,6 +5,7 @@ Each token takes `pause_ms`. Before token n the thread waits for a gate or raise
 """
 
 import queue
+import re
 import sys
 import threading
 import time
@@ -87,6 +88,9 @@ class InferlessPythonModel:
 
     def read_a_file_beside_this_one(self, inputs, handler):
         handler.send_streamed_output({"text": Path("beside.txt").read_text()})
+
+    def hold_the_interpreter_lock(self, inputs, handler):
+        re.match("(a+)+$", "a" * 40 + "b")
 
     def say_the_time(self, inputs, handler):
         for _ in range(inputs["count"]):
