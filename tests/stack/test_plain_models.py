@@ -2,6 +2,7 @@
 error stops the service, and nothing is lost without a word."""
 
 import shutil
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -103,9 +104,13 @@ def test_job_that_cant_be_read_ends_alone(leaky):
     client = valkey.Valkey.from_url(leaky.settings.log_url)
     keys = Keys(leaky.settings.namespace)
     generation = "f" * 32
-    job_id = client.xadd(keys.jobs, {"generation": generation})
+    now_ms = int(time.time() * 1000)
+    # Later than the jobs before it.
+    job_id = f"{now_ms + 60_000}-0"
     job = {"state": "open", "model": "leaky", "job_id": job_id, "digest": "", "request_key": "", "job": "{"}
     client.hset(keys.generation(generation), mapping=job)
+    client.zadd(f"{keys.ns}read", {generation: now_ms})
+    client.xadd(keys.jobs, {"generation": generation}, id=job_id)
     wait_for(lambda: leaky.show(generation).get("state") == "failed")
     assert leaky.show(generation)["error"]["code"] == "internal_error"
     client.close()
