@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from everstream.contract.outputs import OutputSchema, encode_output
+from harness.stack import wait_for
 
 
 class Answer(pydantic.BaseModel):
@@ -48,3 +49,31 @@ def test_scalars_of_a_library_have_the_types_of_json():
     values = (1, np.int64(2), np.float32(0.5), torch.tensor(3))
     assert [schema.change_in({"x": value}) for value in values] == [""] * 4
     assert "is a boolean now" in schema.change_in({"x": np.bool_(True)})
+
+
+APP = """
+import datetime
+
+import numpy as np
+
+
+class InferlessPythonModel:
+    def infer(self, inputs):
+        return {
+            "array": np.array([[1, 2], [3, 4]], dtype=np.int16),
+            "scalar": np.float32(0.5),
+            "bytes": bytes([0, 255]),
+            "when": datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+        }
+"""
+
+
+def test_types_in_a_real_engine(own_stack, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "app.py").write_text(APP)
+    (tmp_path / "model" / "input_schema.py").write_text("IS_STREAMING_OUTPUT = False\n")
+    stack = own_stack(app_dir=tmp_path / "model").start()
+    generation = stack.submit()
+    outputs = wait_for(lambda: stack.show(generation).get("outputs"))
+    whole = {"array": [[1, 2], [3, 4]], "scalar": 0.5, "bytes": "AP8=", "when": "2026-01-02T00:00:00Z"}
+    assert outputs == [whole]
