@@ -89,7 +89,8 @@ class StreamOutputHandler:
         """For each of `delivered`, the `resume` that the model gave, or None. Joined outputs have joined lists."""
         self.finalised = False
         """Whether the generation has ended, by the model or because of it."""
-        self.has_sent = bool(delivered)
+        self.has_sent = False
+        """Whether this run of the model has sent anything, new or repeated."""
         self._delivered = delivered
         self._replayed = deque(delivered)
         self._schema = OutputSchema()

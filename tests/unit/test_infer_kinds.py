@@ -327,6 +327,13 @@ def test_answer_of_one_output_is_not_made_again():
     assert (sink.sent, sink.end_state) == ([], "done")
 
 
+def test_dict_returned_beside_a_handler_is_compared_with_the_one_in_the_log():
+    sink = resumed(lambda self, inputs, stream_output_handler: {"x": "a"}, STREAMING, [{"x": "a"}])
+    assert (sink.sent, sink.end_state) == ([], "done")
+    sink = resumed(lambda self, inputs, stream_output_handler: {"x": "b"}, STREAMING, [{"x": "a"}])
+    assert "did not repeat" in sink.end_state
+
+
 def test_generator_goes_on_although_it_does_not_stream():
     """One output in the log is not its whole answer."""
     sink = resumed(generator, WHOLE, [{"x": "a"}])
