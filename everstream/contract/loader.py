@@ -64,8 +64,8 @@ class Folder(NamedTuple):
 def load_folder(path: Path) -> Folder:
     """Import both files. Inputs are declared in either. Raises ModelLoadError."""
     environ = dict(os.environ)
-    schema_file = (path / SCHEMA_FILE).is_file()
-    schema = load_schema(path) if schema_file else None
+    has_schema_file = (path / SCHEMA_FILE).is_file()
+    schema = load_schema(path) if has_schema_file else None
     app = _import(path, "app")
     model_class = getattr(app, CLASS_NAME, None)
     if not callable(model_class):
@@ -78,7 +78,7 @@ def load_folder(path: Path) -> Folder:
         raise ModelLoadError(f"{path / SCHEMA_FILE} does not exist, and {APP} has no class with @inferless.request")
     # `@inferless.config` puts its settings into the environment.
     set_by_model = {name: value for name, value in os.environ.items() if environ.get(name) != value}
-    sources = [vars(sys.modules["input_schema"])] if schema_file else []
+    sources = [vars(sys.modules["input_schema"])] if has_schema_file else []
     return Folder(path, model_class, schema, _declaration(path, [*sources, vars(app), set_by_model]), request_class)
 
 

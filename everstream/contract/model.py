@@ -17,6 +17,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,10 @@ from everstream.contract.signature import HandlerPlace, required_parameters, sig
 from everstream.errors import InvalidInput, ModelLoadError, ModelRaised
 
 logger = logging.getLogger(__name__)
+
+
+FINALIZE_S = 5.0
+"""Less than the supervisor's patience."""
 
 
 class Model(Protocol):
@@ -126,7 +131,9 @@ class LoadedModel:
                 raise error.__cause__ or error from None
 
     async def finalize(self) -> None:
-        await self._call_optional("finalize")
+        """Waits no longer than FINALIZE_S: the model may still be busy with a call."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._call_optional("finalize"), FINALIZE_S)
 
     async def infer(self, inputs: dict[str, Any], handler: StreamOutputHandler) -> None:
         """Sends what a model returns or yields, and finalises the output if the model did not."""
@@ -259,3 +266,14 @@ class LoadedModel:
         result = call()
         if inspect.isawaitable(result):
             await result
+
+
+def in_words(error: BaseException) -> str:
+    """What the model raised."""
+    cause = (error.__cause__ or error) if isinstance(error, ModelRaised) else error
+    name = type(cause).__name__
+    try:
+        return f"{name}: {cause}"
+    except Exception:
+        # The error's class is the model's, and may fail at this, too.
+        return name

@@ -1,8 +1,8 @@
 """Runs a model that serves one request at a time: one thread, which runs all of the model's code.
 
 Models written for the contract share objects between calls, such as one `TextIteratorStreamer`, and fill them from
-threads that they start. So the next call begins only when the last one has returned, and the threads and tasks that it
-started have ended. Otherwise the next request could read what is left of this one.
+threads that they start. So the next call begins only when the last one has returned, and the threads, tasks and child
+processes that it started have ended. Otherwise the next request could read what is left of this one.
 
 It is the same thread for `initialize`, `infer` and `finalize`, because libraries keep settings per thread (torch's
 device, for one). No event loop runs in it while plain code does, so that this code may use `asyncio.run`. Called by
@@ -67,7 +67,7 @@ class SerialExecutor:
         is_over: Callable[[], bool],
         on_thread_error: Callable[[str], None],
     ) -> None:
-        """Wait until the call has returned and, unless `is_over`, the threads and tasks that it started have ended.
+        """Wait until the call has returned and, unless `is_over`, everything that it started has ended.
 
         Raises what the call raises; what is no ordinary exception, such as SystemExit, as ModelRaised.
         `on_thread_error` gets an error of one of its threads in words, in that thread. If this is cancelled, the call
@@ -163,7 +163,7 @@ class SerialExecutor:
         self._fault = self._fault or fault
 
     def _wait_for_work(self, is_over: Callable[[], bool] = lambda: False) -> None:
-        """Wait for the threads and tasks that the call started."""
+        """Wait for the threads, tasks and child processes that the call started."""
         # A worker that has just taken its work looks idle for an instant.
         polls = 2 if self._has_pool_workers() else 1
         quiet = 0
@@ -206,8 +206,7 @@ class SerialExecutor:
         """Whether the model's own code started it, in `initialize`."""
         target = getattr(thread, "_target", None)
         file = getattr(getattr(target, "__code__", None), "co_filename", "")
-        own_class = getattr(sys.modules.get(type(thread).__module__), "__file__", None) or ""
-        return thread.is_alive() and (self._is_own(file) or self._is_own(own_class))
+        return thread.is_alive() and (self._is_own(file) or self._is_own(_class_file(thread)))
 
     def _started_tasks(self) -> list[asyncio.Task[Any]]:
         """Only those of the model's own code: a library's, such as an engine's loop, live on."""
@@ -233,8 +232,7 @@ class SerialExecutor:
         if kind.__module__ == PROCESS_POOL or (thread.daemon and _target_module(thread).startswith("multiprocessing.")):
             # The threads that serve pools and queues of processes.
             return not isinstance(thread, DummyProcess)
-        file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
-        return thread.daemon and kind not in (threading.Thread, DummyProcess) and not self._is_own(file)
+        return thread.daemon and kind not in (threading.Thread, DummyProcess) and not self._is_own(_class_file(thread))
 
 
 @contextmanager
@@ -266,6 +264,11 @@ def _is_idle_worker(thread: threading.Thread, frames: dict[int, Any]) -> bool:
     """Whether it is a thread pool's worker that waits for work."""
     frame = frames.get(thread.ident or 0)
     return frame is not None and frame.f_code in _IDLE_CODES
+
+
+def _class_file(thread: threading.Thread) -> str:
+    """Where the thread's class is from."""
+    return getattr(sys.modules.get(type(thread).__module__), "__file__", None) or ""
 
 
 def _target_module(work: threading.Thread | BaseProcess) -> str:

@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 from valkey.exceptions import ValkeyError
 
+from everstream.contract.model import in_words
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.engine.appender import Writer
 from everstream.engine.coalescer import Coalescer
 from everstream.engine.context import EngineContext
 from everstream.engine.crash_policy import Fence, count_deaths
 from everstream.engine.time_limits import TimeLimits
-from everstream.errors import EverstreamError, InternalError, LogBroken, ModelDied, ModelRaised, ModelStuck
+from everstream.errors import EverstreamError, InternalError, LogBroken, ModelDied, ModelStuck
 from everstream.log.engine_log import Batch, Claim, until_answered
 from everstream.log.entries import TERMINAL, TOKEN, Entry, encode_entry, encode_json, encode_token
 
@@ -223,8 +224,7 @@ class GenerationTask:
             self._handler.fail(error.code, error.message, error.param)
         except Exception as error:
             logger.exception("generation %s: the model's infer raised", self.claim.generation[:8])
-            cause = error.__cause__ if isinstance(error, ModelRaised) else error
-            self._handler.fail("model_error", f"the model raised {_in_words(cause)}")
+            self._handler.fail("model_error", f"the model raised {in_words(error)}")
         finally:
             self._limits.stop()
         if self._end is not None or self._log_error is not None:
@@ -282,15 +282,6 @@ class GenerationTask:
         if self._on_trial:
             self._on_trial = False
             self._context.trial.release()
-
-
-def _in_words(error: BaseException | None) -> str:
-    name = type(error).__name__
-    try:
-        return f"{name}: {error}"
-    except Exception:
-        # The model's class may fail at this, too.
-        return name
 
 
 def _uncancel() -> None:

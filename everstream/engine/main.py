@@ -39,9 +39,6 @@ gc.set_threshold(50_000, 20, 100)
 
 logger = logging.getLogger("everstream.engine")
 
-FINALIZE_S = 5.0
-"""For the model's own `finalize`. Less than the supervisor's patience."""
-
 
 async def main(settings: Settings) -> None:
     name = settings.unique_engine_name
@@ -68,9 +65,7 @@ async def _serve(settings: Settings, engine_log: EngineLog, name: str) -> None:
         await serving
     except asyncio.CancelledError:
         await engine.release_leases()
-        with suppress(TimeoutError):
-            # The model may still be busy with a call.
-            await asyncio.wait_for(model.finalize(), FINALIZE_S)
+        await model.finalize()
         die(0, "told to stop")
 
 

@@ -8,20 +8,18 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from everstream.contract import inputs, runtime_config
 from everstream.contract.loader import ModelSchema
-from everstream.contract.model import LoadedModel, load_model
+from everstream.contract.model import LoadedModel, in_words, load_model
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.contract.schema import Field
-from everstream.errors import InvalidInput, ModelLoadError, ModelRaised
+from everstream.errors import InvalidInput, ModelLoadError
 from everstream.log.entries import encode_json
 from everstream.settings import Settings
 
-FINALIZE_S = 5.0
 LINE_CHARS = 200
 """Of an output, which may be megabytes of base64."""
 _HEADINGS = ("input", "datatype", "shape", "required", "example")
@@ -51,8 +49,7 @@ async def _check(path: Path, settings: Settings) -> int:
     try:
         return await _infer(model, settings)
     finally:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(model.finalize(), FINALIZE_S)
+        await model.finalize()
 
 
 async def _infer(model: LoadedModel, settings: Settings) -> int:
@@ -75,8 +72,7 @@ async def _run(model: LoadedModel, given: dict[str, Any], settings: Settings) ->
     if not ended:
         return f"fail | the model did not end within {limit_s:g} s (EVERSTREAM_INFER_IDLE_TIMEOUT_S)"
     if inferring.done() and (error := inferring.exception()):
-        cause = error.__cause__ if isinstance(error, ModelRaised) else error
-        return f"fail | the model raised {type(cause).__name__}: {cause}"
+        return f"fail | the model raised {in_words(error)}"
     await ending
     handler.stop()
     still_running = await model.wait_until_idle(settings.infer_stop_timeout_s)
