@@ -1,0 +1,91 @@
+"""What a chat model's outputs may hold besides their text. Pure; the engine's model writes it, the web's encoders read
+it.
+
+An output is `{"text": " The"}`, which is a piece of the only choice, or `{"text": …, "choices": [Choice, …]}`, whose
+`text` is that of the first choice, for readers who want nothing else. A choice's pieces, joined in order, are the
+choice. The terminal entry's data is an `Ending`.
+"""
+
+from typing import Any
+
+import msgspec
+
+
+class Function(msgspec.Struct, omit_defaults=True, gc=False):
+    """A tool call's name, which comes whole, and a piece of its arguments, which together are JSON."""
+
+    name: str | None = None
+    arguments: str = ""
+
+
+class ToolCall(msgspec.Struct, omit_defaults=True):
+    """A piece of the call with this index; only its first piece has an id, a type and a name."""
+
+    index: int
+    function: Function
+    id: str | None = None
+    type: str | None = None
+
+
+class Choice(msgspec.Struct, omit_defaults=True):
+    """A piece of one choice.
+
+    `logprobs` are those of this piece's tokens, in the format of the API whose request was sent: a chat completion's
+    `{"content": [...]}`, or a completion's four lists. `prompt_token_ids` and `prompt_logprobs` come once.
+    """
+
+    index: int = 0
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCall] = []
+    logprobs: dict[str, Any] | None = None
+    token_ids: list[int] = []
+    prompt_token_ids: list[int] | None = None
+    prompt_logprobs: list[Any] | None = None
+    prompt_text: str | None = None
+
+
+class ChoiceEnd(msgspec.Struct, omit_defaults=True):
+    """Why a choice ended. `stop_reason`: the stop string or the token id that ended it."""
+
+    index: int
+    finish_reason: str
+    stop_reason: int | str | None = None
+
+
+class Ending(msgspec.Struct, omit_defaults=True):
+    """The data of a `done` entry. `choices`: None if there is only one, which ended without a `stop_reason`."""
+
+    finish_reason: str
+    usage: dict[str, Any] | None = None
+    choices: list[ChoiceEnd] | None = None
+
+    @property
+    def ends(self) -> list[ChoiceEnd]:
+        """Of each choice."""
+        return [ChoiceEnd(0, self.finish_reason)] if self.choices is None else self.choices
+
+
+class _Output(msgspec.Struct):
+    text: str = ""
+    choices: list[Choice] | None = None
+
+
+_output_decoder = msgspec.json.Decoder(_Output)
+_ending_decoder = msgspec.json.Decoder(Ending)
+
+
+def pieces(output: bytes) -> list[Choice]:
+    """The pieces of choices in an output's JSON. An output of another model, without text, counts as text itself."""
+    try:
+        decoded = _output_decoder.decode(output)
+    except msgspec.ValidationError:
+        return [Choice(text=output.decode())]
+    if decoded.choices is None:
+        return [Choice(text=decoded.text)] if decoded.text or b'"text"' in output else [Choice(text=output.decode())]
+    return decoded.choices
+
+
+def ending(data: bytes) -> Ending:
+    """From a `done` entry's data."""
+    return _ending_decoder.decode(data)
