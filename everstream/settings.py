@@ -95,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     infer_stop_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
     retention_s: Annotated[int, Meta(ge=1, le=604_800)] = 600
     abandon_after_s: Annotated[float, Meta(ge=1, le=604_800)] = 60.0
+    post_abandon_after_s: Annotated[float, Meta(ge=1, le=604_800)] = 5.0
     send_timeout_s: Annotated[float, Meta(ge=0.5, le=3600)] = 30.0
     body_timeout_s: Annotated[float, Meta(ge=0.5, le=600)] = 20.0
     retry_ms: Annotated[int, Meta(ge=10, le=600_000)] = 1000

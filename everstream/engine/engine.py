@@ -99,7 +99,7 @@ class Engine:
         await self._take_over()
         room = self._capacity - len(self._running)
         if room > 0:
-            for claim in await self._log.claim(room, abandon=self._may_abandon()):
+            for claim in await self._log.claim(room, calm_s=self._calm_s()):
                 self._start(claim)
 
     async def _take_over(self) -> None:
@@ -108,7 +108,7 @@ class Engine:
             return
         # A tick less than the lease, so that the next engine takes over within the lease.
         idle_s = self._settings.lease_s - self._tick_s
-        claims = await self._log.take_over(room, idle_s, abandon=self._may_abandon())
+        claims = await self._log.take_over(room, idle_s, calm_s=self._calm_s())
         alone = len(claims) == 1 and not self._running
         # Shuffle, so that a healthy generation isn't always retried first.
         random.shuffle(claims)
@@ -121,7 +121,7 @@ class Engine:
             die(EXIT_MODEL_DIED, "the model died")
         tasks = list(self._running.values())
         claims = [(task.claim, task.log_bytes) for task in tasks]
-        refreshed = await self._log.refresh(claims, abandon=self._may_abandon())
+        refreshed = await self._log.refresh(claims, calm_s=self._calm_s())
         self._notice_disturbance()
         for task, verdict in zip(tasks, refreshed.verdicts, strict=True):
             self._apply(verdict, task)
@@ -161,8 +161,9 @@ class Engine:
     def _is_disturbed(self, since: float, for_s: float) -> bool:
         return self._is_late or time.monotonic() - since < for_s
 
-    def _may_abandon(self) -> bool:
-        return not self._is_disturbed(since=self._watching_since, for_s=self._settings.abandon_after_s)
+    def _calm_s(self) -> float:
+        """For how long web processes have been able to record readers."""
+        return 0 if self._is_late else time.monotonic() - self._watching_since
 
     def _shed(self) -> None:
         """The log is full of running generations: end the largest, so that the others can continue."""

@@ -5,6 +5,7 @@ COUNTERS = {
     "resumes": "event streams resumed after an entry that the client had seen",
     "streams_refused": "event streams refused because the worker was at its limit",
     "streams_stalled": "connections cut because the client read nothing for the send timeout",
+    "parameters_ignored": "fields of requests that were ignored because nothing here has them",
     "gaps_healed": "gaps in the live channel that were filled from the log",
     "entries_refused": "entries refused because another engine had the generation or it had ended",
     "leases_taken_over": "generations taken over from an engine whose lease had expired",

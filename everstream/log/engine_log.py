@@ -141,8 +141,9 @@ class EngineLog:
         self._fail = self._client.register_script(load_script("fail", flags="allow-oom"))
         self._report = self._client.register_script(load_script("report"))
 
-    async def claim(self, count: int, *, abandon: bool = False) -> list[Claim]:
-        """Wait up to BLOCK_S for unclaimed jobs. With `abandon`, end those that nobody reads."""
+    async def claim(self, count: int, *, calm_s: float = 0) -> list[Claim]:
+        """Wait up to BLOCK_S for unclaimed jobs. End those that nobody has read for longer than they allow; only the
+        last `calm_s` count, since when readers could be recorded."""
         try:
             found = await self._client.xreadgroup(
                 GROUP, self.consumer, {self._keys.jobs: ">"}, count=count, block=BLOCK_S * 1000
@@ -153,15 +154,15 @@ class EngineLog:
             await self._create_group()
             return []
         jobs = [(job_id, fields.get(b"generation", b"")) for _, entries in found or [] for job_id, fields in entries]
-        return await self._claims(jobs, taken_over=False, abandon=abandon)
+        return await self._claims(jobs, taken_over=False, calm_s=calm_s)
 
-    async def take_over(self, count: int, idle_s: float, *, abandon: bool = False) -> list[Claim]:
+    async def take_over(self, count: int, idle_s: float, *, calm_s: float = 0) -> list[Claim]:
         """Claim jobs whose lease has not been refreshed for `idle_s`."""
         reply = await self._take_over(
             keys=[self._keys.jobs], args=[self._keys.ns, self.consumer, int(idle_s * 1000), count]
         )
         jobs = [(job_id, generation) for job_id, generation in cast(list[list[bytes]], reply)]
-        return await self._claims(jobs, taken_over=True, abandon=abandon)
+        return await self._claims(jobs, taken_over=True, calm_s=calm_s)
 
     async def _create_group(self) -> None:
         try:
@@ -170,12 +171,12 @@ class EngineLog:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    async def _claims(self, jobs: list[tuple[bytes, bytes]], *, taken_over: bool, abandon: bool) -> list[Claim]:
+    async def _claims(self, jobs: list[tuple[bytes, bytes]], *, taken_over: bool, calm_s: float) -> list[Claim]:
         """Fetch the jobs' contents; end those that were stopped or abandoned in the meantime."""
         if not jobs:
             return []
         ends = [encode_entry("cancelled", {"reason": reason}) for reason in ("requested", "abandoned")]
-        arguments: list[Any] = [self._keys.ns, self._settings.retention_s, self._abandon_after_ms(abandon), *ends]
+        arguments: list[Any] = [self._keys.ns, self._settings.retention_s, *self._abandon_ms(calm_s), *ends]
         reply = await self._begin(keys=[self._keys.jobs], args=[*arguments, *(part for job in jobs for part in job)])
         claims = []
         for (job_id, generation), job in zip(jobs, cast(list[bytes], reply), strict=True):
@@ -188,18 +189,16 @@ class EngineLog:
                 await self.fail(claim, InternalError.code, f"the job can't be read: {error}")
         return claims
 
-    def _abandon_after_ms(self, abandon: bool) -> int:
-        return int(self._settings.abandon_after_s * 1000) if abandon else 0
+    def _abandon_ms(self, calm_s: float) -> tuple[int, int]:
+        return int(self._settings.abandon_after_s * 1000), int(calm_s * 1000)
 
-    async def refresh(
-        self, claims: Sequence[tuple[Claim, int]], *, idle_s: float = 0, abandon: bool = False
-    ) -> Refreshed:
+    async def refresh(self, claims: Sequence[tuple[Claim, int]], *, idle_s: float = 0, calm_s: float = 0) -> Refreshed:
         """Refresh the leases of these jobs, each given with the bytes that its entries take in the log. Sweeps the log.
 
         An `idle_s` as long as the lease releases them.
         """
         jobs = [part for claim, log_bytes in claims for part in (claim.job_id, claim.generation, log_bytes)]
-        bounds = [self._abandon_after_ms(abandon), self._settings.retention_s, self._settings.max_log_bytes]
+        bounds = [*self._abandon_ms(calm_s), self._settings.retention_s, self._settings.max_log_bytes]
         arguments: list[Any] = [self._keys.ns, self.consumer, int(idle_s * 1000), *bounds]
         full, *verdicts = cast(list[Any], await self._refresh(keys=[self._keys.jobs], args=[*arguments, *jobs]))
         return Refreshed([verdict.decode() for verdict in verdicts], bool(full))

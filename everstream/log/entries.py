@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from everstream.errors import EverstreamError, GenerationCancelled, GenerationFailed
+
 TERMINAL = frozenset({"done", "cancelled", "failed"})
 TOKEN = ""
 """The event name of model output: SSE's default event, so that a page's `onmessage` gets it."""
@@ -93,3 +95,11 @@ def join_outputs(outputs: Sequence[bytes]) -> bytes:
 def join_lists(lists: Sequence[bytes]) -> bytes:
     """Join JSON arrays, none of which is empty, into one."""
     return b"[" + b",".join(each[1:-1] for each in lists) + b"]"
+
+
+def failure(end: Entry) -> EverstreamError:
+    """The error that a terminal entry other than `done` stands for."""
+    said = msgspec.json.decode(end.data)
+    if end.event == "cancelled":
+        return GenerationCancelled(f"the generation was stopped before it ended ({said.get('reason')})")
+    return GenerationFailed(said["message"], param=said.get("param"), code=said["code"])

@@ -3,7 +3,8 @@
 {ns}:jobs        stream with the consumer group `engines`: the queue. A claimed job is a pending entry: the lease.
                  If several models are served, each has its own queue, {ns}:jobs:<queue>
 {ns}:gen:<id>    hash: state (open, or how it ended), model, queue, job_id, digest, request_key, stop; entries_bytes;
-                 and job, a `Job`, while it is open. Without a `queue`, it is in {ns}:jobs
+                 abandon_after_ms, if it has its own; record, what an API wants to know of it later; and job, a `Job`,
+                 while it is open. Without a `queue`, it is in {ns}:jobs
 {ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see; `resume` is what the
                  model needs to resume after an engine's death.
 {ns}:read        sorted set: when each open generation was last read, by the server's clock, in ms

@@ -28,6 +28,15 @@ class Job(msgspec.Struct, frozen=True):
     flush_ms: int = 0
 
 
+class Submission(msgspec.Struct, frozen=True):
+    """What is submitted besides the job. `abandon_after_s`: None is the engine's setting. `record`: kept as long as the
+    generation, for the API that submitted it."""
+
+    request_id: str = ""
+    abandon_after_s: float | None = None
+    record: bytes = b""
+
+
 class Generation(msgspec.Struct, frozen=True):
     """A generation as the log knows it. `state`: open, done, cancelled, failed. `top` is its last entry's n.
 

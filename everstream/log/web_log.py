@@ -24,6 +24,7 @@ from everstream.log.records import (
     Job,
     ModelDescription,
     Page,
+    Submission,
     ValidationReply,
     ValidationRequest,
     inputs_digest,
@@ -107,11 +108,12 @@ class WebLog:
     def _keys_of(self, queue: str) -> Keys:
         return Keys(self._settings.namespace, queue)
 
-    def submit(self, generation: str, job: Job, model: str, queue: str, request_id: str = "") -> Generation:
+    def submit(self, generation: str, job: Job, model: str, queue: str, submission: Submission) -> Generation:
         """Queue a generation. Returns it, or the existing one if the request id is known. Raises TryLater,
         RequestConflict."""
         jobs = self._keys_of(queue).jobs
-        request_key = self._keys.request(request_id) if request_id else ""
+        request_key = self._keys.request(submission.request_id) if submission.request_id else ""
+        abandon_after_s = submission.abandon_after_s
         arguments: list[Any] = [
             generation,
             msgspec.json.encode(job),
@@ -122,6 +124,8 @@ class WebLog:
             self._settings.retention_s,
             self._settings.max_log_bytes,
             queue,
+            "" if abandon_after_s is None else int(abandon_after_s * 1000),
+            submission.record,
         ]
         with self._recording_fault("submit"):
             outcome, *started = cast(list[Any], self._submit(keys=[jobs], args=[self._keys.ns, *arguments]))
@@ -133,6 +137,10 @@ class WebLog:
         if found.digest not in ("", digest):
             raise RequestConflict("this request_id was used for a different request; use a new one", param="request_id")
         return found
+
+    def record(self, generation: str) -> bytes | None:
+        """What was submitted as its `record`; None: the generation is unknown, or has none."""
+        return cast(bytes | None, self._client.hget(self._keys.generation(generation), "record"))
 
     def lookup(self, generations: Sequence[str]) -> list[Generation | None]:
         """What the log knows about each generation, or None."""

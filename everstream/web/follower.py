@@ -48,7 +48,9 @@ class Follower:
         self._reads = LogReads(web_log)
         self._positions = QueuePositions(web_log)
         self._engines = EngineWatch(web_log, self._readers, settings.lease_s)
-        self._reports = ReadReports(web_log, self._readers, settings.abandon_after_s)
+        self._reports = ReadReports(
+            web_log, self._readers, min(settings.abandon_after_s, settings.post_abandon_after_s)
+        )
 
     def start(self) -> None:
         """Start the greenlets that serve all readers. Call it once, in the process that serves them."""

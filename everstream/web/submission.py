@@ -5,6 +5,7 @@ or the one that the same request id started. Raises InvalidInput, RequestConflic
 LogBroken.
 """
 
+import hashlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from everstream.contract import inputs
 from everstream.errors import InvalidInput
-from everstream.log.records import EngineStatus, Generation, Job, engine_failure
+from everstream.log.records import EngineStatus, Generation, Job, Submission, engine_failure
 from everstream.settings import MAX_FLUSH_MS
 from everstream.web.clients import client_key
 from everstream.web.context import app_context
@@ -25,18 +26,25 @@ from everstream.web.prompt_validation import refuse_what_cant_fit
 
 TEMPLATE_TOKENS = 512
 """Room for a chat template when a prompt's byte count serves as the upper bound of its tokens."""
+MAX_KEY_CHARS = 255
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{16,64}", re.ASCII)
 
 
 class RequestOptions(msgspec.Struct, frozen=True):
-    """A request's fields other than the model's inputs. `flush_ms` None: use the setting. `model` None: the first."""
+    """A request's fields other than the model's inputs. `flush_ms` None: use the setting. `model` None: the first.
+
+    `abandon_after_s` and `record` are set by APIs, see `log.records.Submission`.
+    """
 
     request_id: str = ""
     flush_ms: int | None = None
     model: str | None = None
+    abandon_after_s: float | None = None
+    record: bytes = b""
 
 
-REQUEST_OPTIONS = RequestOptions.__struct_fields__
+REQUEST_OPTIONS = ("request_id", "flush_ms", "model")
+"""The options that a client may give."""
 
 
 def native_options() -> tuple[str, ...]:
@@ -105,6 +113,19 @@ def checked_request_id(given: object, param: str) -> str:
     return given
 
 
+def idempotency_key() -> str:
+    """The request id from the request's `Idempotency-Key`; empty: none. Raises InvalidInput."""
+    given = request.headers.get("Idempotency-Key", "")
+    if not given or is_request_id(given):
+        return given
+    if not (16 <= len(given) <= MAX_KEY_CHARS and given.isascii() and given.isprintable()):
+        raise InvalidInput(
+            f"Idempotency-Key must be 16 to {MAX_KEY_CHARS} visible ASCII characters, for example a UUID",
+            param="Idempotency-Key",
+        )
+    return hashlib.sha256(given.encode()).hexdigest()
+
+
 def is_request_id(text: str) -> bool:
     return _REQUEST_ID.fullmatch(text) is not None
 
@@ -117,14 +138,15 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
     engines = context.log.engines([model.queue])
     if failure := engine_failure(engines):
         raise failure
-    _check_length(given, engines, model.queue)
+    _check(given, engines, model)
     name = engines[0].model if engines else model.name
     flush_ms = context.settings.flush_ms if options.flush_ms is None else options.flush_ms
-    return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), name, model.queue, options.request_id)
+    submission = Submission(options.request_id, options.abandon_after_s, options.record)
+    return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), name, model.queue, submission)
 
 
-def _check_length(given: dict[str, Any], engines: list[EngineStatus], queue: str) -> None:
-    """Refuse a prompt that can't fit into the model's context. If that is unclear, have an engine count its tokens.
+def _check(given: dict[str, Any], engines: list[EngineStatus], model: ServedModel) -> None:
+    """Refuse what the model can't take. If that is unclear, have an engine check it.
 
     A token stands for at least one byte, so most prompts pass without asking. If no engine is ready, none is asked: the
     generation itself will end with the same error.
@@ -133,5 +155,6 @@ def _check_length(given: dict[str, Any], engines: list[EngineStatus], queue: str
     refuse_what_cant_fit(given, ready)
     limits = [engine.max_model_len for engine in ready if engine.max_model_len]
     text_bytes = inputs.text_bytes(given)
-    if limits and text_bytes + TEMPLATE_TOKENS >= min(limits):
-        app_context().validator.validate(given, text_bytes, client_key(), queue)
+    may_be_long = limits and text_bytes + TEMPLATE_TOKENS >= min(limits)
+    if may_be_long or (ready and any(model.inputs[name].model_checks for name in given)):
+        app_context().validator.validate(given, text_bytes, client_key(), model.queue)

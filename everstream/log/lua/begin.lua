@@ -1,7 +1,8 @@
 -- Begin jobs that were just claimed, unless they were stopped, abandoned or ended in the meantime.
--- ARGV: ns, retention_s, abandon_after_ms (0: never), the terminal entries for stopped and for abandoned ones, then
--- for each job: job id, generation. Returns for each its job, or '' if there is nothing to do.
-local retention_s, abandon_after_ms, stopped_entry, abandoned_entry = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+-- ARGV: ns, retention_s, abandon_after_ms, calm_ms, the terminal entries for stopped and for abandoned ones, then for
+-- each job: job id, generation. Returns for each its job, or '' if there is nothing to do.
+local retention_s, abandon_after_ms, calm_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local stopped_entry, abandoned_entry = ARGV[5], ARGV[6]
 
 local function begin(job_id, generation)
   local known = redis.call('HMGET', generation_key(generation), 'state', 'job', 'stop')
@@ -13,7 +14,7 @@ local function begin(job_id, generation)
     close(generation, 'cancelled', stopped_entry, retention_s)
     return ''
   end
-  if abandoned(generation, abandon_after_ms) then
+  if abandoned(generation, abandon_after_ms, calm_ms) then
     close(generation, 'cancelled', abandoned_entry, retention_s)
     return ''
   end
@@ -21,7 +22,7 @@ local function begin(job_id, generation)
 end
 
 local begun = {}
-for at = 6, #ARGV, 2 do
+for at = 7, #ARGV, 2 do
   local job_id, generation = ARGV[at], ARGV[at + 1]
   local function on_foreign()
     discard(generation, job_id)

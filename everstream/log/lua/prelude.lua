@@ -143,9 +143,12 @@ local function close(generation, state, entry, retention_s)
   publish({batch(generation, n, {entry})})
 end
 
--- Whether nobody has read a generation for after_ms; 0: never.
-local function abandoned(generation, after_ms)
-  if after_ms == 0 then return false end
+-- Whether nobody has read a generation for its own time, or else after_ms. Only the last calm_ms count, since when
+-- readers could be recorded.
+local function abandoned(generation, after_ms, calm_ms)
+  local own_ms = redis.call('HGET', generation_key(generation), 'abandon_after_ms')
+  after_ms = tonumber(own_ms or after_ms)
+  if calm_ms <= after_ms then return false end
   local read_at = tonumber(redis.call('ZSCORE', ns .. 'read', generation) or 0)
   return now_ms() - read_at > after_ms
 end

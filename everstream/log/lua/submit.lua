@@ -1,11 +1,11 @@
 -- Start a generation, or attach to the one that the same request id started.
 -- ARGV: ns, generation, job, model, digest of the request, request key or '', max_queued, retention_s, max_log_bytes,
--- queue
+-- queue, ms without a reader after which it is abandoned or '' (then the engine's setting counts), record or ''
 -- Returns {'started' | 'attached', generation, state, model, job id, digest, queue, top}, or
 -- {'queue_full' | 'log_full'}.
 local generation, job, model, digest, request_key = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local max_queued, retention_s, max_log_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local queue = ARGV[10]
+local queue, abandon_after_ms, record = ARGV[10], ARGV[11], ARGV[12]
 
 local function describe(outcome, id)
   local known = redis.call('HMGET', generation_key(id), 'state', 'model', 'job_id', 'digest', 'queue')
@@ -19,7 +19,7 @@ if earlier and not is_foreign(earlier) and redis.call('EXISTS', generation_key(e
 end
 ensure_group()
 if redis.call('XLEN', jobs) - redis.call('XPENDING', jobs, group)[1] >= max_queued then return {'queue_full'} end
-local bytes = #job + generation_bytes
+local bytes = #job + #record + generation_bytes
 if sweep(retention_s, max_log_bytes - bytes) + bytes > max_log_bytes then return {'log_full'} end
 local job_id
 
@@ -27,6 +27,8 @@ local function start()
   job_id = redis.call('XADD', jobs, '*', 'generation', generation)
   redis.call('HSET', generation_key(generation), 'state', 'open', 'model', model, 'job_id', job_id,
     'digest', digest, 'request_key', request_key, 'queue', queue, 'job', job)
+  if abandon_after_ms ~= '' then redis.call('HSET', generation_key(generation), 'abandon_after_ms', abandon_after_ms) end
+  if record ~= '' then redis.call('HSET', generation_key(generation), 'record', record) end
   redis.call('ZADD', ns .. 'read', now_ms(), generation)
   account(generation, bytes)
   if request_key ~= '' then redis.call('SET', request_key, generation) end
