@@ -1,9 +1,9 @@
 """Everstream's own events, for EventSource, and the base of encoders that differ in some of them. Pure: entries in,
 bytes out."""
 
-from everstream.errors import EverstreamError
+from everstream.errors import EverstreamError, InvalidInput
 from everstream.log.entries import TOKEN, Entry, encode_json
-from everstream.web.sse import GONE, GREETING, HEARTBEAT, event, retry
+from everstream.web.sse import GONE, GREETING, HEARTBEAT, EventId, event, retry
 
 
 class EventEncoder:
@@ -11,11 +11,16 @@ class EventEncoder:
 
     format = "events"
     heartbeat = HEARTBEAT
+    needs_all = False
 
     def __init__(self, generation: str, model: str = "") -> None:
         self.generation = generation
         self._id = generation.encode()
         self._model = model
+
+    def resume(self, seen: EventId) -> None:
+        if seen.part is not None:
+            raise InvalidInput("Last-Event-ID belongs to another format than this one", param="Last-Event-ID")
 
     def start(self, retry_ms: int, *, is_new: bool) -> bytes:
         head = GREETING + retry(retry_ms)

@@ -38,6 +38,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
         Follower(web_log, settings),
         PromptValidator(web_log, len(settings.served)),
         Models(settings, web_log),
+        {name: encoder for api in apis for name, encoder in api.formats.items()},
     )
     trust_proxies(app, settings.proxies)
     for api in apis:

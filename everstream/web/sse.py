@@ -1,11 +1,13 @@
 """Server-Sent Events (WHATWG HTML, section 9.2): the building blocks of all APIs' encoders. Pure.
 
 All data is JSON, which has no line breaks, so each event has one `data` line and text arrives unchanged. Event ids are
-`<generation>.<n>`; only `[0-9a-z.]` gets into an `id` line.
+`<generation>.<n>`, n being an entry's number; only `[0-9a-z.-]` gets into an `id` line. Where an entry becomes several
+events, all but the last have the id `<generation>.<n>-<part>`, part being 0, 1, and so on.
 """
 
 import re
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from everstream.errors import EverstreamError, InvalidInput
 from everstream.log.entries import Entry
@@ -16,7 +18,20 @@ HEARTBEAT = b": heartbeat\n\n"
 GONE = "expired"
 """Replaces n in the id of a terminal event that is not in the log. A client that sends it back has seen that event."""
 
-_EVENT_ID = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,8}|expired)", re.ASCII)
+_EVENT_ID = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,8}|expired)(?:-(0|[1-9][0-9]{0,5}))?", re.ASCII)
+
+
+class EventId(NamedTuple):
+    """The last event that a client has seen. `n` None: its id had `GONE`. -1: it has seen nothing. `part`: of the
+    entry's events it has seen those up to this one; None: all of them."""
+
+    generation: str
+    n: int | None
+    part: int | None = None
+
+    @property
+    def is_first(self) -> bool:
+        return self.n == -1
 
 
 def retry(milliseconds: int) -> bytes:
@@ -32,12 +47,26 @@ def event(name: str, data: bytes, event_id: str = "") -> bytes:
     return b"\n".join([*lines, b"data: " + data, b"", b""])
 
 
+def numbered(events: Sequence[bytes], generation: str, n: int, after: int | None) -> bytes:
+    """The events of entry n, each without its empty line, with their ids. `after`: leave out those up to this part."""
+    ids = [f"{generation}.{n}-{part}" for part in range(len(events) - 1)] + [f"{generation}.{n}"]
+    first = 0 if after is None else after + 1
+    framed = [b"%b\nid: %b\n\n" % (event, each.encode()) for event, each in zip(events, ids, strict=True)]
+    return b"".join(framed[first:])
+
+
 class Encoder(Protocol):
     """One generation in one format. Encoders with equal `generation` and `format` encode an entry identically."""
 
     generation: str
     format: str
     heartbeat: bytes
+    needs_all: bool
+    """Whether it has to be given all entries, also those that the client has seen, because what it makes of one depends
+    on those before. It is silent about them after `resume`."""
+
+    def resume(self, seen: EventId) -> None:
+        """Called first, if the client has seen something. Raises InvalidInput if this format has no such events."""
 
     def start(self, retry_ms: int, *, is_new: bool) -> bytes:
         """The first bytes. `is_new`: the client has seen nothing of this generation yet."""
@@ -58,10 +87,10 @@ class Encoder(Protocol):
         """The terminal event of a stream whose log can't supply one."""
 
 
-def parse_event_id(text: str, param: str) -> tuple[str, int | None]:
-    """The generation and the number of the last entry seen, None if it was `GONE`. Raises InvalidInput."""
+def parse_event_id(text: str, param: str) -> EventId:
+    """Raises InvalidInput."""
     match = _EVENT_ID.fullmatch(text)
     if match is None:
         raise InvalidInput(f"{param} must be an event id of this service: <32 hex digits>.<number>", param=param)
-    generation, n = match.groups()
-    return generation, None if n == GONE else int(n)
+    generation, n, part = match.groups()
+    return EventId(generation, None if n == GONE else int(n), int(part) if part else None)

@@ -16,12 +16,13 @@ from everstream.errors import EntriesLost, EverstreamError, InternalError, Reque
 from everstream.log.entries import Entry
 from everstream.log.records import Generation
 from everstream.web import sse
+from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.direct_writer import DirectWriter
 from everstream.web.disconnect_watcher import DisconnectWatcher
 from everstream.web.follower import Follower
 from everstream.web.reader import Heartbeat, Queued, Reader
-from everstream.web.sse import Encoder
+from everstream.web.sse import Encoder, EventId
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +30,12 @@ PIECE_BYTES = 16 << 10
 SEND_BUFFER_BYTES = 64 << 10
 """Bounds the data that the kernel holds for a client that does not read. The kernel doubles this value."""
 
-MakeEncoder = Callable[[Generation], Encoder]
-
 
 def is_eventsource() -> bool:
     return request.method == "GET" and sse.MIMETYPE in request.headers.get("Accept", "")
 
 
-def last_event_id() -> tuple[str, int | None] | None:
+def last_event_id() -> EventId | None:
     """The last event the client saw. EventSource sends the header; a new EventSource object can only use the query."""
     # If both are given, the header is newer: a page puts the id into the URL once, when it makes a new EventSource.
     header = request.headers.get("Last-Event-ID", "")
@@ -61,14 +60,15 @@ def admitted(respond: Callable[[], Response]) -> Response:
     return response
 
 
-def resume(generation: str, after: int | None, encoder: MakeEncoder, digest: str = "") -> Response:
-    """Follow a generation after entry `after`. None: the client has seen that the generation is gone. With a `digest`,
-    only if the generation was started with those inputs."""
+def resume(seen: EventId, encoder: MakeEncoder, digest: str = "") -> Response:
+    """Follow a generation after what the client has seen of it. With a `digest`, only if the generation was started
+    with those inputs."""
+    after = seen.n
     if after is None:
         return Response(status=204)
-    known = app_context().follower.lookup(generation)
+    known = app_context().follower.lookup(seen.generation)
     if known is None:
-        return _lost(Generation(generation, "", "", 0), UnknownGeneration(), encoder)
+        return _lost(Generation(seen.generation, "", "", 0), UnknownGeneration(), encoder)
     if digest and known.digest not in ("", digest):
         raise RequestConflict(
             "Last-Event-ID belongs to a different request; send that request's body again, or omit Last-Event-ID",
@@ -81,10 +81,10 @@ def resume(generation: str, after: int | None, encoder: MakeEncoder, digest: str
         if is_eventsource():
             return _lost(known, lost, encoder)
         raise lost
-    if known.state != "open" and after == known.top:
+    if known.state != "open" and after == known.top and seen.part is None:
         # By the standard, 204 stops an EventSource for good.
         return Response(status=204)
-    return follow(known, after, encoder)
+    return follow(known, seen, encoder)
 
 
 def _lost(generation: Generation, error: UnknownGeneration | EntriesLost, encoder: MakeEncoder) -> Response:
@@ -99,20 +99,35 @@ def bounded_connection() -> socket.socket | None:
     return connection
 
 
-def follow(known: Generation, after: int, make_encoder: MakeEncoder) -> Response:
-    """Stream a generation's entries above `after`. -1: the client is new, so it also gets the opening event."""
+def begin(known: Generation, make_encoder: MakeEncoder) -> Response:
+    """Stream a generation to a client that has seen nothing of it."""
+    return follow(known, EventId(known.id, -1), make_encoder)
+
+
+def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Response:
+    """Stream what a client has not seen of a generation. A new client also gets the opening event."""
     context, encoder = app_context(), make_encoder(known)
     settings, follower = context.settings, context.follower
+    if not seen.is_first:
+        encoder.resume(seen)
     follower.count("streams")
-    follower.count("resumes", int(after > 0))
+    follower.count("resumes", int(bool(seen.n) and not seen.is_first))
     # Jitter: the clients of a killed process must not all reconnect at the same instant.
     retry_ms = random.randint(settings.retry_ms, settings.retry_ms * 3 // 2)  # noqa: S311
-    head = encoder.start(retry_ms, is_new=after < 0)
+    head = encoder.start(retry_ms, is_new=seen.is_first)
     connection = bounded_connection()
-    is_chunked = context.writes_directly and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+    writes_directly = context.writes_directly and not encoder.needs_all
+    is_chunked = writes_directly and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
     writer = DirectWriter(connection) if connection and is_chunked else None
-    reader = follower.reader(encoder, max(after, 0), writer, known.queue)
+    reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue)
     return event_stream(_frames(head, reader, follower, connection))
+
+
+def _first_needed(encoder: Encoder, seen: EventId) -> int:
+    """The number of the entry after which the encoder has to be given all."""
+    if encoder.needs_all or not seen.n or seen.is_first:
+        return 0
+    return seen.n if seen.part is None else seen.n - 1
 
 
 def _frames(head: bytes, reader: Reader, follower: Follower, connection: socket.socket | None) -> Iterator[bytes]:

@@ -1,14 +1,15 @@
 """Waits for a generation's end, for clients that can't read a stream. Called by the routes of APIs that have
 non-streaming responses.
 
-In: an encoder of a generation. Out: its end, after waiting for it as any reader does.
+In: an encoder of a generation. Out: its end, or all of its entries, after waiting for them as any reader does.
 """
 
-import msgspec
+from collections.abc import Iterator
+
 from flask import request
 
-from everstream.errors import ClientLeft, GenerationCancelled, GenerationFailed, ShuttingDown
-from everstream.log.entries import Entry
+from everstream.errors import ClientLeft, ShuttingDown
+from everstream.log.entries import Entry, failure
 from everstream.web.context import app_context
 from everstream.web.disconnect_watcher import DisconnectWatcher
 from everstream.web.reader import Heartbeat, Queued
@@ -21,6 +22,23 @@ def wait_for_end(encoder: Encoder, queue: str) -> Entry:
     Meanwhile the generation counts as being read, until the client leaves. Raises EverstreamError if the generation
     ends otherwise.
     """
+    for entries in _batches(encoder, queue):
+        last = entries[-1]
+    if last.event != "done":
+        raise failure(last)
+    return last
+
+
+def wait_for_all(encoder: Encoder, queue: str) -> list[Entry]:
+    """All entries, with `done` at the end. Raises EverstreamError likewise."""
+    entries = [entry for batch in _batches(encoder, queue) for entry in batch]
+    if entries[-1].event != "done":
+        raise failure(entries[-1])
+    return entries
+
+
+def _batches(encoder: Encoder, queue: str) -> Iterator[list[Entry]]:
+    """The entries as they come, up to the terminal one."""
     follower = app_context().follower
     connection = request.environ.get("gunicorn.socket")
     reader = follower.reader(encoder, 0, None, queue)
@@ -30,8 +48,11 @@ def wait_for_end(encoder: Encoder, queue: str) -> Entry:
         if watcher:
             watcher.start()
         while (item := follower.next(reader)) is not None:
-            if not isinstance(item, (Heartbeat, Queued)) and item[-1].is_terminal:
-                return _succeeded(item[-1])
+            if isinstance(item, (Heartbeat, Queued)):
+                continue
+            yield item
+            if item[-1].is_terminal:
+                return
     finally:
         follower.unregister(reader)
         if watcher:
@@ -39,12 +60,3 @@ def wait_for_end(encoder: Encoder, queue: str) -> Entry:
     if follower.draining:
         raise ShuttingDown("this process is shutting down; send the request again")
     raise ClientLeft
-
-
-def _succeeded(end: Entry) -> Entry:
-    if end.event == "done":
-        return end
-    said = msgspec.json.decode(end.data)
-    if end.event == "cancelled":
-        raise GenerationCancelled(f"the generation was stopped before it ended ({said.get('reason')})")
-    raise GenerationFailed(said["message"], param=said.get("param"), code=said["code"])

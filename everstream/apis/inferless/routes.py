@@ -25,12 +25,12 @@ from everstream.contract import inputs
 from everstream.errors import EverstreamError, UnknownModel
 from everstream.log.records import Generation, inputs_digest
 from everstream.web import readiness
-from everstream.web.api import Api
+from everstream.web.api import Api, MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.json_response import json_response, outputs
 from everstream.web.models import ServedModel
 from everstream.web.sse import MIMETYPE
-from everstream.web.streaming import MakeEncoder, admitted, follow, last_event_id, resume
+from everstream.web.streaming import admitted, begin, last_event_id, resume
 from everstream.web.submission import RequestOptions, body_bytes, checked_request_id, is_request_id, start
 from everstream.web.whole_response import wait_for_end
 
@@ -138,8 +138,8 @@ def _wants_stream(model: ServedModel, parsed: ParsedRequest) -> bool:
 
 def _stream(model: ServedModel, parsed: ParsedRequest, make_encoder: MakeEncoder) -> Response:
     if (seen := last_event_id()) is not None:
-        return resume(*seen, make_encoder, inputs_digest(_checked_values(model, parsed), model.queue))
-    return follow(_start(model, parsed), -1, make_encoder)
+        return resume(seen, make_encoder, inputs_digest(_checked_values(model, parsed), model.queue))
+    return begin(_start(model, parsed), make_encoder)
 
 
 def _start(model: ServedModel, parsed: ParsedRequest) -> Generation:

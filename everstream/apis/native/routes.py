@@ -20,10 +20,11 @@ from everstream.errors import InvalidInput, UnknownGeneration
 from everstream.log.entries import encode_json
 from everstream.log.records import Generation
 from everstream.web import readiness
-from everstream.web.api import Api
+from everstream.web.api import Api, MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.event_encoder import EventEncoder
-from everstream.web.streaming import admitted, follow, last_event_id, resume
+from everstream.web.sse import EventId
+from everstream.web.streaming import admitted, begin, last_event_id, resume
 from everstream.web.submission import body, native_options, options_from_json, options_from_query, start
 
 _GENERATION = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -46,7 +47,7 @@ def page() -> Response:
 @blueprint.get("/stream")
 def stream() -> Response:
     if (seen := last_event_id()) is not None:
-        return admitted(lambda: resume(*seen, _encoder))
+        return admitted(lambda: resume(seen, _encoder))
     return admitted(_start_and_follow)
 
 
@@ -56,7 +57,7 @@ def _start_and_follow() -> Response:
     query = {name: texts for name, texts in request.args.lists() if name not in (*names, "last_event_id")}
     model = app_context().models.get(options.model)
     given = inputs.from_query(query, model.inputs, app_context().settings.max_prompt_chars)
-    return follow(start(model, given, options), -1, _encoder)
+    return begin(start(model, given, options), _encoder)
 
 
 @blueprint.get("/models")
@@ -81,10 +82,19 @@ def submit() -> tuple[dict[str, str], int, dict[str, str]]:
 def events(generation: str) -> Response:
     if not _GENERATION.fullmatch(generation):
         raise UnknownGeneration
-    seen = last_event_id() or (generation, -1)
-    if seen[0] != generation:
+    seen = last_event_id() or EventId(generation, -1)
+    if seen.generation != generation:
         raise InvalidInput("Last-Event-ID belongs to a different generation than the URL", param="Last-Event-ID")
-    return admitted(lambda: resume(*seen, _encoder))
+    encoder = _format()
+    return admitted(lambda: resume(seen, encoder))
+
+
+def _format() -> MakeEncoder:
+    """The one that `?format=` names, or our own. Raises InvalidInput."""
+    name, formats = request.args.get("format", ""), app_context().formats
+    if name and name not in formats:
+        raise InvalidInput(f"format must be one of {', '.join(formats)}, or left out", param="format")
+    return formats[name] if name else _encoder
 
 
 @blueprint.get("/generations/<generation>")
