@@ -32,10 +32,10 @@ async def answer(llm, tokens, max_tokens):
 
 
 async def main():
-    from app import as_messages
     from everstream.llm import vllm_start
+    from everstream.llm.messages import as_messages
 
-    llm = vllm_start.start(load_settings())
+    llm = vllm_start.start(vllm_start.serve_args(load_settings()))
     tokenizer = llm.get_tokenizer()
     say({"ready": True})
     while command := await asyncio.to_thread(sys.stdin.readline):

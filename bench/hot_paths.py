@@ -9,7 +9,7 @@ import json
 import msgspec
 import pytest
 
-from everstream.apis.openai.chunks import ChunkEncoder
+from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.engine.appender import Appender
 from everstream.log.engine_log import Batch, _pack
@@ -73,7 +73,7 @@ def test_follow_straight(benchmark, kind):
     """One generation's token, from the live message to the bytes for the socket."""
     encoder = EventEncoder(GENERATIONS[0])
     if kind == "chat":
-        encoder = ChunkEncoder(KNOWN, is_chat=True, include_usage=False)
+        encoder = ChunkEncoder(KNOWN, ChunkFormat(is_chat=True))
     (_, first, entries), *_ = decode_live(MESSAGE)
     chunk = benchmark(lambda: LiveBatch(first, split_entries(entries)).chunk(encoder))
     assert json.dumps(" The").encode() in chunk

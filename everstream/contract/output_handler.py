@@ -180,9 +180,15 @@ class StreamOutputHandler:
         return self._awaitable
 
     def finalise_streamed_output(
-        self, finish_reason: str = "stop", usage: dict[str, int] | None = None
+        self,
+        finish_reason: str = "stop",
+        usage: dict[str, Any] | None = None,
+        choices: list[dict[str, Any]] | None = None,
     ) -> Awaitable[None]:
-        """End the generation; a second call does nothing. A model that returns without calling it is finalised."""
+        """End the generation; a second call does nothing. A model that returns without calling it is finalised.
+
+        `choices` is for chat models, see `chat_outputs.Ending`.
+        """
         if self._stopped:
             self._drop()
         elif self._error_to_come:
@@ -190,7 +196,7 @@ class StreamOutputHandler:
         elif self._replayed:
             self.fail("not_resumable", NOT_RESUMABLE)
         else:
-            data = {"finish_reason": finish_reason, "usage": usage}
+            data = {"finish_reason": finish_reason, "usage": usage} | ({"choices": choices} if choices else {})
             self._finish(partial(self._sink.end, "done", data))
         return self._awaitable
 

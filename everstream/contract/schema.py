@@ -35,8 +35,9 @@ _MAX_FLOAT = 1.7976931348623157e308
 class Field(msgspec.Struct, frozen=True, omit_defaults=True):
     """One input. `shape` [1] is a single value, anything else an array; -1 is a dimension of any length.
 
-    `minimum` to `format` are our additions to the contract. `format` "json": the string holds JSON. `is_prompt`: text
-    that the model tokenizes, limited to EVERSTREAM_MAX_PROMPT_CHARS.
+    The fields from `minimum` on are our additions to the contract. `format` "json": the string holds JSON. `is_prompt`:
+    text that the model tokenizes, limited to EVERSTREAM_MAX_PROMPT_CHARS. `model_checks`: only the model knows which
+    values it takes, so a request with this input is not queued before the model's `check` has accepted it.
     """
 
     datatype: str
@@ -50,6 +51,7 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
     max_items: int | None = None
     format: str = ""
     is_prompt: bool = False
+    model_checks: bool = False
 
     @property
     def is_array(self) -> bool:

@@ -8,37 +8,45 @@ from typing import Any
 
 from everstream.contract.inputs import text_bytes
 from everstream.contract.output_handler import StreamOutputHandler
-from everstream.errors import InvalidInput
 from everstream.llm import vllm_start
-from everstream.llm.answer import Answer
-from everstream.llm.messages import as_messages
+from everstream.llm.answer import NOT_RESUMABLE, Answer
+from everstream.llm.front_end import FrontEnd, Request
+from everstream.llm.front_end_answer import FrontEndAnswer
 from everstream.llm.prompt_bound import prompt_bound
 from everstream.llm.tokenizer_pool import TokenizerPool
 from everstream.llm.vllm_seam import Vllm
 from everstream.settings import load_settings
 
-# What a model's generation_config.json may suggest. Presence and frequency penalties are left out: they count only the
-# answer's tokens, and after an engine's death the first of those are part of vLLM's prompt.
-SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-
 
 class InferlessPythonModel:
     async def initialize(self) -> None:
-        self.vllm = Vllm(vllm_start.start(load_settings()))
+        settings = load_settings()
+        args = vllm_start.serve_args(settings)
+        llm = vllm_start.start(args)
+        self.vllm = Vllm(llm)
         await self.vllm.start()
-        self.tokenizer = self.vllm.tokenizer
+        self.front_end = await FrontEnd.start(llm, args)
         self.max_model_len = self.vllm.max_model_len
-        suggested = self.vllm.suggested_sampling
-        self.sampling_defaults = {name: suggested[name] for name in SAMPLING_DEFAULTS if name in suggested}
-        self.prompt_bound = prompt_bound(self.tokenizer, self.max_model_len)
+        self.prompt_bound = prompt_bound(self.vllm.tokenizer, self.max_model_len)
         self.tokenizer_pool = TokenizerPool()
 
     async def infer(self, inputs: dict[str, Any], stream_output_handler: StreamOutputHandler) -> None:
-        prompt = await self.tokenized(inputs)
-        answer = Answer(self.vllm, self.sampling_defaults, prompt, inputs, stream_output_handler)
-        if answer.replay():
-            return
-        await self.vllm.generate(prompt + answer.token_ids, answer.sampling(), answer)
+        request = self.front_end.request(inputs)
+        if self.is_simple(request):
+            await self.answer_simply(inputs, request, stream_output_handler)
+        elif stream_output_handler.has_delivered:
+            stream_output_handler.fail("not_resumable", NOT_RESUMABLE.format("choices, tools or constraints"))
+        else:
+            answer = FrontEndAnswer(self.front_end, request, stream_output_handler)
+            await self.vllm.guarded(answer.run())
+
+    async def answer_simply(self, inputs: dict[str, Any], request: Request, handler: StreamOutputHandler) -> None:
+        prompt = await self.tokenized(inputs, request)
+        tokens = prompt["prompt_token_ids"]
+        answer = Answer(self.vllm, self.front_end.sampling(request, len(tokens)), tokens, handler)
+        if not answer.replay():
+            rest = {**prompt, "prompt_token_ids": tokens + answer.token_ids}
+            await self.vllm.generate(rest, answer.sampling(), answer, request.priority)
 
     def finalize(self) -> None:
         self.vllm.shutdown()
@@ -52,26 +60,17 @@ class InferlessPythonModel:
         return self.vllm.running_requests
 
     async def check(self, inputs: dict[str, Any]) -> None:
-        """Raise InvalidInput if the prompt does not fit into the model's context."""
-        await self.tokenized(inputs)
-
-    async def tokenized(self, inputs: dict[str, Any]) -> list[int]:
-        """Like `prompt_tokens`, without blocking the event loop and its streams."""
-        return await self.tokenizer_pool.run(text_bytes(inputs), partial(self.prompt_tokens, inputs))
-
-    def prompt_tokens(self, inputs: dict[str, Any]) -> list[int]:
-        """Apply the chat template and tokenize. Raises InvalidInput if no room is left for an answer."""
-        if inputs.get("raw"):
-            tokens: list[int] = self.tokenizer.encode(inputs["prompt"])
+        """Raise InvalidInput if vLLM can't take these inputs, for example because the prompt is too long."""
+        request = self.front_end.request(inputs)
+        if self.is_simple(request):
+            prompts = [await self.tokenized(inputs, request)]
         else:
-            tokens = self.tokenizer.apply_chat_template(
-                as_messages(inputs), add_generation_prompt=True, tokenize=True, return_dict=False
-            )
-        if len(tokens) >= self.max_model_len:
-            raise InvalidInput(
-                f"the prompt has {len(tokens)} tokens{'' if inputs.get('raw') else ' with its chat template'}; "
-                f"the model's context is {self.max_model_len} tokens, and at least one must be left for the answer",
-                param="messages" if "messages" in inputs else "prompt",
-                code="context_length_exceeded",
-            )
-        return tokens
+            prompts = await self.front_end.rendered(request)
+        self.front_end.check(request, prompts)
+
+    def is_simple(self, request: Request) -> bool:
+        return self.front_end.is_simple(request) and self.vllm.can_detokenize(request)
+
+    async def tokenized(self, inputs: dict[str, Any], request: Request) -> dict[str, Any]:
+        """A simple request's prompt in vLLM's format, without blocking the event loop and its streams."""
+        return await self.tokenizer_pool.run(text_bytes(inputs), partial(self.front_end.render, request))

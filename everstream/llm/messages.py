@@ -1,73 +1,101 @@
 """Chat messages, and checks of the chat model's inputs beyond their schema. Pure; web and engine processes use it.
 
-In: inputs as `contract.inputs` leaves them. Out: messages for the chat template, or an InvalidInput with the place.
+In: inputs as `contract.inputs` leaves them. Out: messages for vLLM, or an InvalidInput with the place. A message may
+have more fields than the ones here, because OpenAI's SDKs send back all that they got, and null is the same as absent.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from everstream.contract.inputs import check_containers
 from everstream.errors import InvalidInput
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MESSAGES = 1000
 
 
 def check_inputs(inputs: dict[str, Any]) -> None:
-    """Check what the schema can't express: `prompt` or `messages`, and a message's format. Raises InvalidInput."""
-    if "prompt" in inputs and "messages" in inputs:
-        raise InvalidInput("give either prompt or messages, not both", param="messages")
-    if "messages" in inputs:
-        if inputs.get("raw"):
-            raise InvalidInput("raw goes with prompt; messages always use the chat template", param="raw")
-        if "system" in inputs:
-            raise InvalidInput("system goes with prompt; put a system message into messages", param="system")
-        parse_messages(inputs["messages"])
-    elif "system" in inputs and inputs.get("raw"):
-        raise InvalidInput("system has no place in a raw prompt", param="system")
-    elif "prompt" not in inputs:
+    """Check what the schema can't express: which prompt goes with what, and a message's format. Raises InvalidInput."""
+    if len(prompts := [name for name in ("prompt", "prompts", "messages") if name in inputs]) > 1:
+        raise InvalidInput(f"give either {prompts[0]} or {prompts[1]}, not both", param=prompts[1])
+    if not prompts:
         raise InvalidInput("prompt is missing: give prompt (one user turn) or messages (JSON)", param="prompt")
-    elif not (inputs["prompt"] if inputs.get("raw") else inputs["prompt"].strip()):
+    name = prompts[0]
+    if name != "prompt" and "system" in inputs:
+        raise InvalidInput("system goes with prompt; put a system message into messages", param="system")
+    if name == "messages" and inputs.get("raw"):
+        raise InvalidInput("raw goes with prompt; messages always use the chat template", param="raw")
+    if inputs.get("raw") and "system" in inputs:
+        raise InvalidInput("system has no place in a raw prompt", param="system")
+    if inputs.get("max_tokens") == 0 and not inputs.get("echo"):
+        raise InvalidInput("max_tokens must be from 1 to 1000000, got 0", param="max_tokens")
+    if name == "messages":
+        parse_messages(inputs["messages"])
+    elif name == "prompt" and not (inputs["prompt"] if inputs.get("raw") else inputs["prompt"].strip()):
         raise InvalidInput("prompt is empty", param="prompt")
 
 
-def parse_messages(text: str) -> list[dict[str, str]]:
-    """The chat turns, each `{"role", "content"}`. Raises InvalidInput."""
+class Part(msgspec.Struct, gc=False):
+    type: str | None = None
+
+
+class ToolCall(msgspec.Struct, gc=False):
+    type: str | None = None
+
+
+class Message(msgspec.Struct, gc=False):
+    role: Literal[ROLES]  # type: ignore[valid-type]
+    content: str | list[str | Part] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+def parse_messages(text: str) -> list[Message]:
+    """The chat turns, as far as they are checked before vLLM sees them. Raises InvalidInput."""
+    check_containers("messages", msgspec.Raw(text.encode()))
     try:
-        messages = _messages_decoder.decode(text)
+        messages: list[Message] = _messages_decoder.decode(text)
     except msgspec.ValidationError as error:
         raise _explained(error) from None
     except (ValueError, RecursionError):
         raise InvalidInput("messages is not JSON, or contains half a surrogate pair", param="messages") from None
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
-class Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    role: Literal[ROLES]  # type: ignore[valid-type]
-    content: Annotated[str, Meta(min_length=1)]
+    return messages
 
 
 # The decoder stops at the first error, so a body of many small values does not become as many objects.
 _messages_decoder = msgspec.json.Decoder(Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)])
 _WANTED = {
     "": f"must be a JSON array of 1 to {MAX_MESSAGES} messages",
-    "]": "must be an object with role and content, and nothing else",
+    "]": "must be an object with role and content",
     "role": f"must be one of {', '.join(ROLES)}",
-    "content": "must be a string that is not empty",
+    "content": "must be a string or an array of content parts",
+    "name": "must be a string",
+    "tool_calls": "must be an array of objects",
+    "tool_call_id": "must be a string",
+    "type": "must be a string",
 }
 
 
 def _explained(error: msgspec.ValidationError) -> InvalidInput:
     """msgspec's messages end with the path: `$[1].role`. The part before it may quote the client."""
     _, has_place, path = str(error).rpartition(" - at `$")
-    path = path.rstrip("`") if has_place else ""
-    last = path.rpartition(".")[2] if "." in path else path[-1:]
+    path = path.replace("[...]", "").rstrip("`") if has_place else ""
+    last = path.rpartition(".")[2].partition("[")[0] if "." in path else path[-1:]
     return InvalidInput(f"messages{path} {_WANTED[last]}", param=f"messages{path}")
 
 
-def as_messages(inputs: dict[str, Any]) -> list[dict[str, str]]:
+def as_messages(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For vLLM's chat template."""
     if "messages" in inputs:
-        return parse_messages(inputs["messages"])
+        return [_filled(message) for message in msgspec.json.decode(inputs["messages"])]
     system = [{"role": "system", "content": inputs["system"]}] if inputs.get("system") else []
     return [*system, {"role": "user", "content": inputs["prompt"]}]
+
+
+def _filled(message: dict[str, Any]) -> dict[str, Any]:
+    """Many templates require a content, and some take a null for a value."""
+    return {"content": "", **{name: value for name, value in message.items() if value is not None}}

@@ -20,7 +20,7 @@ class Internals(NamedTuple):
 # For each method, the parameters that we take or pass, by name and in this order; for each class, the fields we use.
 TAKEN_OVER = {
     "OutputProcessor.add_request": ("self", "request"),
-    "RequestState.make_request_output": ("self", "new_token_ids", "pooling_output", "finish_reason"),
+    "RequestState.make_request_output": ("self", "new_token_ids", "pooling_output", "finish_reason", "stop_reason"),
 }
 CALLED = {
     "IncrementalDetokenizer.from_new_request": ("tokenizer", "request"),
@@ -76,7 +76,6 @@ def _field_lacks(internals: Internals, owner: str, name: str) -> str:
 ASYNC_LLM_API = {
     "errored": "the death of an idle engine is noticed only at its next generation",
     "get_supported_tasks": "a request may wait forever for an engine that dies at its first request",
-    "model_config.get_diff_sampling_param": "the defaults in a model's generation_config.json are not used",
     "output_processor.get_num_unfinished_requests": "/readyz does not show vLLM's own count of requests",
 }
 

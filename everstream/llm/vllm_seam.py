@@ -13,6 +13,7 @@ import logging
 import operator
 import secrets
 import time
+from collections.abc import Awaitable
 from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from everstream.errors import ModelDied
+from everstream.errors import ModelDied, ModelError
 from everstream.llm.detokenizer import Detokenizer, PublicDetokenizer
 from everstream.llm.vllm_internals import ASYNC_LLM_API, Internals, differences, find_internals, has
 
@@ -43,7 +44,7 @@ class Receiver(Protocol):
     detokenizer: Detokenizer
     """Already has the tokens when `take` is called."""
 
-    def take(self, tokens: list[int], finish_reason: str | None) -> None: ...
+    def take(self, tokens: list[int], finish_reason: str | None, stop_reason: int | str | None) -> None: ...
 
 
 class Vllm:
@@ -99,7 +100,7 @@ class Vllm:
 
     async def _try_out(self) -> None:
         """Generate a few tokens: behaviour may change while signatures stay the same."""
-        trial = Trial(self.detokenizer([0], ["\n"]))
+        trial = Trial(self.detokenizer([0], SamplingParams(stop=["\n"])))
         params = SamplingParams(
             max_tokens=TRIAL_TOKENS,
             ignore_eos=True,
@@ -108,14 +109,8 @@ class Vllm:
             output_kind=RequestOutputKind.DELTA,
         )
         async with asyncio.timeout(TRIAL_S):
-            await self.generate([0], params, trial)
+            await self.generate(tokens_input([0]), params, trial)
         trial.check()
-
-    @property
-    def suggested_sampling(self) -> dict[str, Any]:
-        """What the model's generation_config.json says."""
-        config = self._llm.model_config
-        return config.get_diff_sampling_param() if hasattr(config, "get_diff_sampling_param") else {}
 
     @property
     def has_died(self) -> bool:
@@ -130,26 +125,30 @@ class Vllm:
     def shutdown(self) -> None:
         self._llm.shutdown()
 
-    def detokenizer(self, prompt: list[int], stop: list[str] | None) -> Detokenizer:
+    def detokenizer(self, prompt: list[int], params: SamplingParams) -> Detokenizer:
         """For one answer. Its state follows from the prompt and the tokens so far."""
         if self._internals is None:
-            return PublicDetokenizer(self.tokenizer, prompt, stop)
+            return PublicDetokenizer(self.tokenizer, prompt, params.stop)
         # The fields of an EngineCoreRequest that vLLM's detokenizer reads.
-        request = SimpleNamespace(
-            request_id="", prompt_token_ids=prompt, prompt_embeds=None, sampling_params=SamplingParams(stop=stop)
-        )
+        request = SimpleNamespace(request_id="", prompt_token_ids=prompt, prompt_embeds=None, sampling_params=params)
         made: Detokenizer = self._internals.IncrementalDetokenizer.from_new_request(self.tokenizer, request)
         return made
 
-    async def generate(self, prompt: list[int], params: SamplingParams, receiver: Receiver) -> None:
-        """Give the receiver all tokens up to the last one, which comes with a finish reason.
+    def can_detokenize(self, request: Any) -> bool:
+        """Whether `detokenizer` knows the options of this request of vLLM's front end."""
+        has_options = request.include_stop_str_in_output or request.min_tokens or not request.skip_special_tokens
+        return self._internals is not None or not has_options
+
+    async def generate(self, prompt: Any, params: SamplingParams, receiver: Receiver, priority: int = 0) -> None:
+        """Give the receiver all tokens up to the last one, which comes with a finish reason. `prompt` is in vLLM's own
+        format, with `prompt_token_ids`.
 
         Raises ModelDied, EngineGenerateError, whatever vLLM raises to refuse a request, and whatever the receiver
         raised.
         """
         request_id, tap = secrets.token_hex(16), Tap(receiver)
         try:
-            await self._generate(request_id, prompt, params, tap)
+            await self._generate(request_id, prompt, params, tap, priority)
         except EngineDeadError as error:
             raise ModelDied(str(error)) from error
         except BaseException as error:
@@ -162,17 +161,27 @@ class Vllm:
             await self._raise_if_dying(error)
             raise EngineGenerateError(str(error) or repr(error.__cause__)) from error
 
-    async def _generate(self, request_id: str, prompt: list[int], params: SamplingParams, tap: "Tap") -> None:
+    async def guarded(self, work: Awaitable[None]) -> None:
+        """Await work of vLLM's front end. Raises ModelDied if it failed because vLLM did, or what it raised."""
+        try:
+            await work
+        except EngineDeadError as error:
+            raise ModelDied(str(error)) from error
+        except (EngineGenerateError, ModelError) as error:
+            await self._raise_if_dying(error)
+            raise
+
+    async def _generate(self, request_id: str, prompt: Any, params: SamplingParams, tap: "Tap", priority: int) -> None:
         if self._internals is not None:
             self._taps[request_id] = tap
         try:
-            async with aclosing(self._llm.generate(tokens_input(prompt), params, request_id)) as outputs:
+            async with aclosing(self._llm.generate(prompt, params, request_id, priority=priority)) as outputs:
                 async for output in outputs:
                     completion = output.outputs[0]
                     if completion.finish_reason in ABNORMAL_FINISHES:
                         raise EngineGenerateError(f"vLLM ended the request: {completion.finish_reason}")
                     # On the fast path, only the last output comes here.
-                    if self._internals is None and tap.pass_on(list(completion.token_ids), completion.finish_reason):
+                    if self._internals is None and tap.pass_on(completion):
                         return
         finally:
             self._taps.pop(request_id, None)
@@ -182,9 +191,11 @@ class Vllm:
         assert self._internals is not None
         processor = self._llm.output_processor
         self._internals.OutputProcessor.add_request(processor, request, *more, **others)
-        self._taps.pop(request.external_req_id).attach(processor.request_states[request.request_id])
+        # Requests of vLLM's own front end (`front_end`) have no tap.
+        if tap := self._taps.pop(request.external_req_id, None):
+            tap.attach(processor.request_states[request.request_id])
 
-    async def _raise_if_dying(self, error: EngineGenerateError) -> None:
+    async def _raise_if_dying(self, error: Exception) -> None:
         """A request may fail because one of vLLM's processes is gone, which vLLM notices a little later."""
         deadline = time.monotonic() + DEATH_NOTICE_S
         while time.monotonic() < deadline:
@@ -210,26 +221,35 @@ class Tap:
         state.detokenizer = self._receiver.detokenizer
         make_output, give = state.make_request_output, self._receiver.take
 
-        def take(new_token_ids: list[int], pooling_output: None, finish_reason: Any, *more: Any, **others: Any) -> Any:
+        def take(
+            new_token_ids: list[int],
+            pooling_output: None,
+            finish_reason: Any,
+            stop_reason: Any,
+            *more: Any,
+            **others: Any,
+        ) -> Any:
             reason = None if finish_reason is None else str(finish_reason)
             if reason not in ABNORMAL_FINISHES and self.refusal is None:
                 try:
-                    give(new_token_ids, reason)
+                    give(new_token_ids, reason, stop_reason)
                 except Exception as error:
                     # Raised here, one answer's error would fail all of them.
                     self.refusal = error
                     state.queue.put(error)
             if reason is None:
                 return None
-            return make_output(new_token_ids, pooling_output, finish_reason, *more, **others)
+            return make_output(new_token_ids, pooling_output, finish_reason, stop_reason, *more, **others)
 
         state.make_request_output = take
 
-    def pass_on(self, tokens: list[int], finish_reason: str | None) -> bool:
+    def pass_on(self, completion: Any) -> bool:
         """Pass on the tokens of one of vLLM's outputs. True: the answer ended, by vLLM or by a stop string."""
-        if self._receiver.detokenizer.update(tokens, finish_reason == "stop"):
+        tokens, finish_reason = list(completion.token_ids), completion.finish_reason
+        stop_reason = self._receiver.detokenizer.update(tokens, finish_reason == "stop")
+        if stop_reason is not None:
             finish_reason = "stop"
-        self._receiver.take(tokens, finish_reason)
+        self._receiver.take(tokens, finish_reason, stop_reason or completion.stop_reason)
         return finish_reason is not None
 
 
@@ -241,7 +261,7 @@ class Trial:
         self._tokens = 0
         self._ended: str | None = None
 
-    def take(self, tokens: list[int], finish_reason: str | None) -> None:
+    def take(self, tokens: list[int], finish_reason: str | None, stop_reason: int | str | None) -> None:  # noqa: ARG002
         self._tokens += len(tokens)
         self._ended = finish_reason
         self.detokenizer.get_next_output_text(finish_reason is not None, True)

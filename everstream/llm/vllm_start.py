@@ -8,11 +8,14 @@ rank or name an executor, vLLM starts the processes that it would start by itsel
 
 import os
 import shlex
+from argparse import Namespace
 from pathlib import Path
 from typing import NoReturn
 
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import BaseFrontendArgs
 from vllm.platforms import current_platform
+from vllm.tool_parsers import ToolParserManager
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -21,6 +24,21 @@ from everstream.processes import die_with_parent
 from everstream.settings import Settings, SettingsError
 
 CPU_KV_CACHE = "1G"
+FRONT_END_OPTIONS = (
+    "chat_template",
+    "chat_template_content_format",
+    "trust_request_chat_template",
+    "trust_request_mm_kwargs",
+    "default_chat_template_kwargs",
+    "return_tokens_as_token_ids",
+    "enable_auto_tool_choice",
+    "exclude_tools_when_tool_choice_none",
+    "tool_call_parser",
+    "tool_parser_plugin",
+    "tool_strict_level",
+    "enable_prompt_tokens_details",
+)
+"""The options of vLLM's front end, besides its engine's, that ENGINE_ARGS may have."""
 
 
 class EngineArgsParser(FlexibleArgumentParser):  # type: ignore[misc] # to mypy it is Any
@@ -29,15 +47,15 @@ class EngineArgsParser(FlexibleArgumentParser):  # type: ignore[misc] # to mypy 
         raise SettingsError(f"ENGINE_ARGS: {message}")
 
 
-def start(settings: Settings) -> AsyncLLM:
-    """Start vLLM's processes and load the model. Raises SettingsError for ENGINE_ARGS that vLLM does not know.
+def start(given: Namespace) -> AsyncLLM:
+    """Start vLLM's processes and load the model, as `serve_args` say.
 
     Call it in the main thread, before the process has other threads, because it may fork.
     """
     # `tokenizer_pool` tokenizes one prompt per thread and bounds its threads. By default, the tokenizer would add one
     # thread per core, for batches.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    args = engine_args(settings)
+    args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(given)
     if not runs_in_one_process(args):
         return AsyncLLM.from_engine_args(args)
     args.distributed_executor_backend = "uni"
@@ -60,15 +78,35 @@ def runs_in_one_process(args: AsyncEngineArgs) -> bool:
     return current_platform.is_cpu() and ranks == 1 and args.distributed_executor_backend is None
 
 
-def engine_args(settings: Settings) -> AsyncEngineArgs:
-    """Our arguments, then the user's. Builds the demo model if needed. Raises SettingsError, DemoModelError."""
-    model = demo_model.build(settings) if settings.model == demo_model.NAME else Path(settings.model).expanduser()
+def serve_args(settings: Settings) -> Namespace:
+    """Our arguments, then the user's: those of `vllm serve` that matter here. Builds the demo model if needed.
+
+    Raises SettingsError for ENGINE_ARGS that are not among them, and DemoModelError.
+    """
+    is_demo = settings.model == demo_model.NAME
+    model = demo_model.build(settings) if is_demo else Path(settings.model).expanduser()
     # vLLM's statistics cost time at each step, and nothing here shows them.
     given = ["--model", str(model), "--served-model-name", settings.model_name, "--disable-log-stats"]
     if current_platform.is_cpu():
         # vLLM refuses to start if less than gpu_memory_utilization of all memory is free. With the KV cache's size
         # given, it needs no warm-up run either. Compiling would take minutes on a few cores.
         given += ["--gpu-memory-utilization", "0.1", "--kv-cache-memory-bytes", CPU_KV_CACHE, "--enforce-eager"]
-    parser = AsyncEngineArgs.add_cli_args(EngineArgsParser())
-    args: AsyncEngineArgs = AsyncEngineArgs.from_cli_args(parser.parse_args(given + shlex.split(settings.engine_args)))
+    if is_demo:
+        given += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    parser = AsyncEngineArgs.add_cli_args(BaseFrontendArgs.add_cli_args(EngineArgsParser()))
+    args: Namespace = parser.parse_args(given + shlex.split(settings.engine_args))
+    _check_front_end(args)
     return args
+
+
+def _check_front_end(args: Namespace) -> None:
+    """Refuse options of vLLM's front end that have no effect here. Raises SettingsError."""
+    for name, default in vars(BaseFrontendArgs()).items():
+        if name not in FRONT_END_OPTIONS and getattr(args, name) != default:
+            raise SettingsError(f"ENGINE_ARGS: --{name.replace('_', '-')} has no effect here")
+    if args.enable_auto_tool_choice and not args.tool_call_parser:
+        raise SettingsError("ENGINE_ARGS: --enable-auto-tool-choice needs --tool-call-parser")
+    if args.tool_parser_plugin:
+        ToolParserManager.import_tool_parser(args.tool_parser_plugin)
+    if args.tool_call_parser and args.tool_call_parser not in (known := ToolParserManager.list_registered()):
+        raise SettingsError(f"ENGINE_ARGS: --tool-call-parser must be one of {', '.join(sorted(known))}")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,20 +15,22 @@ from everstream.settings import PROJECT_ROOT
 
 WAIT_S = 60
 LONG = {"prompt": "x" * 100_000, "raw": True}
+CONTEXT = 100
 
 
-class HeldTokenizer:
-    """Stands in for a slow tokenizer, which is third-party code: it blocks until it is released."""
+class HeldRenderer:
+    """Stands in for vLLM's tokenizing of a slow prompt: it blocks until it is released."""
 
     def __init__(self):
         self.released = threading.Event()
         self.started = []
 
-    def encode(self, text):
+    def render_cmpl(self, prompts, tokens, prompt_extras):
         self.started.append(threading.get_ident())
-        if len(text) > 1000:
+        length = len(prompts[0]["prompt"])
+        if length > 1000:
             self.released.wait(WAIT_S)
-        return [0] * len(text)
+        raise ValueError(f"the prompt has {length} tokens")
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +46,20 @@ def chat_model():
 
 @pytest.fixture
 def model(chat_model):
-    chat_model.tokenizer, chat_model.max_model_len, chat_model.tokenizer_pool = HeldTokenizer(), 100, TokenizerPool()
+    from everstream.llm.front_end import FrontEnd
+
+    config = SimpleNamespace(max_model_len=CONTEXT, is_encoder_decoder=False)
+    chat_model.renderer = HeldRenderer()
+    state = SimpleNamespace(
+        online_renderer=SimpleNamespace(renderer=chat_model.renderer),
+        openai_serving_chat=None,
+        openai_serving_completion=None,
+    )
+    chat_model.front_end = FrontEnd(SimpleNamespace(model_config=config), state, None, ("generate",))
+    chat_model.vllm = SimpleNamespace(can_detokenize=lambda request: True)
+    chat_model.tokenizer_pool = TokenizerPool()
     yield chat_model
-    chat_model.tokenizer.released.set()
+    chat_model.renderer.released.set()
 
 
 def run(test):
@@ -67,9 +81,9 @@ def test_long_prompts_delay_neither_the_event_loop_nor_short_prompts(model):
         await asyncio.sleep(0)
         with pytest.raises(InvalidInput, match="the prompt has 200 tokens"):
             await model.infer({"prompt": "x" * 200, "raw": True}, None)
-        assert model.tokenizer.started[-1] == threading.get_ident()
+        assert model.renderer.started[-1] == threading.get_ident()
         assert not any(task.done() for task in long)
-        model.tokenizer.released.set()
+        model.renderer.released.set()
         for task in long:
             with pytest.raises(InvalidInput, match="the prompt has 100000 tokens"):
                 await task
@@ -80,16 +94,16 @@ def test_long_prompts_delay_neither_the_event_loop_nor_short_prompts(model):
 def test_generation_stopped_during_tokenization_ends_at_once(model):
     async def test():
         tasks = [task for _ in range(10) for task in generate_and_check(model, LONG)]
-        while not model.tokenizer.started:
+        while not model.renderer.started:
             await asyncio.sleep(0.001)
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(each, asyncio.CancelledError) for each in ended)
-        started = len(model.tokenizer.started)
-        model.tokenizer.released.set()
+        started = len(model.renderer.started)
+        model.renderer.released.set()
         with pytest.raises(InvalidInput):
             await model.check(LONG)
-        assert len(model.tokenizer.started) == started + 1
+        assert len(model.renderer.started) == started + 1
 
     run(test)

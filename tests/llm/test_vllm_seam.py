@@ -53,7 +53,7 @@ class MissingMethod:
 class RenamedField:
     def __init__(self, text_builder, queue): ...
 
-    def make_request_output(self, new_token_ids, pooling_output, finish_reason, *more): ...
+    def make_request_output(self, new_token_ids, pooling_output, finish_reason, stop_reason, *more): ...
 
 
 class ExtraParameter:
@@ -71,12 +71,12 @@ CHANGED = {
     "renamed keyword": (
         {"RequestState": RenamedKeyword},
         "RequestState.make_request_output takes (self, token_ids, pooling_output, finish_reason, stop_reason), "
-        "expected (self, new_token_ids, pooling_output, finish_reason)",
+        "expected (self, new_token_ids, pooling_output, finish_reason, stop_reason)",
     ),
     "keyword only": (
         {"RequestState": KeywordOnly},
         "RequestState.make_request_output takes (self, *, new_token_ids, pooling_output, finish_reason), "
-        "expected (self, new_token_ids, pooling_output, finish_reason)",
+        "expected (self, new_token_ids, pooling_output, finish_reason, stop_reason)",
     ),
     "missing method": ({"RequestState": MissingMethod}, "RequestState.make_request_output is gone"),
     "renamed field": ({"RequestState": RenamedField}, "RequestState has no detokenizer"),
@@ -99,9 +99,12 @@ def test_changed_internals_are_named(internals, classes, difference):
 
 def vllm_detokenizer(internals, tokenizer, prompt, stop):
     """vLLM's own detokenizer, made as the seam makes it."""
+    from vllm import SamplingParams
+
     from everstream.llm import vllm_seam
 
-    return vllm_seam.Vllm.detokenizer(SimpleNamespace(_internals=internals, tokenizer=tokenizer), prompt, stop)
+    seam = SimpleNamespace(_internals=internals, tokenizer=tokenizer)
+    return vllm_seam.Vllm.detokenizer(seam, prompt, SamplingParams(stop=stop))
 
 
 def run(detokenizer, chunks):
@@ -176,13 +179,16 @@ class Log:
 
 def make_answer(log, tokenizer, **inputs):
     """An Answer as `infer` makes it, on the public path, resumed from the log."""
+    from vllm import SamplingParams
+
     from everstream.llm.answer import Answer
 
-    def detokenizer(prompt, stop):
-        return PublicDetokenizer(tokenizer, prompt, stop)
+    def detokenizer(prompt, params):
+        return PublicDetokenizer(tokenizer, prompt, params.stop)
 
-    vllm = SimpleNamespace(detokenizer=detokenizer, stream_interval=1, max_model_len=2048)
-    result = Answer(vllm, {}, tokenizer.encode("Repeat:"), inputs, log.handler())
+    vllm = SimpleNamespace(detokenizer=detokenizer, stream_interval=1)
+    params = SamplingParams(max_tokens=1000, **inputs)
+    result = Answer(vllm, params, tokenizer.encode("Repeat:"), log.handler())
     result.replay()
     return result
 
@@ -192,7 +198,11 @@ def feed(answer, tokens, *, to_the_end=False):
     from everstream.llm.vllm_seam import Tap
 
     last = len(tokens) - 1 if to_the_end else None
-    return any(Tap(answer).pass_on([token], "length" if at == last else None) for at, token in enumerate(tokens))
+    completions = [
+        SimpleNamespace(token_ids=[token], finish_reason="length" if at == last else None, stop_reason=None)
+        for at, token in enumerate(tokens)
+    ]
+    return any(Tap(answer).pass_on(completion) for completion in completions)
 
 
 @pytest.mark.parametrize("stop", STOPS)

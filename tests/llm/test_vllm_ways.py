@@ -32,7 +32,7 @@ class AsyncLLM:
 
     def __init__(self, tokenizer, dies=False):
         self._tokenizer, self._dies = tokenizer, dies
-        self.model_config = SimpleNamespace(max_model_len=2048, get_diff_sampling_param=lambda: {"top_p": 0.9})
+        self.model_config = SimpleNamespace(max_model_len=2048)
         self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(stream_interval=1))
         self.output_processor = OutputProcessor()
 
@@ -44,14 +44,14 @@ class AsyncLLM:
 
     async def abort(self, request_id): ...
 
-    async def generate(self, prompt, params, request_id):
+    async def generate(self, prompt, params, request_id, *, priority):
         from vllm.v1.engine.exceptions import EngineDeadError
 
         if self._dies:
             raise EngineDeadError
         tokens = self._tokenizer.encode(TEXT)[: params.max_tokens]
         for left, token in zip(reversed(range(len(tokens))), tokens, strict=True):
-            completion = SimpleNamespace(token_ids=[token], finish_reason=None if left else "length")
+            completion = SimpleNamespace(token_ids=[token], finish_reason=None if left else "length", stop_reason=None)
             yield SimpleNamespace(outputs=[completion])
 
 
@@ -59,7 +59,7 @@ class Receiver:
     def __init__(self, detokenizer):
         self.detokenizer, self.text, self.ended = detokenizer, "", None
 
-    def take(self, tokens, finish_reason):
+    def take(self, tokens, finish_reason, stop_reason):
         self.text += self.detokenizer.get_next_output_text(finish_reason is not None, True)
         self.ended = finish_reason
 
@@ -75,9 +75,10 @@ def started_seam(llm):
 def assert_public(seam, llm):
     """Tokens arrive, and vLLM is left unpatched."""
     from vllm import SamplingParams
+    from vllm.inputs import tokens_input
 
-    receiver = Receiver(seam.detokenizer([1], None))
-    asyncio.run(seam.generate([1], SamplingParams(max_tokens=500), receiver))
+    receiver = Receiver(seam.detokenizer([1], SamplingParams()))
+    asyncio.run(seam.generate(tokens_input([1]), SamplingParams(max_tokens=500), receiver))
     assert (receiver.text, receiver.ended) == (TEXT, "length")
     assert llm.output_processor.add_request.__func__ is OutputProcessor.add_request
 
@@ -105,14 +106,12 @@ def test_missing_module(tokenizer, caplog, monkeypatch):
 
 def test_optional_internals_may_be_missing(tokenizer, caplog):
     llm = AsyncLLM(tokenizer)
-    del llm.model_config.get_diff_sampling_param
     del llm.output_processor.request_states, llm.output_processor.get_num_unfinished_requests
     seam = started_seam(llm)
     (warning,) = warnings_of(caplog)
-    for missing in ("model_config.get_diff_sampling_param", "output_processor.get_num_unfinished_requests"):
-        assert f"AsyncLLM.{missing} is gone: " in warning
+    assert "AsyncLLM.output_processor.get_num_unfinished_requests is gone: " in warning
     assert "AsyncLLM.output_processor.request_states is gone" in warning and SLOWER in warning
-    assert (seam.suggested_sampling, seam.running_requests, seam.has_died) == ({}, None, False)
+    assert (seam.running_requests, seam.has_died) == (None, False)
     assert_public(seam, llm)
 
 

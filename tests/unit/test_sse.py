@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everstream.apis.openai.chunks import ChunkEncoder
+from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
 from everstream.errors import InvalidInput
 from everstream.log.entries import Entry, decode_entry, decode_live, encode_entry, encode_json, split_entries
 from everstream.log.records import Generation
@@ -19,8 +19,8 @@ GENERATION = "0123456789abcdef" * 2
 _KNOWN = Generation(GENERATION, "open", "model", 0, 1_700_000_000)
 ENCODERS = [
     EventEncoder(GENERATION),
-    ChunkEncoder(_KNOWN, is_chat=True, include_usage=True),
-    ChunkEncoder(_KNOWN, is_chat=False, include_usage=False),
+    ChunkEncoder(_KNOWN, ChunkFormat(is_chat=True, include_usage=True, has_ids=True)),
+    ChunkEncoder(_KNOWN, ChunkFormat(is_chat=False, has_ids=True)),
 ]
 
 
@@ -63,16 +63,15 @@ def test_openai_chunks_of_resumed_and_terminal_entries(chunks):
         return Decoder().feed(chunks.entry(Entry(7, event, encode_json(data))))
 
     assert chunks.entry(Entry(7, "resumed", b'{"attempt":2}')) == b": resumed\n"
-    for event, data, reason in (
-        ("done", {"finish_reason": "length", "usage": None}, "length"),
-        ("cancelled", {"reason": "abandoned"}, "abort"),
+    first, *_, last = events_of("done", finish_reason="length", usage=None)
+    assert first.json["choices"][0]["finish_reason"] == "length"
+    assert (first.id, last.id, last.data) == (f"{GENERATION}.7-0", f"{GENERATION}.7", "[DONE]")
+    for event, data, code in (
+        ("failed", {"code": "model_error", "message": "it raised"}, "model_error"),
+        ("cancelled", {"reason": "abandoned"}, "cancelled"),
     ):
-        first, *_, last = events_of(event, **data)
-        assert first.json["choices"][0]["finish_reason"] == reason
-        assert (last.id, last.data) == (f"{GENERATION}.7", "[DONE]")
-    error, last = events_of("failed", code="model_error", message="it raised")
-    assert error.json["error"]["code"] == "model_error"
-    assert last.data == "[DONE]"
+        (error,) = events_of(event, **data)
+        assert (error.id, error.json["error"]["code"]) == (f"{GENERATION}.7", code)
 
 
 @pytest.mark.parametrize("output", [{"n": 7}, {"text": 7}, {"text": None}])
@@ -101,9 +100,10 @@ def test_each_format_is_encoded_once():
 @pytest.mark.parametrize(
     ("text", "parsed"),
     [
-        (f"{GENERATION}.0", (GENERATION, 0)),
-        (f"{GENERATION}.31", (GENERATION, 31)),
-        (f"{GENERATION}.expired", (GENERATION, None)),
+        (f"{GENERATION}.0", (GENERATION, 0, None)),
+        (f"{GENERATION}.31", (GENERATION, 31, None)),
+        (f"{GENERATION}.31-2", (GENERATION, 31, 2)),
+        (f"{GENERATION}.expired", (GENERATION, None, None)),
     ],
 )
 def test_event_ids(text, parsed):
@@ -118,6 +118,8 @@ def test_event_ids(text, parsed):
         GENERATION,
         f"{GENERATION}.",
         f"{GENERATION}.-1",
+        f"{GENERATION}.7-",
+        f"{GENERATION}.7-01",
         f"{GENERATION}.01",
         f"{GENERATION}.1 ",
         f"{GENERATION}.1\n",
