@@ -39,6 +39,7 @@ def native_events(chat):
 
 def post(stack, path, body, **headers):
     """All events of a stream, and the response."""
+    headers = {"Accept": "text/event-stream", **headers}
     response = requests.post(f"{stack.url}/v1/{path}", json={"stream": True, **body}, headers=headers, timeout=60)
     return Decoder().feed(response.content), response
 
@@ -99,8 +100,9 @@ def test_chunks_end_with_done_and_have_contiguous_ids(chat, native_events):
     events, response = post(chat, "chat/completions", REQUEST)
     assert response.headers["Content-Type"].startswith("text/event-stream")
     assert events[-1].data == "[DONE]"
-    numbers = [int(event.id.rpartition(".")[2]) for event in events if event.id]
-    assert sorted(set(numbers)) == list(range(len(native_events)))
+    ids = [event.id.rpartition(".")[2] for event in events]
+    last = len(native_events) - 1
+    assert ids == ["1-0", *map(str, range(1, last)), f"{last}-0", str(last)]
     assert text_of_chunks(events) == text_of(native_events)
 
 
@@ -138,21 +140,21 @@ def test_resume_of_another_request_is_refused(chat):
     [
         ("GET", "chat/completions", 405),
         ("DELETE", "models", 405),
-        ("POST", "responses", 404),
-        ("GET", "models/x/y", 404),
+        ("POST", "embeddings", 404),
     ],
 )
 def test_unknown_routes_are_openai_errors(chat, method, path, status):
     answer = requests.request(method, f"{chat.url}/v1/{path}", timeout=60)
     error = answer.json()["error"]
-    assert (answer.status_code, error["type"], error["param"]) == (status, "invalid_request_error", None)
+    kind = "not_found_error" if status == 404 else "invalid_request_error"
+    assert (answer.status_code, error["type"], error["param"]) == (status, kind, None)
     assert error["message"] and error["code"] in ("not_found", "method_not_allowed")
 
 
 def test_expired_generation_ends_with_an_error(chat):
     events, _ = post(chat, "chat/completions", REQUEST, **{"Last-Event-ID": f"{'0' * 32}.3"})
     assert chunks_of(events)[-1]["error"]["code"] == "generation_expired"
-    assert events[-1].data == "[DONE]"
+    assert "[DONE]" not in [event.data for event in events]
 
 
 @pytest.mark.parametrize("path", ["chat/completions", "completions"])
@@ -162,7 +164,7 @@ def test_failed_generation_ends_with_an_error(chat, path):
     error = chunks_of(events)[-1]["error"]
     assert (error["code"], error["type"]) == ("model_error", "server_error")
     assert "told to fail" in error["message"]
-    assert events[-1].data == "[DONE]"
+    assert "[DONE]" not in [event.data for event in events]
     assert not [chunk for chunk in chunks_of(events) if (chunk.get("choices") or [{}])[0].get("finish_reason")]
 
 
@@ -184,13 +186,12 @@ def test_client_raises_for_a_prompt_that_is_too_long(client, model):
 @pytest.mark.parametrize(
     ("path", "change", "param", "message"),
     [
-        ("chat/completions", {"stream": False}, "stream", "stream can only be true"),
-        ("chat/completions", {"stream": None}, "stream", "stream must be true"),
+        ("chat/completions", {"stream": "yes"}, "stream", "stream must be true or false"),
         ("chat/completions", {"messages": None}, "messages", "messages is missing"),
-        ("chat/completions", {"messages": [{"role": "user"}]}, "messages[0]", "role and content"),
-        ("chat/completions", {"n": 2}, "n", "n can only be 1"),
-        ("chat/completions", {"tools": []}, "tools", "tools is not supported; allowed are model"),
-        ("chat/completions", {"model": "gpt"}, "model", "'gpt' is not served here"),
+        ("chat/completions", {"messages": [{"content": "a"}]}, "messages[0]", "role and content"),
+        ("chat/completions", {"n": 0}, "n", "from 1 to 128"),
+        ("chat/completions", {"functions": [{"name": "a"}]}, "functions", "does not accept functions"),
+        ("chat/completions", {"modalities": ["audio"]}, "modalities", "does not accept modalities"),
         ("chat/completions", {"max_completion_tokens": 0}, "max_tokens", "from 1 to"),
         ("chat/completions", {"temperature": "warm"}, "temperature", "must be a number"),
         ("chat/completions", {"stream_options": 7}, "stream_options", "must be an object"),
@@ -198,8 +199,8 @@ def test_client_raises_for_a_prompt_that_is_too_long(client, model):
         ("chat/completions", {"request_id": "short"}, "request_id", "16 to 64"),
         ("chat/completions", {"flush_ms": -1}, "flush_ms", "from 0 to 1000"),
         ("chat/completions", {"flush_ms": True}, "flush_ms", "from 0 to 1000"),
-        ("completions", {"prompt": ["a", "b"]}, "prompt", "prompt must be a string"),
         ("completions", {"prompt": ""}, "prompt", "prompt is empty"),
+        ("completions", {"prompt": "a", "best_of": 2}, "best_of", "does not accept best_of"),
     ],
 )
 def test_unsupported_parameters_are_refused(chat, path, change, param, message):
@@ -234,3 +235,188 @@ def test_chat_needs_a_model_that_takes_messages(fast):
 def test_ignore_eos_continues_to_max_tokens(chat):
     events, _ = post(chat, "chat/completions", REQUEST | {"ignore_eos": True, "max_tokens": 12})
     assert text_of_chunks(events) == f"{QUESTION} Why is the"
+
+
+TOOLS = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("look", "say")]
+RICH = {
+    "plain": {},
+    "choices": {"n": 2, "temperature": 1},
+    "logprobs": {"logprobs": True},
+    "reasoning": {"reasoning_effort": "low"},
+    "tools": {"tools": TOOLS, "reasoning_effort": "low"},
+}
+
+
+def whole(stack, path, body, **headers):
+    return requests.post(f"{stack.url}/v1/{path}", json=body, headers=headers, timeout=60)
+
+
+def joined(events):
+    """The choices of a stream, joined from their deltas: text, reasoning, calls, log probabilities, and the end."""
+    choices = {}
+    for choice in (choice for chunk in chunks_of(events) for choice in chunk["choices"]):
+        empty = {"content": "", "reasoning": "", "calls": {}, "logprobs": [], "finish_reason": None}
+        known, delta = choices.setdefault(choice["index"], empty), choice["delta"]
+        known["content"] += delta.get("content") or ""
+        known["reasoning"] += delta.get("reasoning") or ""
+        for call in delta.get("tool_calls", ()):
+            name = call["function"].get("name", "")
+            earlier = known["calls"].get(call["index"], ["", "", ""])
+            pieces = [call.get("id", ""), name, call["function"]["arguments"]]
+            known["calls"][call["index"]] = [a + b for a, b in zip(earlier, pieces, strict=True)]
+        known["logprobs"] += (choice["logprobs"] or {}).get("content", [])
+        known["finish_reason"] = choice["finish_reason"] or known["finish_reason"]
+    return choices
+
+
+@pytest.mark.parametrize("given", RICH.values(), ids=RICH)
+def test_whole_chat_equals_the_streamed_one(chat, client, model, given):
+    events, _ = post(chat, "chat/completions", REQUEST | given | {"stream_options": {"include_usage": True}})
+    streamed = joined(events)
+    completion = client.chat.completions.create(model=model, **(REQUEST | given))
+    assert completion.object == "chat.completion" and completion.id.startswith("chatcmpl-")
+    assert completion.usage.model_dump(exclude_none=True) == chunks_of(events)[-1]["usage"]
+    assert len(completion.choices) == len(streamed) == given.get("n", 1)
+    for choice in completion.choices:
+        message, expected = choice.message, streamed[choice.index]
+        assert (message.role, message.refusal) == ("assistant", None)
+        assert (message.content or "") == expected["content"]
+        assert getattr(message, "reasoning", "") == expected["reasoning"]
+        calls = [[call.id, call.function.name, call.function.arguments] for call in message.tool_calls or ()]
+        assert calls == list(expected["calls"].values())
+        assert (
+            [each.model_dump() for each in choice.logprobs.content or ()] == expected["logprobs"]
+            if (choice.logprobs)
+            else expected["logprobs"] == []
+        )
+        assert choice.finish_reason == expected["finish_reason"]
+
+
+@pytest.mark.parametrize("given", RICH.values(), ids=RICH)
+def test_stream_cut_after_any_event_resumes_with_the_rest(chat, given):
+    body = REQUEST | given | {"request_id": f"0123456789abcdef-{len(str(given))}"}
+    events, _ = post(chat, "chat/completions", body)
+    seen = [(event.id, event.data) for event in events]
+    assert len({event_id for event_id, _ in seen}) == len(seen)
+    for number in range(1, len(seen)):
+        rest, _ = post(chat, "chat/completions", body, **{"Last-Event-ID": seen[number - 1][0]})
+        assert [(event.id, event.data) for event in rest] == seen[number:]
+
+
+def test_second_turn_as_the_client_got_the_first(client, model):
+    first = client.chat.completions.create(model=model, tools=TOOLS, **REQUEST).choices[0].message
+    answered = {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "It scatters blue light."}
+    messages = [*REQUEST["messages"], first.model_dump(), answered]
+    second = client.chat.completions.create(model=model, messages=messages)
+    assert second.choices[0].message.content == "It scatters blue light."
+    third = client.chat.completions.create(
+        model=model, messages=[*messages, second.choices[0].message.model_dump(), {"role": "user", "content": "Thanks"}]
+    )
+    assert third.choices[0].message.content == "Thanks"
+
+
+NO_OPS = {
+    "frequency_penalty": 0,
+    "presence_penalty": 0.0,
+    "n": 1,
+    "logit_bias": {},
+    "tools": [],
+    "tool_choice": "none",
+    "response_format": {"type": "text"},
+    "top_logprobs": 0,
+    "repetition_penalty": 1.0,
+    "logprobs": None,
+    "parallel_tool_calls": True,
+    "modalities": ["text"],
+    "functions": None,
+    "metadata": None,
+    "audio": None,
+}
+
+
+@pytest.mark.parametrize("stack", ["chat", "fast"])
+def test_values_that_change_nothing_are_dropped(request, stack):
+    """Also for a model that has none of these inputs."""
+    stack = request.getfixturevalue(stack)
+    response = whole(stack, "completions", {"prompt": "One two", **NO_OPS, "best_of": 1, "suffix": None, "echo": False})
+    assert response.ok, response.text
+    assert "x-everstream-ignored" not in response.headers
+
+
+def test_unknown_fields_are_ignored_and_named(chat):
+    unknown = {
+        "prompt_cache_key": "a",
+        "safety_identifier": "b",
+        "service_tier": "auto",
+        "verbosity": "low",
+        "a\r\nb": 1,
+    }
+    response = whole(chat, "chat/completions", REQUEST | unknown)
+    assert response.json()["choices"][0]["message"]["content"] == QUESTION
+    ignored = response.headers["x-everstream-ignored"].split(", ")
+    assert ignored == ["prompt_cache_key", "safety_identifier", "service_tier", "verbosity", "?"]
+
+
+def test_headers_are_openais(chat):
+    response = whole(chat, "chat/completions", REQUEST, **{"X-Request-Id": "my-request"})
+    assert response.headers["x-request-id"] == "my-request"
+    assert response.headers["openai-version"] == "2020-10-01"
+    assert int(response.headers["openai-processing-ms"]) >= 0
+    response = whole(chat, "nothing", {}, **{"X-Request-Id": "not harmless;"})
+    assert response.status_code == 404
+    assert response.headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_idempotency_key_attaches_to_the_same_answer(chat, is_stream):
+    key = {"Idempotency-Key": f"a key with spaces, as some send it: {is_stream}"}
+    body = REQUEST | {"stream": is_stream}
+    first, second = (whole(chat, "chat/completions", body, **key) for _ in range(2))
+    assert first.content == second.content
+    other = whole(chat, "chat/completions", body | {"max_tokens": 3}, **key)
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "request_id_conflict")
+    short = whole(chat, "chat/completions", body, **{"Idempotency-Key": "short"})
+    assert (short.status_code, short.json()["error"]["param"]) == (400, "Idempotency-Key")
+
+
+def test_unknown_model_is_not_found(client):
+    with pytest.raises(openai.NotFoundError) as raised:
+        client.chat.completions.create(model="gpt", **REQUEST)
+    assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt")
+
+
+def test_models_show_their_context(client, model):
+    assert client.models.retrieve(model).max_model_len == client.models.list().data[0].max_model_len == 1000
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+def test_failed_whole_answer_is_an_error(chat, path):
+    for word, status, code in (("fail", 500, "model_error"), ("refuse", 400, "context_length_exceeded")):
+        body = {"prompt": word} if path == "completions" else {"messages": [{"role": "user", "content": word}]}
+        response = whole(chat, path, body)
+        assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+def test_model_checks_what_only_it_knows(chat):
+    response = whole(chat, "chat/completions", REQUEST | {"tools": "bad"})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["message"]) == (400, "tools", "told that tools is bad")
+
+
+def test_clients_that_read_lines_get_nothing_but_data(chat):
+    """Benchmarks read each piece that arrives as one `data: ` line."""
+    body = REQUEST | {"stream": True}
+    lines = requests.post(f"{chat.url}/v1/chat/completions", json=body, timeout=60).text.split("\n")
+    assert {line[:6] for line in lines} == {"data: ", ""}
+
+
+@pytest.mark.parametrize("wanted", ["openai-chat", "completions"])
+def test_any_generation_can_be_read_as_chunks(chat, native_events, wanted):
+    generation = native_events[0].json["generation"]
+    events = read_all(f"{chat.events_url(generation)}?format={wanted}")
+    assert text_of_chunks(events) == QUESTION
+    assert events[-1].data == "[DONE]"
+    response = requests.get(f"{chat.events_url(generation)}?format=nope", timeout=60)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "format")

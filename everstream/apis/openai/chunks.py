@@ -1,88 +1,152 @@
 """OpenAI's wire format: log entries as chunks of a streamed completion. Pure.
 
-Each chunk has the same event id as in Everstream's own format, so a client that returns with `Last-Event-ID` continues
-where it left off. Clients that don't use ids ignore them. The format matches that of vLLM's server.
+Each chunk's event id is that of its entry, so a client that returns with `Last-Event-ID` continues where it left off.
+The ids come after the data, and only to clients that ask for them: clients that read lines rather than events take
+`data: {...}` and an empty line for a chunk, and nothing else. The format matches that of vLLM's server.
 
 Besides chunks there are only comments, never followed by an empty line. Once OpenAI's Python client has seen an `id` or
 a `retry`, it takes an empty line for an event, whose empty data it can't parse.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from everstream.apis.openai.errors import error_body
+from everstream.contract.chat_outputs import Choice, ChoiceEnd, ToolCall, ending, pieces
 from everstream.errors import EverstreamError
-from everstream.log.entries import TOKEN, Entry, encode_json, text_literal
+from everstream.log.entries import TOKEN, Entry, encode_json, failure, text_literal
 from everstream.log.records import Generation
 from everstream.web import sse
 
-DONE = b"data: [DONE]\n\n"
+DONE = b"data: [DONE]"
+_CHOICES = b'"choices":'
+"""Only an output that has choices besides its text contains this: in a string, the quotes would be escaped."""
+
+
+class ChunkFormat(msgspec.Struct, frozen=True):
+    """What a client wants. `has_ids`: it reads Server-Sent Events by the standard."""
+
+    is_chat: bool
+    include_usage: bool = False
+    has_ids: bool = False
 
 
 class ChunkEncoder:
     """An `Encoder` of one generation, as chunks of a chat completion or of a plain one."""
 
     heartbeat = b": heartbeat\n"
+    needs_all = False
 
-    def __init__(self, generation: Generation, *, is_chat: bool, include_usage: bool) -> None:
+    def __init__(self, generation: Generation, wanted: ChunkFormat) -> None:
         self.generation = generation.id
-        self.format = f"chat {include_usage}" if is_chat else f"completion {include_usage}"
-        self._is_chat, self._include_usage = is_chat, include_usage
+        self.format = repr(wanted)
+        self._wanted = wanted
+        self._seen = sse.EventId(generation.id, -1)
         self._head: dict[str, Any] = {
-            "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{generation.id}",
-            "object": "chat.completion.chunk" if is_chat else "text_completion",
+            "id": f"{'chatcmpl' if wanted.is_chat else 'cmpl'}-{generation.id}",
+            "object": "chat.completion.chunk" if wanted.is_chat else "text_completion",
             "created": generation.created,
             "model": generation.model,
         }
-        self._id = b"id: " + generation.id.encode() + b"."
         # Encode the bytes around a token once, because only the text differs between tokens.
-        self._before, self._after = sse.event("", self._chunk(text=_MARK)).split(b'"' + _MARK.encode() + b'"')
+        before, self._after = self._chunk(Choice(text=_MARK)).split(b'"' + _MARK.encode() + b'"')
+        self._before = b"data: " + before
+        self._after += b"\nid: " + generation.id.encode() + b".%d\n\n" if wanted.has_ids else b"\n\n"
+
+    def resume(self, seen: sse.EventId) -> None:
+        self._seen = seen
 
     def start(self, retry_ms: int, *, is_new: bool) -> bytes:  # noqa: ARG002 - see the module's docstring
-        if not (is_new and self._is_chat):
-            return sse.GREETING
-        first = self._chunk(delta={"role": "assistant", "content": ""})
-        return sse.GREETING + sse.event("", first, f"{self.generation}.0")
+        # Without bytes, the server sends the headers alone.
+        return sse.GREETING if self._wanted.has_ids else b""
 
     def reconnect(self, retry_ms: int) -> bytes:  # noqa: ARG002 - likewise
         return b": come back\n"
 
     def token(self, n: int, data: bytes) -> bytes:
-        return b"%b%d\n%b%b%b" % (self._id, n, self._before, _text(data), self._after)
+        if n == 1 or _CHOICES in data:
+            return self._framed(n, list(self._token(n, data)))
+        after = self._after % n if self._wanted.has_ids else self._after
+        return self._before + _text(data) + after
 
     def entry(self, entry: Entry) -> bytes:
         if entry.event == TOKEN:
             return self.token(entry.n, entry.data)
-        if not entry.is_terminal:
-            return b": " + entry.event.encode() + b"\n"
-        # The id comes last, so a client that got only part of the end gets all of it again.
-        return self._end(entry) + self._id + b"%d\n" % entry.n + DONE
-
-    def _end(self, entry: Entry) -> bytes:
-        data = msgspec.json.decode(entry.data)
-        if entry.event == "failed":
-            return sse.event("", _error(data["message"], data["code"], data.get("param")))
-        reason = data["finish_reason"] if entry.event == "done" else "abort"
-        end = sse.event("", self._chunk(finish_reason=reason))
-        if self._include_usage:
-            end += sse.event("", encode_json({**self._head, "choices": [], "usage": data.get("usage")}))
-        return end
+        if entry.is_terminal:
+            return self._framed(entry.n, [*self._opening(entry.n), *self._end(entry)])
+        return b": " + entry.event.encode() + b"\n" + self._framed(entry.n, list(self._opening(entry.n)))
 
     def queued(self, position: int) -> bytes:
         return b": queued %d\n" % position
 
     def lost(self, error: EverstreamError) -> bytes:
-        return (
-            sse.event("", _error(error.message, error.code, error.param)) + self._id + sse.GONE.encode() + b"\n" + DONE
-        )
+        end = b"data: " + encode_json(error_body(error))
+        return end + (f"\nid: {self.generation}.{sse.GONE}".encode() if self._wanted.has_ids else b"") + b"\n\n"
 
-    def _chunk(self, *, text: str = "", delta: Any = None, finish_reason: str | None = None) -> bytes:
-        choice: dict[str, Any] = {"index": 0}
-        if self._is_chat:
-            choice["delta"] = delta or ({"content": text} if text else {})
+    def _framed(self, n: int, events: list[bytes]) -> bytes:
+        if not events:
+            return b""
+        if not self._wanted.has_ids:
+            return b"".join(event + b"\n\n" for event in events)
+        return sse.numbered(events, self.generation, n, self._seen.part if n == self._seen.n else None)
+
+    def _opening(self, n: int) -> Iterator[bytes]:
+        """A chat's first chunk. It comes with the first entry, because benchmarks take it for the first token."""
+        if n == 1 and self._wanted.is_chat:
+            yield b"data: " + self._chunk(Choice(), role="assistant")
+
+    def _token(self, n: int, data: bytes) -> Iterator[bytes]:
+        yield from self._opening(n)
+        for piece in pieces(data):
+            yield b"data: " + self._chunk(piece)
+
+    def _end(self, entry: Entry) -> Iterator[bytes]:
+        if entry.event != "done":
+            # Without [DONE], as nothing has been completed.
+            yield b"data: " + encode_json(error_body(failure(entry)))
+            return
+        said = ending(entry.data)
+        for end in said.ends:
+            yield b"data: " + self._chunk(Choice(end.index), end=end)
+        if self._wanted.include_usage:
+            yield b"data: " + encode_json({**self._head, "choices": [], "usage": said.usage})
+        yield DONE
+
+    def _chunk(self, piece: Choice, *, role: str | None = None, end: ChoiceEnd | None = None) -> bytes:
+        choice: dict[str, Any] = {"index": piece.index}
+        if self._wanted.is_chat:
+            choice["delta"] = {"role": role, "content": ""} if role else delta(piece)
         else:
-            choice["text"] = text
-        return encode_json({**self._head, "choices": [{**choice, "logprobs": None, "finish_reason": finish_reason}]})
+            choice["text"] = piece.text
+        choice |= {"logprobs": piece.logprobs, "finish_reason": end.finish_reason if end else None}
+        if end:
+            choice["stop_reason"] = end.stop_reason
+        if piece.token_ids:
+            choice["token_ids"] = piece.token_ids
+        chunk = {**self._head, "choices": [choice]}
+        if piece.prompt_token_ids is not None:
+            (chunk if self._wanted.is_chat else choice)["prompt_token_ids"] = piece.prompt_token_ids
+        return encode_json(chunk)
+
+
+def delta(piece: Choice) -> dict[str, Any]:
+    """A piece of a chat's message."""
+    said: dict[str, Any] = {"content": piece.text} if piece.text else {}
+    if piece.reasoning:
+        said["reasoning"] = piece.reasoning
+    if piece.tool_calls:
+        said["tool_calls"] = [_tool_call(call) for call in piece.tool_calls]
+    return said
+
+
+def _tool_call(piece: ToolCall) -> dict[str, Any]:
+    function: dict[str, Any] = {"arguments": piece.function.arguments}
+    if piece.function.name is not None:
+        function["name"] = piece.function.name
+    first = {} if piece.id is None else {"id": piece.id, "type": "function"}
+    return {"index": piece.index, **first, "function": function}
 
 
 _MARK = "5f0c8a1e9b7d4c23"
@@ -92,7 +156,3 @@ _MARK = "5f0c8a1e9b7d4c23"
 def _text(output: bytes) -> bytes:
     """An output's text as a JSON string; if it has none, the output's JSON as a string."""
     return text_literal(output) or encode_json(output.decode())
-
-
-def _error(message: str, code: str, param: str | None) -> bytes:
-    return encode_json({"error": {"message": message, "type": "server_error", "param": param, "code": code}})

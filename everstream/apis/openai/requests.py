@@ -1,70 +1,153 @@
-"""Turns OpenAI's requests into model inputs. Pure. Called by `routes`."""
+"""Turns OpenAI's requests into model inputs. Pure. Called by `routes`.
 
+A field that the model has as an input is passed on. A value that changes nothing (`n: 1`, null) is dropped, whatever
+the model. Other fields are ignored, and named in the response, unless ignoring them would change the answer.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from everstream.contract.schema import Schema
 from everstream.errors import InvalidInput
-from everstream.log.entries import encode_json
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default for /v1/completions."""
+WHOLE_FLUSH_MS = 1000
+"""Nobody watches a response that comes whole, so its outputs are joined."""
 
-_FORWARDED = ("temperature", "top_p", "top_k", "seed", "stop", "max_tokens", "ignore_eos")
-_FIXED: dict[str, Any] = {"n": 1, "best_of": 1, "echo": False, "logprobs": False, "stream": True}
-"""Accepted because some clients always send these, but only with this one value each."""
-_IGNORED = ("user", "metadata", "store")
+NO_OPS: Mapping[str, tuple[Any, ...]] = {
+    "audio": ({},),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "documents": ([],),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "modalities": (["text"], []),
+    "n": (1,),
+    "presence_penalty": (0,),
+    "priority": (0,),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "return_token_ids": (False,),
+    "skip_special_tokens": (True,),
+    "stop": ([],),
+    "stop_token_ids": ([],),
+    "suffix": ("",),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "use_beam_search": (False,),
+    "web_search_options": ({},),
+}
+"""Values that change nothing. Clients send many of them with each request."""
+
+CHANGES_ANSWER = frozenset(NO_OPS) | {
+    "allowed_token_ids",
+    "chat_template",
+    "continue_final_message",
+    "ignore_eos",
+    "include_stop_str_in_output",
+    "max_tokens",
+    "prompt_embeds",
+    "prompt_logprobs",
+    "structured_outputs",
+    "temperature",
+    "thinking_token_budget",
+    "tool_choice",
+    "top_k",
+    "top_p",
+    "truncate_prompt_tokens",
+}
+"""Fields that are refused where the model does not have them."""
+
+_OF_API = ("model", "stream", "stream_options", "user", "metadata", "store", "max_completion_tokens")
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
-    """The model's inputs, and whether the stream ends with usage."""
+    """The model's inputs; how to answer; and the names of the fields that were ignored."""
 
     inputs: dict[str, Any]
+    is_stream: bool
     include_usage: bool
+    ignored: list[str]
 
 
-def chat(body: dict[str, Any]) -> ParsedRequest:
+Parse = Callable[[dict[str, Any], Schema], ParsedRequest]
+
+
+def chat(body: dict[str, Any], schema: Schema) -> ParsedRequest:
     """From the body of /v1/chat/completions. Raises InvalidInput."""
-    body = _checked(body, "messages", ("max_completion_tokens",))
-    if body.get("max_completion_tokens") is not None:
-        body["max_tokens"] = body["max_completion_tokens"]
-    return ParsedRequest({"messages": body["messages"], **_forwarded(body)}, _include_usage(body))
+    given = _without_no_ops(body)
+    if "max_completion_tokens" in given:
+        given["max_tokens"] = given["max_completion_tokens"]
+    return _parsed(given, "messages", {}, schema)
 
 
-def completion(body: dict[str, Any]) -> ParsedRequest:
+def completion(body: dict[str, Any], schema: Schema) -> ParsedRequest:
     """From the body of /v1/completions. The prompt goes to the model unchanged. Raises InvalidInput."""
-    body = _checked(body, "prompt", ())
-    if body.get("max_tokens") is None:
-        body["max_tokens"] = DEFAULT_COMPLETION_TOKENS
-    return ParsedRequest({"prompt": body["prompt"], "raw": True, **_forwarded(body)}, _include_usage(body))
+    given = _without_no_ops(body)
+    if "max_tokens" in schema:
+        given.setdefault("max_tokens", DEFAULT_COMPLETION_TOKENS)
+    prompt = given.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
+        given["prompt"] = prompt[0]
+    elif isinstance(prompt, (list, msgspec.Raw)):
+        given["prompts"] = given.pop("prompt")
+        return _parsed(given, "prompts", {}, schema)
+    return _parsed(given, "prompt", {"raw": True} if "raw" in schema else {}, schema)
 
 
-def _checked(body: dict[str, Any], required: str, more: tuple[str, ...]) -> dict[str, Any]:
-    allowed = ("model", required, *more, "stream_options", *_FORWARDED, *_FIXED, *_IGNORED)
-    for name, value in body.items():
-        if name not in allowed and value is not None:
-            raise InvalidInput(f"{name[:100]} is not supported; allowed are {', '.join(allowed)}", param=name[:100])
-        if name in _FIXED and value is not None and value != _FIXED[name]:
-            raise InvalidInput(f"{name} can only be {_json_text(_FIXED[name])} here", param=name)
-    if body.get("stream") is not True:
-        raise InvalidInput("stream must be true: non-streaming responses are not supported yet", param="stream")
-    if body.get(required) is None:
-        raise InvalidInput(f"{required} is missing", param=required)
-    return dict(body)
+def _without_no_ops(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None and not _is_no_op(name, value)}
 
 
-def _forwarded(body: dict[str, Any]) -> dict[str, Any]:
-    return {name: body[name] for name in _FORWARDED if body.get(name) is not None}
+def _is_no_op(name: str, value: Any) -> bool:
+    # In Python, False is 0, and True is 1.
+    return any(value == no_op and isinstance(value, bool) == isinstance(no_op, bool) for no_op in NO_OPS.get(name, ()))
 
 
-def _include_usage(body: dict[str, Any]) -> bool:
-    options = body.get("stream_options") or {}
-    if not isinstance(options, dict) or not isinstance(options.get("include_usage", False), bool):
-        raise InvalidInput(
-            "stream_options must be an object whose include_usage is true or false", param="stream_options"
-        )
-    return bool(options.get("include_usage", False))
+def _parsed(given: dict[str, Any], prompt: str, more: dict[str, Any], schema: Schema) -> ParsedRequest:
+    if prompt not in given:
+        raise InvalidInput(f"{prompt} is missing", param=prompt)
+    _drop_idle_choices(given)
+    is_stream = _flag(given, "stream", "stream")
+    wanted = {name: value for name, value in given.items() if name not in _OF_API}
+    ignored = [name for name in wanted if name not in schema and name not in (*CHANGES_ANSWER, prompt)]
+    inputs = {name: value for name, value in wanted.items() if name not in ignored} | more
+    for name in inputs:
+        if name not in schema:
+            raise InvalidInput(f"the served model does not accept {name}"[:200], param=name)
+    if not is_stream and "stream" in schema:
+        inputs["stream"] = False
+    return ParsedRequest(inputs, is_stream, _include_usage(given), ignored)
 
 
-def _json_text(value: Any) -> str:
-    return encode_json(value).decode()
+def _drop_idle_choices(given: dict[str, Any]) -> None:
+    """What chooses among things that were not given changes nothing either."""
+    if "tools" not in given:
+        given.pop("parallel_tool_calls", None)
+        if given.get("tool_choice") in ("none", "auto"):
+            del given["tool_choice"]
+    if "best_of" in given and given["best_of"] == given.get("n"):
+        del given["best_of"]
+
+
+def _include_usage(given: dict[str, Any]) -> bool:
+    options = given.get("stream_options", {})
+    if not isinstance(options, dict):
+        raise InvalidInput("stream_options must be an object", param="stream_options")
+    return _flag(options, "include_usage", "stream_options")
+
+
+def _flag(given: dict[str, Any], name: str, param: str) -> bool:
+    value = given.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise InvalidInput(f"{name} must be true or false", param=param)
+    return bool(value)

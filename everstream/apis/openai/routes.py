@@ -1,68 +1,123 @@
-"""OpenAI's API, limited to streamed responses.
+"""OpenAI's API.
 
-    POST /v1/chat/completions     messages; `stream: true`
-    POST /v1/completions          prompt, without a chat template; `stream: true`
-    GET  /v1/models               the served models
+    POST /v1/chat/completions     messages
+    POST /v1/completions          prompts, without a chat template
+    GET  /v1/models[/<name>]      the served models
 
-Besides OpenAI's own fields, it accepts `top_k`, `ignore_eos`, `request_id`, `flush_ms` and the header `Last-Event-ID`.
+Besides OpenAI's fields, it accepts vLLM's parameters, `request_id`, `flush_ms`, and the headers `Idempotency-Key` and
+`Last-Event-ID`.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response
+import msgspec
+from flask import Blueprint, Response, request
 
-from everstream.apis.openai import requests
-from everstream.apis.openai.chunks import ChunkEncoder
+from everstream.apis.openai import answers, headers, requests
+from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
+from everstream.apis.openai.errors import error_body
 from everstream.contract import inputs
-from everstream.errors import EverstreamError, InvalidInput
-from everstream.log.records import inputs_digest
+from everstream.errors import UnknownModel
+from everstream.log.entries import encode_json
+from everstream.log.records import Generation, inputs_digest
 from everstream.web.api import Api
 from everstream.web.context import app_context
-from everstream.web.streaming import MakeEncoder, admitted, follow, last_event_id, resume
-from everstream.web.submission import body, options_from_json, start
+from everstream.web.sse import MIMETYPE
+from everstream.web.streaming import admitted, begin, last_event_id, resume
+from everstream.web.submission import RequestOptions, body, idempotency_key, options_from_json, start
+from everstream.web.whole_response import wait_for_all
 
 blueprint = Blueprint("openai", __name__)
+headers.register(blueprint)
+API = Api(
+    blueprint,
+    "/v1/",
+    error_body,
+    formats={
+        "openai-chat": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=True, include_usage=True, has_ids=True)),
+        "completions": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=False, include_usage=True, has_ids=True)),
+    },
+)
 
-
-def error_body(error: EverstreamError) -> dict[str, Any]:
-    """The format that OpenAI's clients expect."""
-    kind = "invalid_request_error" if error.status < 500 else "server_error"
-    if error.status == 429:
-        kind = "rate_limit_error"
-    return {"error": {**error.body()["error"], "type": kind}}
-
-
-API = Api(blueprint, "/v1/", error_body)
+Finish = Callable[[Generation, answers.Answer], dict[str, Any]]
 
 
 @blueprint.post("/v1/chat/completions")
 def chat_completions() -> Response:
-    return admitted(partial(_respond, requests.chat, is_chat=True))
+    return admitted(partial(_respond, requests.chat, answers.chat_completion, is_chat=True))
 
 
 @blueprint.post("/v1/completions")
 def completions() -> Response:
-    return admitted(partial(_respond, requests.completion, is_chat=False))
+    return admitted(partial(_respond, requests.completion, answers.text_completion, is_chat=False))
 
 
 @blueprint.get("/v1/models")
 def models() -> dict[str, Any]:
-    about = {"object": "model", "created": 0, "owned_by": "everstream"}
-    return {"object": "list", "data": [{"id": name, **about} for name in app_context().models.names()]}
+    return {"object": "list", "data": [_about(name) for name in app_context().models.names()]}
 
 
-def _respond(parse: Callable[[dict[str, Any]], requests.ParsedRequest], *, is_chat: bool) -> Response:
+@blueprint.get("/v1/models/<path:name>")
+def model(name: str) -> dict[str, Any]:
+    return _about(_served(name))
+
+
+def _about(name: str) -> dict[str, Any]:
+    context = app_context()
+    found = context.models.find(name)
+    engines = context.log.engines([found.queue]) if found else []
+    lengths = [engine.max_model_len for engine in engines if engine.max_model_len]
+    about = {"object": "model", "created": 0, "owned_by": "everstream", "root": name, "parent": None}
+    return {"id": name, **about, "max_model_len": min(lengths, default=None)}
+
+
+def _served(name: str | None) -> str:
+    """Raises UnknownModel."""
+    names = app_context().models.names()
+    if name is not None and name not in names:
+        raise UnknownModel(f"The model {name[:100]!r} does not exist; served here: {', '.join(names)}", param="model")
+    return name or names[0]
+
+
+def _respond(parse: requests.Parse, finish: Finish, *, is_chat: bool) -> Response:
     context, given = app_context(), body()
     options = options_from_json(given)
-    parsed = parse(given)
-    encoder: MakeEncoder = partial(ChunkEncoder, is_chat=is_chat, include_usage=parsed.include_usage)
-    model = context.models.get(options.model)
-    for name in parsed.inputs:
-        if name not in model.inputs:
-            raise InvalidInput(f"the served model does not accept {name}", param=name)
+    model = context.models.get(_served(options.model))
+    parsed = parse(given, model.inputs)
+    headers.name_ignored(parsed.ignored)
+    context.follower.count("parameters_ignored", len(parsed.ignored))
     checked = inputs.from_json(parsed.inputs, model.inputs, context.settings.max_prompt_chars)
+    options = _with_key(options, parsed)
+    if not parsed.is_stream:
+        return _whole(start(model, checked, options), finish)
+    wanted = ChunkFormat(is_chat, parsed.include_usage, _reads_ids())
+    encoder = partial(ChunkEncoder, wanted=wanted)
     if (seen := last_event_id()) is not None:
-        return resume(*seen, encoder, inputs_digest(checked, model.queue))
-    return follow(start(model, checked, options), -1, encoder)
+        return resume(seen, encoder, inputs_digest(checked, model.queue))
+    return begin(start(model, checked, options), encoder)
+
+
+def _with_key(options: RequestOptions, parsed: requests.ParsedRequest) -> RequestOptions:
+    """A client that can't come back is not waited for."""
+    settings = app_context().settings
+    key = options.request_id or idempotency_key()
+    can_return = key or (parsed.is_stream and _reads_ids())
+    flush_ms = requests.WHOLE_FLUSH_MS if options.flush_ms is None and not parsed.is_stream else options.flush_ms
+    return msgspec.structs.replace(
+        options,
+        request_id=key,
+        flush_ms=flush_ms,
+        abandon_after_s=None if can_return else settings.post_abandon_after_s,
+    )
+
+
+def _reads_ids() -> bool:
+    """Whether the client reads Server-Sent Events by the standard, and so can resume. OpenAI's clients read lines."""
+    return MIMETYPE in request.headers.get("Accept", "") or "Last-Event-ID" in request.headers
+
+
+def _whole(generation: Generation, finish: Finish) -> Response:
+    entries = wait_for_all(ChunkEncoder(generation, ChunkFormat(is_chat=True)), generation.queue)
+    return Response(encode_json(finish(generation, answers.Answer(entries))), mimetype="application/json")
