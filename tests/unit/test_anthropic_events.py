@@ -286,16 +286,6 @@ def test_error_bodies(error, kind):
 
 
 @given(OUTPUTS, ENDS)
-def test_a_replay_gives_exactly_the_rest_after_every_event(outputs, end):
-    log = entries(*outputs, **end)
-    uncut = [(place, encode_json(event)) for place, event in events_of(log)]
-    for cut in range(len(uncut)):
-        seen = uncut[cut][0]
-        rest = [(place, encode_json(event)) for place, event in events_of(log) if place > seen]
-        assert uncut[: cut + 1] + rest == uncut
-
-
-@given(OUTPUTS, ENDS)
 def test_blocks_follow_one_another(outputs, end):
     made = streamed(*outputs, **end)
     assert [event["type"] for event in made].count("message_start") == 1

@@ -5,23 +5,28 @@ import json
 import msgspec
 import pytest
 
+import input_schema
 from everstream.apis.anthropic import requests
-from everstream.contract.inputs import parse_body
+from everstream.contract.inputs import from_json, parse_body
+from everstream.contract.schema import parse_schema
 from everstream.errors import InvalidInput
 
+SCHEMA = parse_schema(input_schema.INPUT_SCHEMA, [])
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {"name": "weather", "description": "Of a city", "input_schema": {"properties": {"city": {"type": "string"}}}}
-SCHEMA = {"type": "object", "properties": {"answer": {"type": "integer"}}}
+ANSWER = {"type": "object", "properties": {"answer": {"type": "integer"}}}
 
 
-def parsed(parse=requests.messages, **body):
-    body = {"max_tokens": 10, "messages": HELLO, **body}
-    return parse(parse_body(json.dumps(body).encode()))
+def parsed(parse=requests.messages, schema=SCHEMA, **body):
+    body = {"max_tokens": 10, "messages": HELLO, "stream": True, **body}
+    return parse(parse_body(json.dumps(body).encode()), schema)
 
 
-def inputs(parse=requests.messages, **body):
-    given = parsed(parse, **body).inputs
-    return {name: json.loads(bytes(v)) if isinstance(v, msgspec.Raw) else v for name, v in given.items()}
+def inputs(parse=requests.messages, schema=SCHEMA, **body):
+    """What reaches the model."""
+    given = from_json(parsed(parse, schema, **body).inputs, schema, 100_000)
+    input_schema.check_inputs(given)
+    return {**given, "messages": json.loads(given["messages"])}
 
 
 def turns(*messages, **body):
@@ -68,20 +73,35 @@ def test_sampling_has_vllms_names():
     }
 
 
+def test_the_model_knows_whether_the_answer_comes_whole():
+    assert inputs(stream=False) == {**inputs(), "stream": False}
+    assert not parsed(stream=False).is_stream
+    assert parsed().is_stream
+
+
+def test_a_model_with_fewer_inputs():
+    fewer = {name: SCHEMA[name] for name in ("messages", "max_tokens")}
+    thinking = {"type": "enabled", "budget_tokens": 2000}
+    assert inputs(schema=fewer, thinking=thinking, cache_salt="s", stream=False) == inputs()
+    with pytest.raises(InvalidInput, match="does not accept tools") as caught:
+        parsed(schema=fewer, tools=[WEATHER])
+    assert caught.value.param == "tools"
+
+
 def test_null_and_empty_values_are_as_good_as_none():
     sampling = ("temperature", "top_p", "top_k", "stop_sequences", "stream")
     others = ("system", "tools", "tool_choice", "thinking", "output_config", "output_format", "mcp_servers", "metadata")
     empty = {"tools": [], "stop_sequences": [], "system": "", "mcp_servers": [], "output_config": {}, "stream": False}
     for given in (dict.fromkeys((*sampling, *others, "unknown")), empty):
-        assert inputs(**given) == inputs()
-        assert (parsed(**given).ignored, parsed(**given).is_streaming) == ([], False)
+        assert inputs(**given) == inputs(stream=False)
+        assert (parsed(**given).ignored, parsed(**given).is_stream) == ([], False)
 
 
 def test_what_has_no_effect_is_named():
     advisory = {"metadata": {"user_id": "u"}, "service_tier": "auto", "inference_geo": "eu", "future": [1] * 5000}
     request = parsed(**advisory, thinking={"type": "adaptive", "display": "omitted"}, stream=True)
     assert request.ignored == [*advisory, "thinking.display"]
-    assert request.is_streaming
+    assert request.is_stream
 
 
 @pytest.mark.parametrize(
@@ -255,11 +275,11 @@ def test_thinking(given, expected):
 
 @pytest.mark.parametrize("where", ["output_config", "output_format"])
 def test_json_schema(where):
-    wanted = {"type": "json_schema", "schema": SCHEMA}
+    wanted = {"type": "json_schema", "schema": ANSWER}
     given = inputs(**{where: {"format": wanted} if where == "output_config" else wanted})
     assert given["response_format"] == {
         "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": SCHEMA},
+        "json_schema": {"name": "answer", "schema": ANSWER},
     }
 
 
@@ -268,7 +288,7 @@ def test_count_tokens_takes_the_prompt_alone():
     whole = inputs(**prompt)
     del whole["max_tokens"]
     assert inputs(requests.prompt, **prompt) == whole
-    assert parsed(requests.prompt, **prompt).ignored == ["max_tokens"]
+    assert parsed(requests.prompt, **prompt).ignored == ["max_tokens", "stream"]
 
 
 def test_a_long_body_is_the_same():
@@ -339,7 +359,7 @@ def test_what_cant_be_honoured_is_named(body, param, message):
 def test_missing_fields_are_named():
     for body, param in (({"messages": HELLO}, "max_tokens"), ({"max_tokens": 1}, "messages")):
         with pytest.raises(InvalidInput, match=f"{param} is missing") as caught:
-            requests.messages(body)
+            requests.messages(body, SCHEMA)
         assert caught.value.param == param
 
 
@@ -353,11 +373,11 @@ def test_a_quoted_value_is_cut():
 def test_many_small_values_do_not_become_objects(name):
     many = b"[" + b"[]," * 200_000 + b"[]]"
     with pytest.raises(InvalidInput, match="arrays and objects"):
-        requests.messages({"max_tokens": 1, "messages": HELLO, name: msgspec.Raw(many)})
+        requests.messages({"max_tokens": 1, "messages": HELLO, name: msgspec.Raw(many)}, SCHEMA)
 
 
 def test_bytes_that_are_not_utf8():
     long = b'{"role":"user","content":"' + b"x" * 5000 + b'\xff"}'
     body = b'{"max_tokens":1,"messages":[' + long + b"]}"
     with pytest.raises(InvalidInput):
-        requests.messages(parse_body(body))
+        requests.messages(parse_body(body), SCHEMA)

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from everstream.apis.anthropic.encoder import MessageEncoder
 from everstream.apis.anthropic.errors import error_body
 from everstream.apis.anthropic.events import MessageEvents
 from everstream.apis.anthropic.whole_message import whole_message
 from everstream.errors import InvalidInput
 from everstream.log.entries import encode_json
 from everstream.log.records import Generation
-from everstream.web import sse
 from harness.chat_outputs import ENDS, OUTPUTS, call, calls, end, entries, piece
 
 anthropic = pytest.importorskip("anthropic")
@@ -30,10 +30,11 @@ def events(*outputs, **end):
     return [*machine.start(), *(event for entry in entries(*outputs, **end) for event in machine.entry(entry))]
 
 
-def wire(made):
-    """The events as Server-Sent Events, with what else a stream may hold."""
-    frames = [sse.event(each.__struct_config__.tag, encode_json(each), f"{GENERATION.id}.{n}") for n, each in made]
-    return b": everstream\n" + b'event: ping\ndata: {"type": "ping"}\n\n'.join(frames)
+def wire(*outputs, has_ids=False, **end):
+    """The same as a stream, in which the model pauses after each output."""
+    encoder = MessageEncoder(GENERATION, has_ids=has_ids)
+    frames = [encoder.entry(entry) for entry in entries(*outputs, **end)]
+    return encoder.start(1000, is_new=True) + encoder.queued(1) + encoder.heartbeat.join(frames)
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +87,16 @@ def cut_call(index, city, at, amid):
 @given(st.lists(_SAID), st.lists(st.tuples(_TEXTS, st.integers(0, 12), _TEXTS), max_size=3))
 def test_the_client_makes_the_same_of_a_stream(client, sent, said, called):
     outputs = [output for index, given in enumerate(called) for output in cut_call(index, *given)]
-    made = events(*said, *outputs, **end("stop"))
-    sent["body"] = wire(enumerate(made))
-    with client.messages.stream(**REQUEST) as stream:
-        streamed = stream.get_final_message()
-    sent["body"] = encode_json(whole_message(made))
-    assert client.messages.create(**REQUEST).model_dump() == streamed.model_dump()
+    sent["body"] = encode_json(whole_message(events(*said, *outputs, **end("stop"))))
+    whole = client.messages.create(**REQUEST).model_dump()
+    for has_ids in (False, True):
+        sent["body"] = wire(*said, *outputs, has_ids=has_ids, **end("stop"))
+        with client.messages.stream(**REQUEST) as stream:
+            assert stream.get_final_message().model_dump() == whole
 
 
 def test_the_client_raises_a_streams_error(client, sent):
-    sent["body"] = wire(enumerate(events({"text": "a"}, event="failed", code="engine_crashed", message="it died")))
+    sent["body"] = wire({"text": "a"}, event="failed", code="engine_crashed", message="it died")
     with (
         pytest.raises(anthropic.APIStatusError, match="it died") as caught,
         client.messages.stream(**REQUEST) as stream,

@@ -7,6 +7,7 @@ import msgspec
 from everstream.apis.anthropic import request_types as types
 from everstream.apis.anthropic.conversation import ChatMessage, chat_messages
 from everstream.contract.inputs import check_containers
+from everstream.contract.schema import Schema
 from everstream.errors import InvalidInput
 from everstream.log.entries import encode_json
 
@@ -33,25 +34,32 @@ _SAMPLING = {
 }
 
 
+ADVISORY = ("cache_salt", "chat_template_kwargs", "reasoning_effort", "thinking_token_budget")
+"""A model without these inputs answers without them."""
+
+
 class ParsedRequest(msgspec.Struct, frozen=True):
     """The model's inputs, where objects and arrays are `msgspec.Raw`; and the names of fields that have no effect."""
 
     inputs: dict[str, Any]
     ignored: list[str]
-    is_streaming: bool = False
+    is_stream: bool = False
 
 
-def messages(body: dict[str, Any]) -> ParsedRequest:
+def messages(body: dict[str, Any], schema: Schema) -> ParsedRequest:
     """From the body of /v1/messages. Raises InvalidInput."""
     request = _decoded(body, _messages_decoder)
     sampling = {chat: value for name, chat in _SAMPLING.items() if (value := getattr(request, name)) not in (None, [])}
-    return ParsedRequest({**_prompt(request), **sampling}, _ignored(body, request), bool(request.stream))
+    inputs = _accepted({**_prompt(request), **sampling}, schema)
+    if not request.stream and "stream" in schema:
+        inputs["stream"] = False
+    return ParsedRequest(inputs, _ignored(body, request), bool(request.stream))
 
 
-def prompt(body: dict[str, Any]) -> ParsedRequest:
+def prompt(body: dict[str, Any], schema: Schema) -> ParsedRequest:
     """From the body of /v1/messages/count_tokens. Raises InvalidInput."""
     request = _decoded(body, _prompt_decoder)
-    return ParsedRequest(_prompt(request), _ignored(body, request))
+    return ParsedRequest(_accepted(_prompt(request), schema), _ignored(body, request))
 
 
 _messages_decoder = msgspec.json.Decoder(types.MessagesRequest)
@@ -90,6 +98,14 @@ def _ignored(body: dict[str, Any], request: types.Prompt) -> list[str]:
     names = [name for name, value in body.items() if value is not None and name not in known]
     has_display = isinstance(body.get("thinking"), dict) and body["thinking"].get("display") is not None
     return [*names, "thinking.display"] if has_display else names
+
+
+def _accepted(inputs: dict[str, Any], schema: Schema) -> dict[str, Any]:
+    """Those that the model has. Raises InvalidInput for others that matter."""
+    for name in inputs:
+        if name not in schema and name not in ADVISORY:
+            raise InvalidInput(f"the served model does not accept {name}", param=name)
+    return {name: value for name, value in inputs.items() if name in schema}
 
 
 def _prompt(request: types.Prompt) -> dict[str, Any]:
