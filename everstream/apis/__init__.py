@@ -4,9 +4,10 @@ In: HTTP requests. Out: HTTP responses, most of them streams of entries. Each fo
 `web.factory`. Imports `web`, `log` and `contract`; imported by `everstream.wsgi` alone.
 """
 
+from everstream.apis.anthropic.routes import API as ANTHROPIC
 from everstream.apis.inferless.routes import API as INFERLESS
 from everstream.apis.native.routes import API as NATIVE
 from everstream.apis.openai.routes import API as OPENAI
 from everstream.apis.operations.routes import API as OPERATIONS
 
-APIS = (NATIVE, OPENAI, INFERLESS, OPERATIONS)
+APIS = (NATIVE, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS)

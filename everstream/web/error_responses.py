@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from everstream.errors import BodyTooLarge, EverstreamError, InternalError, LogBroken, LogUnavailable, TryLater
 from everstream.log.retryable import UNAVAILABLE
 from everstream.web import sse, throttled_logging
-from everstream.web.api import Api
+from everstream.web.api import Api, api_of
 from everstream.web.streaming import event_stream, is_eventsource
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,7 @@ def register(app: Flask, apis: Sequence[Api]) -> None:
 
 class _ErrorResponses:
     def __init__(self, apis: Sequence[Api]) -> None:
-        # The longest matching prefix wins.
-        self._apis = sorted(apis, key=lambda api: len(api.prefix), reverse=True)
+        self._apis = apis
 
     def of_error(self, error: EverstreamError) -> ErrorResponse:
         if not isinstance(error, TryLater):
@@ -71,5 +70,5 @@ class _ErrorResponses:
         return self.of_error(InternalError())
 
     def _body(self, error: EverstreamError) -> dict[str, Any]:
-        error_bodies = (api.error_body for api in self._apis if request.path.startswith(api.prefix))
-        return next(error_bodies, EverstreamError.body)(error)
+        api = api_of(request.path, self._apis)
+        return api.error_body(error) if api else error.body()

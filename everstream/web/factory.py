@@ -6,13 +6,14 @@ engines (`prompt_validation`). A web process keeps no state that matters, so any
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from flask import Flask, Response, request
 
 from everstream.log.web_log import WebLog
 from everstream.settings import PROJECT_ROOT, Settings, load_settings
 from everstream.web import error_responses
-from everstream.web.api import Api
+from everstream.web.api import Api, api_of
 from everstream.web.clients import trust_proxies
 from everstream.web.context import EXTENSION, AppContext
 from everstream.web.follower import Follower
@@ -44,11 +45,13 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     for api in apis:
         app.register_blueprint(api.blueprint)
     error_responses.register(app, apis)
-    app.after_request(_add_headers)
+    app.after_request(partial(_add_headers, apis))
     return app
 
 
-def _add_headers(response: Response) -> Response:
+def _add_headers(apis: Sequence[Api], response: Response) -> Response:
+    if api := api_of(request.path, apis):
+        api.add_headers(response)
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers.setdefault("Cache-Control", "no-cache" if request.endpoint == "static" else "no-store")

@@ -14,8 +14,6 @@ from everstream.errors import InvalidInput
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default for /v1/completions."""
-WHOLE_FLUSH_MS = 1000
-"""Nobody watches a response that comes whole, so its outputs are joined."""
 
 NO_OPS: Mapping[str, tuple[Any, ...]] = {
     "audio": ({},),

@@ -12,21 +12,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from everstream.apis.openai import answers, headers, requests
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
 from everstream.apis.openai.errors import error_body
 from everstream.contract import inputs
-from everstream.errors import UnknownModel
 from everstream.log.entries import encode_json
 from everstream.log.records import Generation, inputs_digest
 from everstream.web.api import Api
 from everstream.web.context import app_context
-from everstream.web.sse import MIMETYPE
+from everstream.web.posts import name_ignored, options_of_post, reads_ids, served_name
 from everstream.web.streaming import admitted, begin, last_event_id, resume
-from everstream.web.submission import RequestOptions, body, idempotency_key, options_from_json, start
+from everstream.web.submission import body, options_from_json, start
 from everstream.web.whole_response import wait_for_all
 
 blueprint = Blueprint("openai", __name__)
@@ -39,6 +37,7 @@ API = Api(
         "openai-chat": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=True, include_usage=True, has_ids=True)),
         "completions": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=False, include_usage=True, has_ids=True)),
     },
+    add_headers=headers.add,
 )
 
 Finish = Callable[[Generation, answers.Answer], dict[str, Any]]
@@ -61,7 +60,7 @@ def models() -> dict[str, Any]:
 
 @blueprint.get("/v1/models/<path:name>")
 def model(name: str) -> dict[str, Any]:
-    return _about(_served(name))
+    return _about(served_name(name))
 
 
 def _about(name: str) -> dict[str, Any]:
@@ -73,49 +72,21 @@ def _about(name: str) -> dict[str, Any]:
     return {"id": name, **about, "max_model_len": min(lengths, default=None)}
 
 
-def _served(name: str | None) -> str:
-    """Raises UnknownModel."""
-    names = app_context().models.names()
-    if name is not None and name not in names:
-        raise UnknownModel(f"The model {name[:100]!r} does not exist; served here: {', '.join(names)}", param="model")
-    return name or names[0]
-
-
 def _respond(parse: requests.Parse, finish: Finish, *, is_chat: bool) -> Response:
     context, given = app_context(), body()
     options = options_from_json(given)
-    model = context.models.get(_served(options.model))
+    model = context.models.get(served_name(options.model))
     parsed = parse(given, model.inputs)
-    headers.name_ignored(parsed.ignored)
-    context.follower.count("parameters_ignored", len(parsed.ignored))
+    name_ignored(parsed.ignored)
     checked = inputs.from_json(parsed.inputs, model.inputs, context.settings.max_prompt_chars)
-    options = _with_key(options, parsed)
+    options = options_of_post(options, is_stream=parsed.is_stream)
     if not parsed.is_stream:
         return _whole(start(model, checked, options), finish)
-    wanted = ChunkFormat(is_chat, parsed.include_usage, _reads_ids())
+    wanted = ChunkFormat(is_chat, parsed.include_usage, reads_ids())
     encoder = partial(ChunkEncoder, wanted=wanted)
     if (seen := last_event_id()) is not None:
         return resume(seen, encoder, inputs_digest(checked, model.queue))
     return begin(start(model, checked, options), encoder)
-
-
-def _with_key(options: RequestOptions, parsed: requests.ParsedRequest) -> RequestOptions:
-    """A client that can't come back is not waited for."""
-    settings = app_context().settings
-    key = options.request_id or idempotency_key()
-    can_return = key or (parsed.is_stream and _reads_ids())
-    flush_ms = requests.WHOLE_FLUSH_MS if options.flush_ms is None and not parsed.is_stream else options.flush_ms
-    return msgspec.structs.replace(
-        options,
-        request_id=key,
-        flush_ms=flush_ms,
-        abandon_after_s=None if can_return else settings.post_abandon_after_s,
-    )
-
-
-def _reads_ids() -> bool:
-    """Whether the client reads Server-Sent Events by the standard, and so can resume. OpenAI's clients read lines."""
-    return MIMETYPE in request.headers.get("Accept", "") or "Last-Event-ID" in request.headers
 
 
 def _whole(generation: Generation, finish: Finish) -> Response:

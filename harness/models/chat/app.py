@@ -3,10 +3,15 @@
 It echoes the last message, one token per word; with `ignore_eos` it repeats the message endlessly. With `n`,
 `logprobs`, `reasoning_effort` or `tools` its outputs have choices, as vLLM's own front end makes them: each choice
 echoes the message, after a thought, with made-up log probabilities, or as the arguments of a call of each tool.
+
+If the last message is a script, `{"outputs": [...], "end": {...}}`, it says that instead. With `hold_before` it waits
+before the output with that number until the file `gate` exists.
 """
 
+import asyncio
 import itertools
 import json
+from pathlib import Path
 
 from everstream.errors import InvalidInput
 
@@ -21,6 +26,9 @@ class InferlessPythonModel:
         self.max_model_len = 1000
 
     async def infer(self, inputs, stream_output_handler):
+        if text_of(inputs).startswith('{"outputs":'):
+            await play(json.loads(text_of(inputs)), stream_output_handler)
+            return
         prompt = words_of(inputs)
         if prompt == ["fail"]:
             raise ValueError("told to fail")
@@ -53,12 +61,23 @@ class InferlessPythonModel:
             raise InvalidInput("told that tools is bad", param="tools")
 
 
-def words_of(inputs):
+async def play(script, handler):
+    for n, output in enumerate(script["outputs"], 1):
+        while n == script.get("hold_before") and not Path(script["gate"]).exists():
+            await asyncio.sleep(0.002)
+        handler.send_streamed_output(output)
+    handler.finalise_streamed_output(**script.get("end", {}))
+
+
+def text_of(inputs):
     if "messages" in inputs:
         content = json.loads(inputs["messages"])[-1].get("content") or ""
-        parts = [content] if isinstance(content, str) else [part["text"] for part in content if "text" in part]
-        return " ".join(parts).split()
-    return (inputs["prompt"] if "prompt" in inputs else inputs["prompts"][0]).split()
+        return content if isinstance(content, str) else " ".join(part["text"] for part in content if "text" in part)
+    return inputs["prompt"] if "prompt" in inputs else inputs["prompts"][0]
+
+
+def words_of(inputs):
+    return text_of(inputs).split()
 
 
 def has_choices(inputs):

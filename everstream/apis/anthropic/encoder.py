@@ -1,0 +1,69 @@
+"""Anthropic's wire format: a generation as the events of a streamed message. Pure.
+
+An entry becomes several events, or none, so their ids have parts. Only clients that ask for ids get them, as with
+OpenAI's format: SDKs don't use them. What the events of an entry are depends on the entries before, so the encoder is
+given all of them.
+"""
+
+from collections.abc import Sequence
+
+from everstream.apis.anthropic.errors import error_body
+from everstream.apis.anthropic.events import MessageEvents
+from everstream.apis.anthropic.message import Event
+from everstream.errors import EverstreamError, ShuttingDown
+from everstream.log.entries import TOKEN, Entry, encode_json
+from everstream.log.records import Generation
+from everstream.web import sse
+
+
+class MessageEncoder:
+    """An `Encoder` of one generation. `has_ids`: the client reads Server-Sent Events by the standard."""
+
+    heartbeat = b'event: ping\ndata: {"type": "ping"}\n\n'
+    needs_all = True
+
+    def __init__(self, generation: Generation, *, has_ids: bool) -> None:
+        self.generation = generation.id
+        self.format = f"messages {has_ids}"
+        self._has_ids = has_ids
+        self._seen = sse.EventId(generation.id, -1)
+        self._events = MessageEvents(generation)
+
+    def resume(self, seen: sse.EventId) -> None:
+        self._seen = seen
+
+    def start(self, retry_ms: int, *, is_new: bool) -> bytes:  # noqa: ARG002 - SDKs don't reconnect
+        return self._framed(0, self._events.start()) if is_new else sse.GREETING
+
+    def reconnect(self, retry_ms: int) -> bytes:  # noqa: ARG002 - likewise
+        if self._has_ids:
+            return b": come back\n\n"
+        # Its client can't come back, and would take the end of the stream for the end of the message.
+        return _frame(error_body(ShuttingDown("this process is shutting down; send the request again"))) + b"\n\n"
+
+    def token(self, n: int, data: bytes) -> bytes:
+        return self.entry(Entry(n, TOKEN, data))
+
+    def entry(self, entry: Entry) -> bytes:
+        return self._framed(entry.n, self._events.entry(entry))
+
+    def queued(self, position: int) -> bytes:
+        return b": queued %d\n\n" % position
+
+    def lost(self, error: EverstreamError) -> bytes:
+        end = _frame(error_body(error))
+        return end + (f"\nid: {self.generation}.{sse.GONE}".encode() if self._has_ids else b"") + b"\n\n"
+
+    def _framed(self, n: int, events: Sequence[Event]) -> bytes:
+        last, part = self._seen.n or 0, self._seen.part
+        if not events or n < last or (n == last and part is None):
+            return b""
+        frames = [_frame(event) for event in events]
+        if not self._has_ids:
+            return b"".join(frame + b"\n\n" for frame in frames)
+        return sse.numbered(frames, self.generation, n, part if n == last else None)
+
+
+def _frame(event: Event) -> bytes:
+    """Without its id, which comes after it."""
+    return b"event: %b\ndata: %b" % (str(event.__struct_config__.tag).encode(), encode_json(event))
