@@ -92,7 +92,8 @@ def serve_args(settings: Settings) -> Namespace:
         # given, it needs no warm-up run either. Compiling would take minutes on a few cores.
         given += ["--gpu-memory-utilization", "0.1", "--kv-cache-memory-bytes", CPU_KV_CACHE, "--enforce-eager"]
     if is_demo:
-        given += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+        # So small a model calls no tool by itself; when forced to, it should keep to the tool's schema.
+        given += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--tool-strict-level", "parameter"]
     parser = AsyncEngineArgs.add_cli_args(BaseFrontendArgs.add_cli_args(EngineArgsParser()))
     args: Namespace = parser.parse_args(given + shlex.split(settings.engine_args))
     _check_front_end(args)
