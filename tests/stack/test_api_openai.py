@@ -1,5 +1,6 @@
 """OpenAI's API, through OpenAI's own client and on the wire. `test_llm` covers what needs a real model."""
 
+import http.client
 import json
 
 import openai
@@ -7,7 +8,7 @@ import pytest
 import requests
 
 from harness.sse_client import Decoder, read_all, text_of
-from harness.stack import MODELS, running_stack
+from harness.stack import MODELS, running_stack, wait_for
 
 QUESTION = "Why is the sky blue and the sea too?"
 REQUEST = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
@@ -420,3 +421,47 @@ def test_any_generation_can_be_read_as_chunks(chat, native_events, wanted):
     assert events[-1].data == "[DONE]"
     response = requests.get(f"{chat.events_url(generation)}?format=nope", timeout=60)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "format")
+
+
+def test_late_joiner_may_ask_for_one_compact_event(chat, native_events):
+    generation = native_events[0].json["generation"]
+    events = read_all(f"{chat.events_url(generation)}?compact=true")
+    assert text_of(events) == QUESTION
+    assert [event.id.rpartition(".")[2] for event in events] == [
+        "0",
+        "1",
+        *[event.id.rpartition(".")[2] for event in native_events[-2:]],
+    ]
+    events = read_all(f"{chat.events_url(generation)}?compact=true&format=openai-chat")
+    assert text_of_chunks(events) == QUESTION
+    assert len(events) == 6
+
+
+def test_client_that_leaves_frees_the_engine_unless_it_can_come_back(own_stack, gate):
+    """It can if it reads event ids, or has sent a key."""
+    stack = own_stack(EVERSTREAM_POST_ABANDON_AFTER_S="1", WEB_CONCURRENCY="1").start()
+    script = json.dumps({"texts": ["a"], "hold_before": 1, "gate": gate.path})
+    whole_body, stream_body = {"prompt": script}, {"prompt": script, "stream": True}
+    waited_for = [
+        (stream_body, {"Accept": "text/event-stream"}),
+        (whole_body, {"Idempotency-Key": "0123456789abcdef-whole"}),
+        (stream_body, {"Idempotency-Key": "0123456789abcdef-stream"}),
+    ]
+    for body, headers in [*waited_for, (whole_body, {}), (stream_body, {})]:
+        leave(stack, body, headers)
+    wait_for(lambda: stack.metric("generations_cancelled_total") == 2, what="the two to be abandoned")
+    gate.open()
+    wait_for(lambda: stack.metric("generations_done_total") == 3, what="the end of the others")
+    for body, headers in waited_for[1:]:
+        response = requests.post(f"{stack.url}/v1/completions", json=body, headers=headers, timeout=60)
+        assert '"a"' in response.text
+    assert stack.metric("generations_started_total") == 5
+
+
+def leave(stack, body, headers):
+    """Send a request, and close the connection once its generation has begun."""
+    begun = stack.metric("generations_started_total")
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)
+    connection.request("POST", "/v1/completions", json.dumps(body), headers)
+    wait_for(lambda: stack.metric("generations_started_total") == begun + 1, what="the generation to begin")
+    connection.close()
