@@ -141,7 +141,7 @@ def test_resume_of_another_request_is_refused(chat):
     [
         ("GET", "chat/completions", 405),
         ("DELETE", "models", 405),
-        ("POST", "embeddings", 404),
+        ("POST", "images", 404),
     ],
 )
 def test_unknown_routes_are_openai_errors(chat, method, path, status):
@@ -339,7 +339,9 @@ NO_OPS = {
 def test_values_that_change_nothing_are_dropped(request, stack):
     """Also for a model that has none of these inputs."""
     stack = request.getfixturevalue(stack)
-    response = whole(stack, "completions", {"prompt": "One two", **NO_OPS, "best_of": 1, "suffix": None, "echo": False})
+    response = whole(
+        stack, "completions", {"prompt": '{"texts":["a"]}', **NO_OPS, "best_of": 1, "suffix": None, "echo": False}
+    )
     assert response.ok, response.text
     assert "x-everstream-ignored" not in response.headers
 
@@ -386,6 +388,19 @@ def test_unknown_model_is_not_found(client):
     assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt")
+
+
+def test_embeddings_are_refused_clearly(client, model):
+    with pytest.raises(openai.NotFoundError, match="it has no embeddings") as raised:
+        client.embeddings.create(model=model, input="a")
+    assert raised.value.code == "embeddings_not_supported"
+
+
+def test_conflict_is_not_worth_a_retry(chat):
+    key = {"Idempotency-Key": "0123456789abcdef-conflict"}
+    whole(chat, "chat/completions", REQUEST, **key)
+    response = whole(chat, "chat/completions", REQUEST | {"max_tokens": 1}, **key)
+    assert (response.status_code, response.headers["x-should-retry"]) == (409, "false")
 
 
 def test_models_show_their_context(client, model):
