@@ -40,6 +40,7 @@ def options_of_post(options: RequestOptions, *, is_stream: bool) -> RequestOptio
         request_id=key,
         flush_ms=WHOLE_FLUSH_MS if options.flush_ms is None and not is_stream else options.flush_ms,
         abandon_after_s=None if can_return else app_context().settings.post_abandon_after_s,
+        may_refuse_late=True,
     )
 
 

@@ -24,7 +24,7 @@ from everstream.log.records import Generation, inputs_digest
 from everstream.web import posts
 from everstream.web.api import Api
 from everstream.web.context import app_context
-from everstream.web.streaming import admitted, begin, last_event_id, resume
+from everstream.web.streaming import admitted, begin, begin_unless_refused, last_event_id, resume
 from everstream.web.submission import body, options_from_json, start
 from everstream.web.whole_response import wait_for_all
 
@@ -68,7 +68,8 @@ def _respond() -> Response:
     encoder = partial(MessageEncoder, has_ids=posts.reads_ids())
     if (seen := last_event_id()) is not None:
         return resume(seen, encoder, inputs_digest(checked, model.queue))
-    return begin(start(model, checked, options), encoder)
+    respond = begin_unless_refused if model.must_check(checked) else begin
+    return respond(start(model, checked, options), encoder)
 
 
 def _whole(generation: Generation) -> Response:

@@ -15,12 +15,13 @@ import msgspec
 
 from everstream.apis.openai.errors import error_body
 from everstream.contract.chat_outputs import Choice, ChoiceEnd, ToolCall, ending, has_choices, pieces
-from everstream.errors import EverstreamError
+from everstream.errors import EverstreamError, ShuttingDown
 from everstream.log.entries import TOKEN, Entry, encode_json, failure, text_literal
 from everstream.log.records import Generation
 from everstream.web import sse
 
 DONE = b"data: [DONE]"
+INTERRUPTED = "this process is shutting down; send the request again"
 
 
 class ChunkFormat(msgspec.Struct, frozen=True):
@@ -61,7 +62,10 @@ class ChunkEncoder:
         return sse.GREETING if self._wanted.has_ids else b""
 
     def reconnect(self, retry_ms: int) -> bytes:  # noqa: ARG002 - likewise
-        return b": come back\n"
+        if self._wanted.has_ids:
+            return b": come back\n"
+        # Its client can't come back, and might take the end of the stream for the end of the answer.
+        return b"data: " + encode_json(error_body(ShuttingDown(INTERRUPTED))) + b"\n\n"
 
     def token(self, n: int, data: bytes) -> bytes:
         if n == 1 or has_choices(data):

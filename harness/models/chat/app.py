@@ -30,6 +30,7 @@ class InferlessPythonModel:
             await play(json.loads(text_of(inputs)), stream_output_handler)
             return
         prompt = words_of(inputs)
+        self.check(inputs)
         if prompt == ["fail"]:
             raise ValueError("told to fail")
         if prompt == ["refuse"]:
