@@ -130,6 +130,14 @@ def test_stop_reasons(client):
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "\n\n")
 
 
+def test_count_tokens(client):
+    prompt = {"model": "chat", "messages": REQUEST["messages"], "system": "Be brief.", "tools": [TOOL]}
+    counted = client.messages.count_tokens(**prompt, tool_choice={"type": "any"})
+    assert counted.input_tokens == client.messages.create(**REQUEST).usage.input_tokens
+    with pytest.raises(anthropic.BadRequestError, match="messages is empty"):
+        client.messages.count_tokens(model="chat", messages=[])
+
+
 def test_headers(client, chat):
     response = client.messages.with_raw_response.create(
         **REQUEST, metadata={"user_id": "u"}, service_tier="auto", extra_headers={"X-Request-Id": "mine-1"}
@@ -163,6 +171,8 @@ def test_same_key_same_message(client, chat):
         client.messages.create(**REQUEST | {"max_tokens": 99}, extra_headers=headers)
     assert caught.value.type == "invalid_request_error"
     assert caught.value.error_code == "request_id_conflict"
+    # Or else the client would send it three times.
+    assert caught.value.response.headers["x-should-retry"] == "false"
 
 
 def test_resume_after_every_event(chat):
