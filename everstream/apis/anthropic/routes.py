@@ -68,7 +68,8 @@ def _respond() -> Response:
     encoder = partial(MessageEncoder, has_ids=posts.reads_ids())
     if (seen := last_event_id()) is not None:
         return resume(seen, encoder, inputs_digest(given, model.queue))
-    respond = begin_unless_refused if model.must_check(given) else begin
+    may_be_refused = model.must_check(given) or requests.has_images(given)
+    respond = begin_unless_refused if may_be_refused else begin
     return respond(start(model, given, options), encoder)
 
 
