@@ -23,6 +23,7 @@ from everstream.log.records import (
     Generation,
     Job,
     ModelDescription,
+    PLAIN,
     Page,
     Submission,
     ValidationReply,
@@ -108,7 +109,7 @@ class WebLog:
     def _keys_of(self, queue: str) -> Keys:
         return Keys(self._settings.namespace, queue)
 
-    def submit(self, generation: str, job: Job, model: str, queue: str, submission: Submission) -> Generation:
+    def submit(self, generation: str, job: Job, model: str, queue: str, submission: Submission = PLAIN) -> Generation:
         """Queue a generation. Returns it, or the existing one if the request id is known. Raises TryLater,
         RequestConflict."""
         jobs = self._keys_of(queue).jobs
