@@ -18,12 +18,12 @@ from everstream.log.counters import COUNTERS
 from everstream.log.entries import decode_entry, decode_live, encode_entry
 from everstream.log.keys import Keys
 from everstream.log.records import (
+    PLAIN,
     VALIDATION_TIMEOUT_S,
     EngineStatus,
     Generation,
     Job,
     ModelDescription,
-    PLAIN,
     Page,
     Submission,
     ValidationReply,
