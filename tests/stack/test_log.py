@@ -715,20 +715,20 @@ def expire_validations(web):
 @pytest.mark.parametrize(("is_long", "most"), [(False, MAX_VALIDATIONS), (True, MAX_LONG_VALIDATIONS)])
 def test_waiting_validations_are_bounded(web, is_long, most):
     for _ in range(most):
-        web._request_validation({}, "", is_long=is_long)
+        web._request_validation({}, "", "check", is_long=is_long)
     with pytest.raises(ChecksBusy, match=f"^{most} prompts are already waiting"):
         web.validate({}, "", "check", is_long=is_long)
-    web._request_validation({}, "", is_long=not is_long)
+    web._request_validation({}, "", "check", is_long=not is_long)
     # No engine answered, as after a crash: expired requests do not block new ones.
     expire_validations(web)
     for _ in range(most):
-        web._request_validation({}, "", is_long=is_long)
+        web._request_validation({}, "", "check", is_long=is_long)
     assert web._client.zcard(web._keys.validations(long=is_long)) == most
 
 
 def test_engine_skips_expired_validations(web, run):
     async def test(engine):
-        replies = [web._request_validation({}, "", is_long=True) for _ in range(2)]
+        replies = [web._request_validation({}, "", "check", is_long=True) for _ in range(2)]
         # Requests of the same millisecond may be in either order.
         first, second = (request.decode() for request in web._client.zrange(web._keys.validations(long=True), 0, -1))
         assert {web._keys.validation_reply(first), web._keys.validation_reply(second)} == set(replies)
@@ -752,7 +752,7 @@ def test_answered_validation_leaves_no_key(web, run):
         assert web._client.keys("*") == []
         # A reply that nobody fetches and a request that nobody takes: both expire.
         await one.reply(request, ValidationReply())
-        web._request_validation({}, "", is_long=True)
+        web._request_validation({}, "", "check", is_long=True)
         keys = web._client.keys("*")
         assert len(keys) == 3 and all(0 < web._client.pttl(key) <= 4000 for key in keys)
 
@@ -906,7 +906,7 @@ def test_description_of_another_version_is_ignored(web):
 
 
 def test_validations_belong_to_a_queue(web, two_queues):
-    web._request_validation({}, "one", is_long=False)
+    web._request_validation({}, "one", "check", is_long=False)
 
     async def test():
         two, one = EngineLog(two_queues["two"], "two"), EngineLog(two_queues["one"], "one")
