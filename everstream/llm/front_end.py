@@ -123,10 +123,14 @@ class FrontEnd:
             raise as_invalid_input(error, _prompt_of(request)) from None
 
     async def answer(self, request: Request) -> Any:
-        """What vLLM's route returns: an ErrorResponse, a response, or the lines of a stream."""
-        if isinstance(request, CompletionRequest):
-            return await self.completion.create_completion(request)
-        return await self.chat.create_chat_completion(request)
+        """What vLLM's route returns: an ErrorResponse, a response, or the lines of a stream. Raises InvalidInput."""
+        try:
+            if isinstance(request, CompletionRequest):
+                return await self.completion.create_completion(request)
+            return await self.chat.create_chat_completion(request)
+        except (VLLMClientError, ValueError, TypeError) as error:
+            # vLLM's server, too, takes these for the client's mistakes.
+            raise as_invalid_input(error, _prompt_of(request)) from None
 
     async def rendered(self, request: Request) -> list[dict[str, Any]]:
         """Any request's tokenized prompts, in vLLM's format. Raises InvalidInput."""

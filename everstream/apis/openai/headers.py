@@ -8,7 +8,6 @@ from everstream.web import posts
 
 VERSION = "2020-10-01"
 """Of OpenAI's API, as its own servers say."""
-CONFLICT = 409
 
 
 def register(blueprint: Blueprint) -> None:
@@ -23,7 +22,4 @@ def add(response: Response) -> None:
     response.headers["x-request-id"] = posts.request_id()
     response.headers["openai-version"] = VERSION
     response.headers["openai-processing-ms"] = str(round((time.monotonic() - g.started) * 1000))
-    posts.add_ignored(response)
-    if response.status_code == CONFLICT:
-        # OpenAI's clients repeat a request that got 409; ours would get it again.
-        response.headers["x-should-retry"] = "false"
+    posts.add_headers(response)

@@ -61,6 +61,9 @@ class InferlessPythonModel:
         if inputs.get("tools") == "bad":
             raise InvalidInput("told that tools is bad", param="tools")
 
+    def tokenize(self, inputs):
+        return list(range(len(words_of(inputs)) + TEMPLATE_TOKENS))
+
 
 async def play(script, handler):
     for n, output in enumerate(script["outputs"], 1):
