@@ -22,7 +22,7 @@ from vllm.renderers.chat_utils import has_non_text_content
 from vllm.renderers.inputs.preprocess import parse_model_prompt
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from everstream.llm.messages import as_messages
+from everstream.llm.messages import as_messages, check_media
 from everstream.llm.refusals import as_error, as_invalid_input
 
 PROMPT_MAX_TOKENS = 1024
@@ -92,7 +92,10 @@ class FrontEnd:
             if "prompts" in inputs or inputs.get("raw"):
                 prompt = inputs["prompts"] if "prompts" in inputs else inputs["prompt"]
                 return CompletionRequest.model_validate({**given, "prompt": prompt})
-            return ChatCompletionRequest.model_validate({**given, "messages": as_messages(inputs)})
+            messages = as_messages(inputs)
+            if not self._args.allowed_media_domains:
+                check_media(messages)
+            return ChatCompletionRequest.model_validate({**given, "messages": messages})
         except (ValidationError, VLLMClientError, ValueError) as error:
             raise as_invalid_input(error, prompt_input(inputs)) from None
 

@@ -37,6 +37,9 @@ class Submission(msgspec.Struct, frozen=True):
     record: bytes = b""
 
 
+PLAIN = Submission()
+
+
 class Generation(msgspec.Struct, frozen=True):
     """A generation as the log knows it. `state`: open, done, cancelled, failed. `top` is its last entry's n.
 

@@ -18,6 +18,7 @@ from everstream.log.counters import COUNTERS
 from everstream.log.entries import decode_entry, decode_live, encode_entry
 from everstream.log.keys import Keys
 from everstream.log.records import (
+    PLAIN,
     VALIDATION_TIMEOUT_S,
     EngineStatus,
     Generation,
@@ -108,7 +109,7 @@ class WebLog:
     def _keys_of(self, queue: str) -> Keys:
         return Keys(self._settings.namespace, queue)
 
-    def submit(self, generation: str, job: Job, model: str, queue: str, submission: Submission) -> Generation:
+    def submit(self, generation: str, job: Job, model: str, queue: str, submission: Submission = PLAIN) -> Generation:
         """Queue a generation. Returns it, or the existing one if the request id is known. Raises TryLater,
         RequestConflict."""
         jobs = self._keys_of(queue).jobs
