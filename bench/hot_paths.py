@@ -9,6 +9,7 @@ import json
 import msgspec
 import pytest
 
+from everstream.apis.anthropic.encoder import MessageEncoder
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.engine.appender import Appender
@@ -77,6 +78,14 @@ def test_follow_straight(benchmark, kind):
     (_, first, entries), *_ = decode_live(MESSAGE)
     chunk = benchmark(lambda: LiveBatch(first, split_entries(entries)).chunk(encoder))
     assert json.dumps(" The").encode() in chunk
+
+
+def test_message_token(benchmark):
+    """The bytes of a token for a client of the Messages API."""
+    encoder = MessageEncoder(KNOWN, has_ids=False)
+    entry = decode_entry(2, ENTRY)
+    encoder.entry(decode_entry(1, ENTRY))
+    assert b'"text_delta","text":" The"' in benchmark(lambda: encoder.entry(entry))
 
 
 def test_follow_cursor(benchmark):

@@ -28,7 +28,7 @@ STUCK_S = 1800
 """No run takes this long: anything still missing by then is stuck."""
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens": ?(\d+)')
-_EVENT_ID = re.compile(rb"([^.]+)\.(\d+)")
+_EVENT_ID = re.compile(rb"([^.]+)\.(\d+)(-\d+)?")
 
 
 class Api:
@@ -178,6 +178,9 @@ class Stream:
         match = _EVENT_ID.fullmatch(event_id)
         if match is None:
             raise Wrong(f"sent the id {event_id!r}")
+        if match[3]:
+            # One of an entry's events, before the last one.
+            return
         generation, n = match[1], int(match[2])
         if self.n is not None:
             # Coalesced tokens have the last one's id; otherwise the numbers are contiguous.

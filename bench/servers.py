@@ -44,7 +44,7 @@ def started(model, kv_cache, folder):
         rust = rust_front_end.find(load_settings())
         servers = [
             stack.enter_context(everstream_alone(model, kv_cache, folder)),
-            stack.enter_context(_vllm("vllm serve, Python", model, kv_cache, _made(folder / "python"))),
+            stack.enter_context(vllm_python(model, kv_cache, folder)),
         ]
         if rust is not None:
             environ = {"VLLM_USE_RUST_FRONTEND": "1", "VLLM_RUST_FRONTEND_PATH": str(rust)}
@@ -80,6 +80,11 @@ def everstream_alone(model, kv_cache, folder):
             }
 
         yield Server("Everstream", stack.url, load.Api("completions", Path(model).name), groups)
+
+
+def vllm_python(model, kv_cache, folder):
+    """Start `vllm serve` with its Python front end."""
+    return _vllm("vllm serve, Python", model, kv_cache, _made(folder / "python"))
 
 
 @contextmanager

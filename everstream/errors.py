@@ -51,6 +51,13 @@ class BodyTooSlow(InvalidInput):
     code = "request_timeout"
 
 
+class NotSupported(InvalidInput):
+    """Nothing like this exists here, whatever the request."""
+
+    status = 404
+    code = "not_supported"
+
+
 class UnknownModel(InvalidInput):
     """An address names a model, or a version of one, that is not served here."""
 

@@ -35,14 +35,19 @@ def end(finish_reason, stop_reason=None):
     return {"finish_reason": finish_reason, "choices": [choice]}
 
 
-_text = st.one_of(st.just(""), st.text(max_size=5))
+def _first(choices):
+    """The text of the first choice."""
+    return "".join(choice.get("text", "") for choice in choices if choice.get("index", 0) == 0)
+
+
+_text = st.one_of(st.sampled_from(["", '"choices":']), st.text(max_size=5))
 _call = st.builds(call, st.integers(0, 2), st.sampled_from(["", "{", '{"a":1', "}"]), st.sampled_from([None, "f"]))
 _choice = st.fixed_dictionaries(
     {}, optional={"index": st.integers(0, 1), "text": _text, "reasoning": _text, "tool_calls": st.lists(_call)}
 )
 _output = st.one_of(
     st.builds(lambda t: {"text": t}, _text),
-    st.builds(lambda choices: {"text": "", "choices": choices}, st.lists(_choice, max_size=3)),
+    st.builds(lambda choices: {"text": _first(choices), "choices": choices}, st.lists(_choice, max_size=3)),
     st.just({"loss": 1}),
 )
 ENDS = st.one_of(

@@ -75,6 +75,12 @@ _output_decoder = msgspec.json.Decoder(_Output)
 _ending_decoder = msgspec.json.Decoder(Ending)
 
 
+def has_choices(output: bytes) -> bool:
+    """Whether an output's JSON may hold more than its text. Doesn't decode it."""
+    # In a string, the quotes would be escaped.
+    return b'"choices":' in output
+
+
 def pieces(output: bytes) -> list[Choice]:
     """The pieces of choices in an output's JSON. An output of another model, without text, counts as text itself."""
     try:

@@ -6,6 +6,8 @@ event loop. All others run one at a time, in a `SerialExecutor`, because models 
 between calls. Optional members:
 
     check(inputs)       raises InvalidInput for inputs that `infer` can't take
+    tokenize(inputs)    the prompt's token ids
+    detokenize(inputs)  the text of inputs["tokens"]
     max_model_len       the context length, in tokens
     prompt_bound        a `PromptBound`
     running_requests    the model's own count of running requests
@@ -33,6 +35,8 @@ from everstream.errors import InvalidInput, ModelLoadError, ModelRaised
 logger = logging.getLogger(__name__)
 
 
+ASKED = ("check", "tokenize", "detokenize")
+"""Methods that web processes may call. They take inputs, and return JSON."""
 FINALIZE_S = 5.0
 """Less than the supervisor's patience."""
 
@@ -61,8 +65,9 @@ class Model(Protocol):
     async def wait_until_idle(self, timeout_s: float) -> str:
         """Wait until nothing of the last generation runs. Returns what still runs after the timeout, in words."""
 
-    async def check(self, inputs: dict[str, Any]) -> None:
-        """Have the model check inputs before anything starts, if it can. Raises what the model raises."""
+    async def ask(self, method: str, inputs: dict[str, Any]) -> Any:
+        """Call one of `ASKED`, before anything starts. A model needs no `check`. Raises what the model raises, and
+        InvalidInput if it has no such method."""
 
 
 def load_model(app_dir: Path) -> "LoadedModel":
@@ -149,13 +154,16 @@ class LoadedModel:
     async def wait_until_idle(self, timeout_s: float) -> str:
         return "" if self._serial is None else await self._serial.wait_until_idle(timeout_s)
 
-    async def check(self, inputs: dict[str, Any]) -> None:
-        """A plain `check` runs in a thread."""
-        check = getattr(self._model, "check", None)
-        if inspect.iscoroutinefunction(check):
-            await check(inputs)
-        elif check is not None:
-            await asyncio.get_running_loop().run_in_executor(self._checks, check, inputs)
+    async def ask(self, method: str, inputs: dict[str, Any]) -> Any:
+        """A plain method runs in a thread."""
+        asked = getattr(self._model, method, None) if method in ASKED else None
+        if inspect.iscoroutinefunction(asked):
+            return await asked(inputs)
+        if asked is not None:
+            return await asyncio.get_running_loop().run_in_executor(self._checks, asked, inputs)
+        if method != "check":
+            raise InvalidInput(f"the served model can't {method}")
+        return None
 
     def _resume(self, handler: StreamOutputHandler) -> bool:
         """Returns whether there is anything left to do, after an engine's death."""

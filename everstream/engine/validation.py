@@ -1,12 +1,11 @@
-"""Replies to web processes that ask whether the model can take some inputs. Called by `engine`."""
+"""Replies to web processes that ask whether the model can take some inputs, or for their tokens. Called by `engine`."""
 
 import logging
-from typing import Any
 
 from everstream.contract.model import Model
 from everstream.errors import InvalidInput
 from everstream.log.engine_log import EngineLog
-from everstream.log.records import ValidationReply
+from everstream.log.records import ValidationReply, ValidationRequest
 
 logger = logging.getLogger(__name__)
 
@@ -15,15 +14,14 @@ async def validate(model: Model, engine_log: EngineLog, *, is_long: bool) -> Non
     """Wait a while for one request, and reply to it."""
     request = await engine_log.next_validation(is_long=is_long)
     if request is not None:
-        await engine_log.reply(request, await _check(model, request.inputs))
+        await engine_log.reply(request, await _ask(model, request))
 
 
-async def _check(model: Model, inputs: dict[str, Any]) -> ValidationReply:
+async def _ask(model: Model, request: ValidationRequest) -> ValidationReply:
     try:
-        await model.check(inputs)
+        return ValidationReply(result=await model.ask(request.method, request.inputs))
     except InvalidInput as error:
         return ValidationReply(error.message, error.param, error.code)
     except Exception as error:
-        logger.exception("the model's check failed")
-        return ValidationReply(f"the model's check raised {type(error).__name__}", is_bug=True)
-    return ValidationReply()
+        logger.exception("the model's %s failed", request.method)
+        return ValidationReply(f"the model's {request.method} raised {type(error).__name__}", is_bug=True)

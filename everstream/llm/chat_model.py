@@ -62,11 +62,21 @@ class InferlessPythonModel:
     async def check(self, inputs: dict[str, Any]) -> None:
         """Raise InvalidInput if vLLM can't take these inputs, for example because the prompt is too long."""
         request = self.front_end.request(inputs)
+        self.front_end.check(request, await self.prompts(inputs, request))
+
+    async def tokenize(self, inputs: dict[str, Any]) -> list[int]:
+        """The token ids of the prompt, with its chat template."""
+        (prompt,) = await self.prompts(inputs, self.front_end.request(inputs))
+        return list(prompt["prompt_token_ids"])
+
+    def detokenize(self, inputs: dict[str, Any]) -> str:
+        return str(self.vllm.tokenizer.decode(inputs["tokens"]))
+
+    async def prompts(self, inputs: dict[str, Any], request: Request) -> list[dict[str, Any]]:
+        """Any request's prompts in vLLM's format. Raises InvalidInput."""
         if self.is_simple(request):
-            prompts = [await self.tokenized(inputs, request)]
-        else:
-            prompts = await self.front_end.rendered(request)
-        self.front_end.check(request, prompts)
+            return [await self.tokenized(inputs, request)]
+        return await self.front_end.rendered(request)
 
     def is_simple(self, request: Request) -> bool:
         return self.front_end.is_simple(request) and self.vllm.can_detokenize(request)

@@ -22,7 +22,7 @@ from vllm.renderers.chat_utils import has_non_text_content
 from vllm.renderers.inputs.preprocess import parse_model_prompt
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from everstream.llm.messages import as_messages
+from everstream.llm.messages import as_messages, check_media
 from everstream.llm.refusals import as_error, as_invalid_input
 
 PROMPT_MAX_TOKENS = 1024
@@ -87,7 +87,10 @@ class FrontEnd:
             if "prompts" in inputs or inputs.get("raw"):
                 prompt = inputs["prompts"] if "prompts" in inputs else inputs["prompt"]
                 return CompletionRequest.model_validate({**given, "prompt": prompt})
-            return ChatCompletionRequest.model_validate({**given, "messages": as_messages(inputs)})
+            messages = as_messages(inputs)
+            if not self._args.allowed_media_domains:
+                check_media(messages)
+            return ChatCompletionRequest.model_validate({**given, "messages": messages})
         except (ValidationError, VLLMClientError, ValueError) as error:
             raise as_invalid_input(error, prompt_input(inputs)) from None
 
@@ -123,10 +126,14 @@ class FrontEnd:
             raise as_invalid_input(error, _prompt_of(request)) from None
 
     async def answer(self, request: Request) -> Any:
-        """What vLLM's route returns: an ErrorResponse, a response, or the lines of a stream."""
-        if isinstance(request, CompletionRequest):
-            return await self.completion.create_completion(request)
-        return await self.chat.create_chat_completion(request)
+        """What vLLM's route returns: an ErrorResponse, a response, or the lines of a stream. Raises InvalidInput."""
+        try:
+            if isinstance(request, CompletionRequest):
+                return await self.completion.create_completion(request)
+            return await self.chat.create_chat_completion(request)
+        except (VLLMClientError, ValueError, TypeError) as error:
+            # vLLM's server, too, takes these for the client's mistakes.
+            raise as_invalid_input(error, _prompt_of(request)) from None
 
     async def rendered(self, request: Request) -> list[dict[str, Any]]:
         """Any request's tokenized prompts, in vLLM's format. Raises InvalidInput."""

@@ -4,7 +4,7 @@ In: inputs as `contract.inputs` leaves them. Out: messages for vLLM, or an Inval
 have more fields than the ones here, because OpenAI's SDKs send back all that they got, and null is the same as absent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -94,6 +94,21 @@ def as_messages(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [_filled(message) for message in msgspec.json.decode(inputs["messages"])]
     system = [{"role": "system", "content": inputs["system"]}] if inputs.get("system") else []
     return [*system, {"role": "user", "content": inputs["prompt"]}]
+
+
+def check_media(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse images and the like that are not in the request itself: vLLM would fetch any address that this host can
+    reach, for whoever asks (server-side request forgery). Raises InvalidInput."""
+    for at, message in enumerate(messages):
+        content = message.get("content")
+        for number, part in enumerate(content if isinstance(content, list) else ()):
+            for name, value in part.items() if isinstance(part, dict) else ():
+                url = value.get("url") if isinstance(value, dict) else value
+                if name.endswith("_url") and not str(url).startswith("data:"):
+                    raise InvalidInput(
+                        f"{name} must be a data: URL; others need --allowed-media-domains in ENGINE_ARGS",
+                        param=f"messages[{at}].content[{number}].{name}",
+                    )
 
 
 def _filled(message: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ An entry is JSON, `["", {"text": " The"}]`: the event's name and its data. The l
 bytes, so an entry is encoded once, and spliced rather than decoded on its way to readers.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,6 +91,23 @@ def join_outputs(outputs: Sequence[bytes]) -> bytes:
     """Join outputs, each of which is `{"text": <string>}` and nothing else, into one."""
     texts = [output[len(_TEXT_BEFORE) : -len(_TEXT_AFTER)] for output in outputs]
     return _TEXT_BEFORE + b"".join(texts) + _TEXT_AFTER
+
+
+def compact(entries: Sequence[Entry]) -> list[Entry]:
+    """The same text in fewer entries: outputs in a row that hold nothing else become one, with the n of the last.
+
+    The first entry stays as it is, because some formats begin with it.
+    """
+    made: list[Entry] = []
+    for is_text, group in itertools.groupby(entries, lambda entry: entry.n > 1 and _is_only_text(entry)):
+        run = list(group)
+        made += [Entry(run[-1].n, TOKEN, join_outputs([entry.data for entry in run]))] if is_text else run
+    return made
+
+
+def _is_only_text(entry: Entry) -> bool:
+    text = text_literal(entry.data) if entry.event == TOKEN else None
+    return text is not None and len(entry.data) == len(_TEXT_BEFORE) + len(text) - 2 + len(_TEXT_AFTER)
 
 
 def join_lists(lists: Sequence[bytes]) -> bytes:

@@ -37,6 +37,9 @@ class Submission(msgspec.Struct, frozen=True):
     record: bytes = b""
 
 
+PLAIN = Submission()
+
+
 class Generation(msgspec.Struct, frozen=True):
     """A generation as the log knows it. `state`: open, done, cancelled, failed. `top` is its last entry's n.
 
@@ -114,16 +117,20 @@ def engine_failure(engines: list[EngineStatus]) -> EverstreamError | None:
 
 
 class ValidationRequest(msgspec.Struct, frozen=True):
-    """Asks any ready engine whether its model can take these inputs. `reply` is the list for the reply."""
+    """Asks any ready engine whether its model can take these inputs, or what another of its methods says of them (see
+    `contract.model.ASKED`). `reply` is the list for the reply."""
 
     reply: str
     inputs: dict[str, Any]
+    method: str = "check"
 
 
 class ValidationReply(msgspec.Struct, frozen=True):
-    """An empty `message`: the model can take them. `is_bug`: unknown, because the model's own check failed."""
+    """An empty `message`: the model can take them, and `result` is what the method returned. `is_bug`: unknown, because
+    the model's own method failed."""
 
     message: str = ""
     param: str | None = None
     code: str = "invalid_request"
     is_bug: bool = False
+    result: Any = None

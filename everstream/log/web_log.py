@@ -18,6 +18,7 @@ from everstream.log.counters import COUNTERS
 from everstream.log.entries import decode_entry, decode_live, encode_entry
 from everstream.log.keys import Keys
 from everstream.log.records import (
+    PLAIN,
     VALIDATION_TIMEOUT_S,
     EngineStatus,
     Generation,
@@ -109,7 +110,7 @@ class WebLog:
     def _keys_of(self, queue: str) -> Keys:
         return Keys(self._settings.namespace, queue)
 
-    def submit(self, generation: str, job: Job, model: str, queue: str, submission: Submission) -> Generation:
+    def submit(self, generation: str, job: Job, model: str, queue: str, submission: Submission = PLAIN) -> Generation:
         """Queue a generation. Returns it, or the existing one if the request id is known. Raises TryLater,
         RequestConflict."""
         jobs = self._keys_of(queue).jobs
@@ -238,21 +239,21 @@ class WebLog:
             found = cast(list[bytes], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
         return [status for status in map(_status, found) if status]
 
-    def validate(self, inputs: dict[str, Any], queue: str, *, is_long: bool) -> ValidationReply:
-        """Have an engine's model check inputs. Raises TryLater if too many such requests wait, or no reply comes in
-        time."""
-        reply = self._request_validation(inputs, queue, is_long=is_long)
+    def validate(self, inputs: dict[str, Any], queue: str, method: str, *, is_long: bool) -> ValidationReply:
+        """Have an engine's model check inputs, or call another of its methods. Raises TryLater if too many such
+        requests wait, or no reply comes in time."""
+        reply = self._request_validation(inputs, queue, method, is_long=is_long)
         found = cast(list[bytes] | None, self._client.blpop([reply], timeout=VALIDATION_TIMEOUT_S))
         if not found:
-            raise CheckTimedOut("no engine checked the length of the prompt in time; try again later")
+            raise CheckTimedOut("no engine checked the prompt in time; try again later")
         return msgspec.json.decode(found[1], type=ValidationReply)
 
-    def _request_validation(self, inputs: dict[str, Any], queue: str, *, is_long: bool) -> str:
+    def _request_validation(self, inputs: dict[str, Any], queue: str, method: str, *, is_long: bool) -> str:
         """Returns the key of the list for the reply."""
         validation = secrets.token_hex(16)
         reply = self._keys.validation_reply(validation)
         most = MAX_LONG_VALIDATIONS if is_long else MAX_VALIDATIONS
-        request = msgspec.json.encode(ValidationRequest(reply, inputs))
+        request = msgspec.json.encode(ValidationRequest(reply, inputs, method))
         waiting = self._keys_of(queue).validations(long=is_long)
         arguments: list[Any] = [waiting, validation, request, VALIDATION_TIMEOUT_S * 1000, most]
         if not self._validate(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]):

@@ -7,7 +7,7 @@ it. The file comes first, because only it has `check_inputs`. A model without ei
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -34,6 +34,10 @@ class ServedModel(msgspec.Struct, frozen=True):
     queue: str
     check_inputs: Callable[[dict[str, Any]], None] | None = None
     is_streaming: bool = True
+
+    def must_check(self, given: Iterable[str]) -> bool:
+        """Whether only the model knows if it takes these inputs."""
+        return any(self.inputs[name].model_checks for name in given)
 
 
 class Models:

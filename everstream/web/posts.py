@@ -11,6 +11,7 @@ from everstream.web.context import app_context
 from everstream.web.sse import MIMETYPE
 from everstream.web.submission import RequestOptions, idempotency_key
 
+CONFLICT = 409
 IGNORED = "x-everstream-ignored"
 MAX_IGNORED_CHARS = 1000
 WHOLE_FLUSH_MS = 1000
@@ -40,6 +41,7 @@ def options_of_post(options: RequestOptions, *, is_stream: bool) -> RequestOptio
         request_id=key,
         flush_ms=WHOLE_FLUSH_MS if options.flush_ms is None and not is_stream else options.flush_ms,
         abandon_after_s=None if can_return else app_context().settings.post_abandon_after_s,
+        may_refuse_late=True,
     )
 
 
@@ -58,8 +60,11 @@ def name_ignored(names: list[str]) -> None:
     app_context().follower.count("parameters_ignored", len(names))
 
 
-def add_ignored(response: Response) -> None:
-    """Add the header for `name_ignored`."""
+def add_headers(response: Response) -> None:
+    """Those for `name_ignored`, and for clients that would send a request again in vain."""
+    if response.status_code == CONFLICT:
+        # OpenAI's and Anthropic's clients repeat it by themselves.
+        response.headers["x-should-retry"] = "false"
     if ignored := g.get("ignored"):
         # The names come from the client.
         shown = [name if _HARMLESS.fullmatch(name) else "?" for name in ignored]

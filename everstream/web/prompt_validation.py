@@ -1,4 +1,5 @@
-"""Asks an engine whether a prompt fits, if a web process can't tell. Called by `submission`.
+"""Asks an engine whether a prompt fits, if a web process can't tell, or for its tokens. Called by `submission`, and by
+the routes of APIs that count tokens.
 
 Tokenizing a prompt takes an engine up to a third of a second, so the number of requests is bounded. The log bounds the
 waiting ones across all web processes. This module bounds those in flight from this process, because each holds a
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from everstream.contract.inputs import text_bytes
 from everstream.contract.prompt_bound import LONG_TEXT_BYTES, PromptBound
 from everstream.errors import ChecksBusy, InvalidInput, ModelError, TooManyChecks
 from everstream.log.records import EngineStatus
@@ -30,15 +32,20 @@ class PromptValidator:
         self._most = max(1, MAX_CONCURRENT // models)
         self._in_flight: defaultdict[str, Counter[tuple[str, bool]]] = defaultdict(Counter)
 
-    def validate(self, given: dict[str, Any], text_bytes: int, client: str, queue: str) -> None:
+    def validate(self, given: dict[str, Any], client: str, queue: str) -> None:
         """Have an engine of this queue validate the inputs."""
-        is_long = text_bytes > LONG_TEXT_BYTES
+        self.ask("check", given, client, queue)
+
+    def ask(self, method: str, given: dict[str, Any], client: str, queue: str) -> Any:
+        """What a method of the model says of these inputs."""
+        is_long = text_bytes(given) > LONG_TEXT_BYTES
         with self._slot(client, queue, is_long=is_long):
-            reply = self._log.validate(given, queue, is_long=is_long)
+            reply = self._log.validate(given, queue, method, is_long=is_long)
         if reply.is_bug:
             raise ModelError(reply.message)
         if reply.message:
             raise InvalidInput(reply.message, param=reply.param, code=reply.code)
+        return reply.result
 
     @contextmanager
     def _slot(self, client: str, queue: str, *, is_long: bool) -> Iterator[None]:

@@ -25,6 +25,11 @@ class Readiness(msgspec.Struct, frozen=True):
     waiting_for: str = ""
     message: str = ""
 
+    @property
+    def max_model_len(self) -> int | None:
+        """The context that each of its engines has, in tokens."""
+        return min((engine.max_model_len for engine in self.engines if engine.max_model_len), default=None)
+
 
 def of_all(context: AppContext) -> list[Readiness]:
     return of(context, context.models.served)

@@ -13,7 +13,7 @@ from typing import Any
 from flask import Response, request, stream_with_context
 
 from everstream.errors import EntriesLost, EverstreamError, InternalError, RequestConflict, UnknownGeneration
-from everstream.log.entries import Entry
+from everstream.log.entries import Entry, compact, failure
 from everstream.log.records import Generation
 from everstream.web import sse
 from everstream.web.api import MakeEncoder
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 PIECE_BYTES = 16 << 10
 SEND_BUFFER_BYTES = 64 << 10
 """Bounds the data that the kernel holds for a client that does not read. The kernel doubles this value."""
+SERVER_ERROR = 500
+
+ChangeEntries = Callable[[list[Entry]], list[Entry]]
 
 
 def is_eventsource() -> bool:
@@ -104,6 +107,23 @@ def begin(known: Generation, make_encoder: MakeEncoder) -> Response:
     return follow(known, EventId(known.id, -1), make_encoder)
 
 
+def begin_unless_refused(known: Generation, make_encoder: MakeEncoder) -> Response:
+    """The same, but if the model refuses its inputs, raise that as an error, because the response has not begun yet.
+    Wait for the first entry, but no longer than for a heartbeat."""
+    follower = app_context().follower
+    reader = follower.reader(make_encoder(known), 0, None, known.queue)
+    follower.register(reader)
+    try:
+        item = follower.next(reader)
+        while isinstance(item, Queued):
+            item = follower.next(reader)
+    finally:
+        follower.unregister(reader)
+    if isinstance(item, list) and item[0].event == "failed" and (error := failure(item[0])).status < SERVER_ERROR:
+        raise error
+    return begin(known, make_encoder)
+
+
 def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Response:
     """Stream what a client has not seen of a generation. A new client also gets the opening event."""
     context, encoder = app_context(), make_encoder(known)
@@ -120,7 +140,8 @@ def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Respo
     is_chunked = writes_directly and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
     writer = DirectWriter(connection) if connection and is_chunked else None
     reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue)
-    return event_stream(_frames(head, reader, follower, connection))
+    is_compact = request.args.get("compact") == "true"
+    return event_stream(_frames(head, reader, follower, connection, compact if is_compact else list))
 
 
 def _first_needed(encoder: Encoder, seen: EventId) -> int:
@@ -130,7 +151,9 @@ def _first_needed(encoder: Encoder, seen: EventId) -> int:
     return seen.n if seen.part is None else seen.n - 1
 
 
-def _frames(head: bytes, reader: Reader, follower: Follower, connection: socket.socket | None) -> Iterator[bytes]:
+def _frames(
+    head: bytes, reader: Reader, follower: Follower, connection: socket.socket | None, change: ChangeEntries
+) -> Iterator[bytes]:
     encoder, is_over = reader.encoder, False
     watcher = DisconnectWatcher(connection, reader.leave) if connection else None
     follower.register(reader)
@@ -145,7 +168,7 @@ def _frames(head: bytes, reader: Reader, follower: Follower, connection: socket.
                 yield encoder.queued(item.position)
             else:
                 is_over = item[-1].is_terminal
-                yield from _pieces(encoder, item)
+                yield from _pieces(encoder, change(item))
         if follower.draining and not is_over:
             yield encoder.reconnect(follower.return_after_ms())
     except EverstreamError as error:

@@ -33,7 +33,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{16,64}", re.ASCII)
 class RequestOptions(msgspec.Struct, frozen=True):
     """A request's fields other than the model's inputs. `flush_ms` None: use the setting. `model` None: the first.
 
-    `abandon_after_s` and `record` are set by APIs, see `log.records.Submission`.
+    `abandon_after_s` and `record` are set by APIs, see `log.records.Submission`. `may_refuse_late`: the response can
+    still become an engine's refusal (`streaming.begin_unless_refused`, `whole_response`), so inputs that only the model
+    can check are not checked beforehand.
     """
 
     request_id: str = ""
@@ -41,6 +43,7 @@ class RequestOptions(msgspec.Struct, frozen=True):
     model: str | None = None
     abandon_after_s: float | None = None
     record: bytes = b""
+    may_refuse_late: bool = False
 
 
 REQUEST_OPTIONS = ("request_id", "flush_ms", "model")
@@ -138,14 +141,22 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
     engines = context.log.engines([model.queue])
     if failure := engine_failure(engines):
         raise failure
-    _check(given, engines, model)
+    _check(given, engines, model, is_late=options.may_refuse_late)
     name = engines[0].model if engines else model.name
     flush_ms = context.settings.flush_ms if options.flush_ms is None else options.flush_ms
     submission = Submission(options.request_id, options.abandon_after_s, options.record)
     return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), name, model.queue, submission)
 
 
-def _check(given: dict[str, Any], engines: list[EngineStatus], model: ServedModel) -> None:
+def tokens_of(model: ServedModel, given: dict[str, Any]) -> list[int]:
+    """The token ids of a prompt, as an engine counts them. Raises InvalidInput, TryLater, ModelError."""
+    if model.check_inputs is not None:
+        model.check_inputs(given)
+    tokens: list[int] = app_context().validator.ask("tokenize", given, client_key(), model.queue)
+    return tokens
+
+
+def _check(given: dict[str, Any], engines: list[EngineStatus], model: ServedModel, *, is_late: bool) -> None:
     """Refuse what the model can't take. If that is unclear, have an engine check it.
 
     A token stands for at least one byte, so most prompts pass without asking. If no engine is ready, none is asked: the
@@ -154,7 +165,6 @@ def _check(given: dict[str, Any], engines: list[EngineStatus], model: ServedMode
     ready = [engine for engine in engines if engine.state == "ready"]
     refuse_what_cant_fit(given, ready)
     limits = [engine.max_model_len for engine in ready if engine.max_model_len]
-    text_bytes = inputs.text_bytes(given)
-    may_be_long = limits and text_bytes + TEMPLATE_TOKENS >= min(limits)
-    if may_be_long or (ready and any(model.inputs[name].model_checks for name in given)):
-        app_context().validator.validate(given, text_bytes, client_key(), model.queue)
+    may_be_long = limits and inputs.text_bytes(given) + TEMPLATE_TOKENS >= min(limits)
+    if may_be_long or (ready and not is_late and model.must_check(given)):
+        app_context().validator.validate(given, client_key(), model.queue)

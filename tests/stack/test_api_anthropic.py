@@ -111,7 +111,8 @@ def test_second_turn(client):
     ]
     turns = [*REQUEST["messages"], first.to_param(), {"role": "user", "content": [*results, QUESTION_BLOCK]}]
     second = client.messages.create(**REQUEST | {"messages": turns, "tools": [TOOL], "system": "Be brief."})
-    assert second.content[0].text == QUESTION
+    # The test model calls every tool with what it was told last.
+    assert second.content[0].input == {"said": QUESTION}
 
 
 QUESTION_BLOCK = {"type": "text", "text": QUESTION, "cache_control": {"type": "ephemeral"}}
@@ -127,6 +128,14 @@ def test_stop_reasons(client):
     body = script(piece(text="a"), end={"usage": USAGE, **end("stop", "\n\n")})
     message = client.messages.create(**body, stop_sequences=["\n\n"])
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "\n\n")
+
+
+def test_count_tokens(client):
+    prompt = {"model": "chat", "messages": REQUEST["messages"], "system": "Be brief.", "tools": [TOOL]}
+    counted = client.messages.count_tokens(**prompt, tool_choice={"type": "any"})
+    assert counted.input_tokens == client.messages.create(**REQUEST).usage.input_tokens
+    with pytest.raises(anthropic.BadRequestError, match="messages is empty"):
+        client.messages.count_tokens(model="chat", messages=[])
 
 
 def test_headers(client, chat):
@@ -162,6 +171,8 @@ def test_same_key_same_message(client, chat):
         client.messages.create(**REQUEST | {"max_tokens": 99}, extra_headers=headers)
     assert caught.value.type == "invalid_request_error"
     assert caught.value.error_code == "request_id_conflict"
+    # Or else the client would send it three times.
+    assert caught.value.response.headers["x-should-retry"] == "false"
 
 
 def test_resume_after_every_event(chat):

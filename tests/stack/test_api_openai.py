@@ -1,5 +1,6 @@
 """OpenAI's API, through OpenAI's own client and on the wire. `test_llm` covers what needs a real model."""
 
+import http.client
 import json
 
 import openai
@@ -7,7 +8,7 @@ import pytest
 import requests
 
 from harness.sse_client import Decoder, read_all, text_of
-from harness.stack import MODELS, running_stack
+from harness.stack import MODELS, running_stack, wait_for
 
 QUESTION = "Why is the sky blue and the sea too?"
 REQUEST = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
@@ -140,7 +141,7 @@ def test_resume_of_another_request_is_refused(chat):
     [
         ("GET", "chat/completions", 405),
         ("DELETE", "models", 405),
-        ("POST", "embeddings", 404),
+        ("POST", "images", 404),
     ],
 )
 def test_unknown_routes_are_openai_errors(chat, method, path, status):
@@ -338,7 +339,9 @@ NO_OPS = {
 def test_values_that_change_nothing_are_dropped(request, stack):
     """Also for a model that has none of these inputs."""
     stack = request.getfixturevalue(stack)
-    response = whole(stack, "completions", {"prompt": "One two", **NO_OPS, "best_of": 1, "suffix": None, "echo": False})
+    response = whole(
+        stack, "completions", {"prompt": '{"texts":["a"]}', **NO_OPS, "best_of": 1, "suffix": None, "echo": False}
+    )
     assert response.ok, response.text
     assert "x-everstream-ignored" not in response.headers
 
@@ -387,6 +390,19 @@ def test_unknown_model_is_not_found(client):
         client.models.retrieve("gpt")
 
 
+def test_embeddings_are_refused_clearly(client, model):
+    with pytest.raises(openai.NotFoundError, match="it has no embeddings") as raised:
+        client.embeddings.create(model=model, input="a")
+    assert raised.value.code == "embeddings_not_supported"
+
+
+def test_conflict_is_not_worth_a_retry(chat):
+    key = {"Idempotency-Key": "0123456789abcdef-conflict"}
+    whole(chat, "chat/completions", REQUEST, **key)
+    response = whole(chat, "chat/completions", REQUEST | {"max_tokens": 1}, **key)
+    assert (response.status_code, response.headers["x-should-retry"]) == (409, "false")
+
+
 def test_models_show_their_context(client, model):
     assert client.models.retrieve(model).max_model_len == client.models.list().data[0].max_model_len == 1000
 
@@ -420,3 +436,47 @@ def test_any_generation_can_be_read_as_chunks(chat, native_events, wanted):
     assert events[-1].data == "[DONE]"
     response = requests.get(f"{chat.events_url(generation)}?format=nope", timeout=60)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "format")
+
+
+def test_late_joiner_may_ask_for_one_compact_event(chat, native_events):
+    generation = native_events[0].json["generation"]
+    events = read_all(f"{chat.events_url(generation)}?compact=true")
+    assert text_of(events) == QUESTION
+    assert [event.id.rpartition(".")[2] for event in events] == [
+        "0",
+        "1",
+        *[event.id.rpartition(".")[2] for event in native_events[-2:]],
+    ]
+    events = read_all(f"{chat.events_url(generation)}?compact=true&format=openai-chat")
+    assert text_of_chunks(events) == QUESTION
+    assert len(events) == 6
+
+
+def test_client_that_leaves_frees_the_engine_unless_it_can_come_back(own_stack, gate):
+    """It can if it reads event ids, or has sent a key."""
+    stack = own_stack(EVERSTREAM_POST_ABANDON_AFTER_S="1", WEB_CONCURRENCY="1").start()
+    script = json.dumps({"texts": ["a"], "hold_before": 1, "gate": gate.path})
+    whole_body, stream_body = {"prompt": script}, {"prompt": script, "stream": True}
+    waited_for = [
+        (stream_body, {"Accept": "text/event-stream"}),
+        (whole_body, {"Idempotency-Key": "0123456789abcdef-whole"}),
+        (stream_body, {"Idempotency-Key": "0123456789abcdef-stream"}),
+    ]
+    for body, headers in [*waited_for, (whole_body, {}), (stream_body, {})]:
+        leave(stack, body, headers)
+    wait_for(lambda: stack.metric("generations_cancelled_total") == 2, what="the two to be abandoned")
+    gate.open()
+    wait_for(lambda: stack.metric("generations_done_total") == 3, what="the end of the others")
+    for body, headers in waited_for[1:]:
+        response = requests.post(f"{stack.url}/v1/completions", json=body, headers=headers, timeout=60)
+        assert '"a"' in response.text
+    assert stack.metric("generations_started_total") == 5
+
+
+def leave(stack, body, headers):
+    """Send a request, and close the connection once its generation has begun."""
+    begun = stack.metric("generations_started_total")
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)
+    connection.request("POST", "/v1/completions", json.dumps(body), headers)
+    wait_for(lambda: stack.metric("generations_started_total") == begun + 1, what="the generation to begin")
+    connection.close()

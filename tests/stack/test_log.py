@@ -13,13 +13,15 @@ from everstream.log import engine_log
 from everstream.log.engine_log import Batch, EngineLog
 from everstream.log.entries import encode_entry, split_entries
 from everstream.log.keys import GROUP
-from everstream.log.records import EngineStatus, Job, ModelDescription, ValidationReply, inputs_digest
+from everstream.log.records import EngineStatus, Job, ModelDescription, Submission, ValidationReply, inputs_digest
 from everstream.log.retryable import UNAVAILABLE
 from everstream.log.web_log import MAX_LONG_VALIDATIONS, MAX_VALIDATIONS, READ_BYTES, WebLog
 from harness.stack import Stack, tries, wait_for
 
 LEASE_S = 100
 """No test waits this long: `expire_leases` ages leases by it."""
+CALM_S = 1000
+"""So long ago was the last disturbance that abandoned generations end."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def run(settings):
 
 
 def submit(web, generation=None, request_id="", prompt="a"):
-    return web.submit(generation or uuid.uuid4().hex, Job({"prompt": prompt}), "model", "", request_id).id
+    return web.submit(generation or uuid.uuid4().hex, Job({"prompt": prompt}), "model", "", Submission(request_id)).id
 
 
 def token(text):
@@ -434,9 +436,35 @@ def test_foreign_shared_key_is_not_blamed_on_a_generation(web, run):
         claim = await claim_one(one)
         web._client.set(web._keys.ns + "read", "something else")
         with pytest.raises(valkey.ResponseError, match="WRONGTYPE"):
-            await one.refresh([(claim, 0)], abandon=True)
+            await one.refresh([(claim, 0)], calm_s=CALM_S)
 
     run(test)
+
+
+def test_generation_is_abandoned_after_its_own_time(web, run):
+    async def test(engine):
+        one = engine("one")
+        own = web.submit("0" * 32, Job({}), "model", "", Submission(abandon_after_s=5)).id
+        claims = [await claim_one(one)]
+        submit(web)
+        claims.append(await claim_one(one))
+        seconds, _ = web._client.time()
+        unread_since = {claim.generation: (seconds - 20) * 1000 for claim in claims}
+        web._client.zadd(web._keys.ns + "read", unread_since)
+        for calm_s, verdict in ((1, "held"), (CALM_S, "abandoned")):
+            refreshed = await one.refresh([(claim, 0) for claim in claims], calm_s=calm_s)
+            assert refreshed.verdicts == [verdict, "held"]
+        web.touch([own], {})
+        assert (await one.refresh([(claims[0], 0)], calm_s=CALM_S)).verdicts == ["held"]
+
+    run(test)
+
+
+def test_record_lives_as_long_as_its_generation(web):
+    generation = web.submit("0" * 32, Job({}), "model", "", Submission(record=b"asked")).id
+    assert web.record(generation) == b"asked"
+    assert web.record(submit(web)) is None
+    assert web.record("f" * 32) is None
 
 
 def test_broken_log_ends_a_generation_only_after_its_lease(web, run):
@@ -499,7 +527,7 @@ def test_attaching_returns_the_generations_progress(web, run):
         generation = submit(web, request_id=request_id)
 
         def attached():
-            return web.submit("0" * 32, Job({"prompt": "a"}), "model", "", request_id)
+            return web.submit("0" * 32, Job({"prompt": "a"}), "model", "", Submission(request_id))
 
         assert (attached().id, attached().state, attached().top) == (generation, "open", 0)
         await engine("one").append([Batch(generation, 1, [token("x"), DONE], "done")])
@@ -687,20 +715,20 @@ def expire_validations(web):
 @pytest.mark.parametrize(("is_long", "most"), [(False, MAX_VALIDATIONS), (True, MAX_LONG_VALIDATIONS)])
 def test_waiting_validations_are_bounded(web, is_long, most):
     for _ in range(most):
-        web._request_validation({}, "", is_long=is_long)
+        web._request_validation({}, "", "check", is_long=is_long)
     with pytest.raises(ChecksBusy, match=f"^{most} prompts are already waiting"):
-        web.validate({}, "", is_long=is_long)
-    web._request_validation({}, "", is_long=not is_long)
+        web.validate({}, "", "check", is_long=is_long)
+    web._request_validation({}, "", "check", is_long=not is_long)
     # No engine answered, as after a crash: expired requests do not block new ones.
     expire_validations(web)
     for _ in range(most):
-        web._request_validation({}, "", is_long=is_long)
+        web._request_validation({}, "", "check", is_long=is_long)
     assert web._client.zcard(web._keys.validations(long=is_long)) == most
 
 
 def test_engine_skips_expired_validations(web, run):
     async def test(engine):
-        replies = [web._request_validation({}, "", is_long=True) for _ in range(2)]
+        replies = [web._request_validation({}, "", "check", is_long=True) for _ in range(2)]
         # Requests of the same millisecond may be in either order.
         first, second = (request.decode() for request in web._client.zrange(web._keys.validations(long=True), 0, -1))
         assert {web._keys.validation_reply(first), web._keys.validation_reply(second)} == set(replies)
@@ -724,7 +752,7 @@ def test_answered_validation_leaves_no_key(web, run):
         assert web._client.keys("*") == []
         # A reply that nobody fetches and a request that nobody takes: both expire.
         await one.reply(request, ValidationReply())
-        web._request_validation({}, "", is_long=True)
+        web._request_validation({}, "", "check", is_long=True)
         keys = web._client.keys("*")
         assert len(keys) == 3 and all(0 < web._client.pttl(key) <= 4000 for key in keys)
 
@@ -768,7 +796,7 @@ def two_queues(settings):
 
 
 def submit_to(web, queue, request_id=""):
-    return web.submit(uuid.uuid4().hex, Job({"prompt": "a"}), "model", queue, request_id).id
+    return web.submit(uuid.uuid4().hex, Job({"prompt": "a"}), "model", queue, Submission(request_id)).id
 
 
 def test_queues_are_independent(web, two_queues):
@@ -878,7 +906,7 @@ def test_description_of_another_version_is_ignored(web):
 
 
 def test_validations_belong_to_a_queue(web, two_queues):
-    web._request_validation({}, "one", is_long=False)
+    web._request_validation({}, "one", "check", is_long=False)
 
     async def test():
         two, one = EngineLog(two_queues["two"], "two"), EngineLog(two_queues["one"], "one")

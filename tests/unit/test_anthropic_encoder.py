@@ -1,12 +1,14 @@
 """The Messages API on the wire, read back by the standard's own rules."""
 
+import json
 from itertools import pairwise
 
 from hypothesis import given
 
 from everstream.apis.anthropic.encoder import MessageEncoder
+from everstream.apis.anthropic.events import MessageEvents
 from everstream.errors import QueueFull
-from everstream.log.entries import Entry
+from everstream.log.entries import Entry, encode_json
 from everstream.log.records import Generation
 from everstream.web.sse import GREETING, parse_event_id
 from harness.chat_outputs import ENDS, OUTPUTS, call, calls, entries, piece
@@ -31,6 +33,15 @@ def test_after_every_event_a_client_gets_exactly_the_rest(outputs, end):
         rest = wire(log, seen=last.id)
         assert rest.startswith(GREETING)
         assert uncut[:cut] + Decoder().feed(rest) == uncut
+
+
+@given(OUTPUTS, ENDS)
+def test_all_events_are_sent(outputs, end):
+    log, machine = entries(*outputs, **end), MessageEvents(GENERATION)
+    made = [*machine.start(), *(event for entry in log for event in machine.entry(entry))]
+    for has_ids in (False, True):
+        sent = Decoder().feed(wire(log, has_ids=has_ids))
+        assert [event.json for event in sent] == [json.loads(encode_json(event)) for event in made]
 
 
 @given(OUTPUTS, ENDS)

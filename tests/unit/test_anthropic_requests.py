@@ -139,6 +139,11 @@ def test_images_become_parts():
     ]
 
 
+def test_only_images_are_images():
+    assert requests.has_images(from_json(parsed(messages=[user(PIXEL)]).inputs, SCHEMA, 1000))
+    assert not requests.has_images(from_json(parsed(messages=[user(text('"image_url":'))]).inputs, SCHEMA, 1000))
+
+
 def test_a_response_can_be_sent_back():
     """With what SDKs add to its blocks, and with the results of its calls."""
     answer = assistant(

@@ -12,7 +12,7 @@ import input_schema
 from everstream.contract import inputs
 from everstream.contract.schema import parse_schema
 from everstream.errors import InvalidInput
-from everstream.llm.messages import as_messages, parse_messages
+from everstream.llm.messages import as_messages, check_media, parse_messages
 
 SCHEMA = parse_schema(input_schema.INPUT_SCHEMA, [])
 MAX_CHARS = 1000
@@ -61,6 +61,19 @@ def test_messages_come_back_as_clients_got_them():
     assistant = {"role": "assistant", "content": "", "annotations": [], "name": "a", "tool_calls": calls}
     given = as_messages(from_json({"messages": messages}))
     assert given == [*messages[:2], assistant, *messages[3:5], {"role": "user", "content": ""}]
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254/", "file:///etc/passwd", "", None, 7])
+@pytest.mark.parametrize("as_object", [True, False])
+def test_only_media_in_the_request_itself_are_taken(url, as_object):
+    def message(given):
+        part = {"type": "image_url", "image_url": {"url": given} if as_object else given}
+        return {"role": "user", "content": [{"type": "text", "text": "http://here"}, part]}
+
+    check_media([message("data:image/png;base64,AA"), {"role": "user", "content": "http://text"}])
+    with pytest.raises(InvalidInput, match="must be a data: URL") as raised:
+        check_media([{"role": "user", "content": "a"}, message(url)])
+    assert raised.value.param == "messages[1].content[1].image_url"
 
 
 def test_optional_inputs_are_absent():
@@ -232,7 +245,7 @@ def test_any_body_is_accepted_or_refused_with_a_reason(body):
     except InvalidInput as error:
         assert error.param is not None and error.message
     else:
-        assert ("prompt" in accepted) != ("messages" in accepted)
+        assert len({"prompt", "prompts", "messages"} & accepted.keys()) == 1
 
 
 def test_only_prompts_have_the_limit_of_prompts():

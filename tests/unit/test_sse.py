@@ -1,14 +1,16 @@
 """The SSE encoders, read back by the standard's own rules."""
 
+import itertools
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
 from everstream.errors import InvalidInput
-from everstream.log.entries import Entry, decode_entry, decode_live, encode_entry, encode_json, split_entries
+from everstream.log.entries import Entry, compact, decode_entry, decode_live, encode_entry, encode_json, split_entries
 from everstream.log.records import Generation
 from everstream.web import sse
 from everstream.web.event_encoder import EventEncoder
@@ -46,6 +48,21 @@ def test_entry_survives_the_log_and_the_channel(text, event, resume):
     assert (generation, live.first, live.last) == (GENERATION, 7, 7)
     assert (from_log.n, from_log.event, from_log.data) == (from_channel.n, from_channel.event, from_channel.data)
     assert from_log.resume == resume.encode()
+
+
+@given(st.lists(st.text() | st.just(None), max_size=20))
+def test_compact_entries_have_the_same_text(texts):
+    """None stands for an entry that is not text alone."""
+    others = encode_json({"text": "a", "choices": []})
+    entries = [Entry(n, "", others if text is None else encode_json({"text": text})) for n, text in enumerate(texts, 1)]
+    made = compact(entries)
+    assert "".join(msgspec.json.decode(entry.data)["text"] for entry in made) == "".join(
+        msgspec.json.decode(entry.data)["text"] for entry in entries
+    )
+    assert [entry for entry in made if b"choices" in entry.data] == [e for e in entries if b"choices" in e.data]
+    assert made[:1] == entries[:1] and [entry.n for entry in made[-1:]] == [entry.n for entry in entries[-1:]]
+    is_text = [b"choices" not in entry.data for entry in made[1:]]
+    assert (True, True) not in list(itertools.pairwise(is_text))
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda encoder: encoder.format)

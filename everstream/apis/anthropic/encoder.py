@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from everstream.apis.anthropic.errors import error_body
 from everstream.apis.anthropic.events import MessageEvents
-from everstream.apis.anthropic.message import Event
+from everstream.apis.anthropic.message import BlockDelta, Event, TextDelta
+from everstream.contract.chat_outputs import has_choices
 from everstream.errors import EverstreamError, ShuttingDown
-from everstream.log.entries import TOKEN, Entry, encode_json
+from everstream.log.entries import TOKEN, Entry, encode_json, text_literal
 from everstream.log.records import Generation
 from everstream.web import sse
 
@@ -27,6 +28,7 @@ class MessageEncoder:
         self.format = f"messages {has_ids}"
         self._has_ids = has_ids
         self._seen = sse.EventId(generation.id, -1)
+        self._id = generation.id.encode()
         self._events = MessageEvents(generation)
 
     def resume(self, seen: sse.EventId) -> None:
@@ -45,7 +47,7 @@ class MessageEncoder:
         return self.entry(Entry(n, TOKEN, data))
 
     def entry(self, entry: Entry) -> bytes:
-        return self._framed(entry.n, self._events.entry(entry))
+        return self._more_text(entry) or self._framed(entry.n, self._events.entry(entry))
 
     def queued(self, position: int) -> bytes:
         return b": queued %d\n\n" % position
@@ -53,6 +55,17 @@ class MessageEncoder:
     def lost(self, error: EverstreamError) -> bytes:
         end = _frame(error_body(error))
         return end + (f"\nid: {self.generation}.{sse.GONE}".encode() if self._has_ids else b"") + b"\n\n"
+
+    def _more_text(self, entry: Entry) -> bytes:
+        """What most tokens are: more of the open block's text, of which no more is decoded. Empty: this one is not."""
+        at = self._events.open_text
+        if at is None or entry.event != TOKEN or entry.n <= (self._seen.n or 0) or has_choices(entry.data):
+            return b""
+        text = text_literal(entry.data) or _EMPTY
+        if text == _EMPTY:
+            return b""
+        delta = _BEFORE % at + text + _AFTER
+        return b"%b\nid: %b.%d\n\n" % (delta, self._id, entry.n) if self._has_ids else delta + b"\n\n"
 
     def _framed(self, n: int, events: Sequence[Event]) -> bytes:
         last, part = self._seen.n or 0, self._seen.part
@@ -67,3 +80,7 @@ class MessageEncoder:
 def _frame(event: Event) -> bytes:
     """Without its id, which comes after it."""
     return b"event: %b\ndata: %b" % (str(event.__struct_config__.tag).encode(), encode_json(event))
+
+
+_EMPTY = b'""'
+_BEFORE, _AFTER = _frame(BlockDelta(0, TextDelta(""))).replace(b'"index":0', b'"index":%d').split(_EMPTY)

@@ -67,6 +67,11 @@ class MessageEvents:
             return self._done(ending(entry.data))
         return [_failure(entry)] if entry.is_terminal else []
 
+    @property
+    def open_text(self) -> int | None:
+        """The index of the open block, if it is text."""
+        return self._count - 1 if isinstance(self._open, TextBlock) else None
+
     def output(self, data: bytes) -> list[Event]:
         events: list[Event] = []
         for piece in pieces(data):

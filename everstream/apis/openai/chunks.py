@@ -14,15 +14,14 @@ from typing import Any
 import msgspec
 
 from everstream.apis.openai.errors import error_body
-from everstream.contract.chat_outputs import Choice, ChoiceEnd, ToolCall, ending, pieces
-from everstream.errors import EverstreamError
+from everstream.contract.chat_outputs import Choice, ChoiceEnd, ToolCall, ending, has_choices, pieces
+from everstream.errors import EverstreamError, ShuttingDown
 from everstream.log.entries import TOKEN, Entry, encode_json, failure, text_literal
 from everstream.log.records import Generation
 from everstream.web import sse
 
 DONE = b"data: [DONE]"
-_CHOICES = b'"choices":'
-"""Only an output that has choices besides its text contains this: in a string, the quotes would be escaped."""
+INTERRUPTED = "this process is shutting down; send the request again"
 
 
 class ChunkFormat(msgspec.Struct, frozen=True):
@@ -63,10 +62,13 @@ class ChunkEncoder:
         return sse.GREETING if self._wanted.has_ids else b""
 
     def reconnect(self, retry_ms: int) -> bytes:  # noqa: ARG002 - likewise
-        return b": come back\n"
+        if self._wanted.has_ids:
+            return b": come back\n"
+        # Its client can't come back, and might take the end of the stream for the end of the answer.
+        return b"data: " + encode_json(error_body(ShuttingDown(INTERRUPTED))) + b"\n\n"
 
     def token(self, n: int, data: bytes) -> bytes:
-        if n == 1 or _CHOICES in data:
+        if n == 1 or has_choices(data):
             return self._framed(n, list(self._token(n, data)))
         after = self._after % n if self._wanted.has_ids else self._after
         return self._before + _text(data) + after

@@ -22,4 +22,4 @@ def add(response: Response) -> None:
     response.headers["x-request-id"] = posts.request_id()
     response.headers["openai-version"] = VERSION
     response.headers["openai-processing-ms"] = str(round((time.monotonic() - g.started) * 1000))
-    posts.add_ignored(response)
+    posts.add_headers(response)

@@ -3,6 +3,7 @@
     POST /v1/chat/completions     messages
     POST /v1/completions          prompts, without a chat template
     GET  /v1/models[/<name>]      the served models
+    POST /tokenize, /detokenize   as vLLM has them, see `tokens`
 
 Besides OpenAI's fields, it accepts vLLM's parameters, `request_id`, `flush_ms`, and the headers `Idempotency-Key` and
 `Last-Event-ID`.
@@ -14,17 +15,20 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from everstream.apis.openai import answers, headers, requests
+from everstream.apis.openai import answers, headers, requests, tokens
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
 from everstream.apis.openai.errors import error_body
 from everstream.apis.openai.responses import routes as responses
 from everstream.contract import inputs
+from everstream.errors import NotSupported
 from everstream.log.entries import encode_json
 from everstream.log.records import Generation, inputs_digest
+from everstream.web import readiness
 from everstream.web.api import Api
 from everstream.web.context import app_context
 from everstream.web.posts import name_ignored, options_of_post, reads_ids, served_name
-from everstream.web.streaming import admitted, begin, last_event_id, resume
+from everstream.web.readiness import Readiness
+from everstream.web.streaming import admitted, begin, begin_unless_refused, last_event_id, resume
 from everstream.web.submission import body, options_from_json, start
 from everstream.web.whole_response import wait_for_all
 
@@ -58,21 +62,27 @@ def completions() -> Response:
 
 @blueprint.get("/v1/models")
 def models() -> dict[str, Any]:
-    return {"object": "list", "data": [_about(name) for name in app_context().models.names()]}
+    return {"object": "list", "data": [_about(each) for each in readiness.of_all(app_context())]}
 
 
 @blueprint.get("/v1/models/<path:name>")
 def model(name: str) -> dict[str, Any]:
-    return _about(served_name(name))
+    folder = app_context().models.folder(served_name(name))
+    return _about(readiness.of(app_context(), [folder])[0])
 
 
-def _about(name: str) -> dict[str, Any]:
-    context = app_context()
-    found = context.models.find(name)
-    engines = context.log.engines([found.queue]) if found else []
-    lengths = [engine.max_model_len for engine in engines if engine.max_model_len]
-    about = {"object": "model", "created": 0, "owned_by": "everstream", "root": name, "parent": None}
-    return {"id": name, **about, "max_model_len": min(lengths, default=None)}
+@blueprint.post("/v1/embeddings")
+def embeddings() -> Response:
+    raise NotSupported("this server generates text; it has no embeddings", code="embeddings_not_supported")
+
+
+blueprint.post("/tokenize")(tokens.tokenize)
+blueprint.post("/detokenize")(tokens.detokenize)
+
+
+def _about(found: Readiness) -> dict[str, Any]:
+    about = {"object": "model", "created": 0, "owned_by": "everstream", "root": found.model, "parent": None}
+    return {"id": found.model, **about, "max_model_len": found.max_model_len}
 
 
 def _respond(parse: requests.Parse, finish: Finish, *, is_chat: bool) -> Response:
@@ -89,7 +99,8 @@ def _respond(parse: requests.Parse, finish: Finish, *, is_chat: bool) -> Respons
     encoder = partial(ChunkEncoder, wanted=wanted)
     if (seen := last_event_id()) is not None:
         return resume(seen, encoder, inputs_digest(checked, model.queue))
-    return begin(start(model, checked, options), encoder)
+    respond = begin_unless_refused if model.must_check(checked) else begin
+    return respond(start(model, checked, options), encoder)
 
 
 def _whole(generation: Generation, finish: Finish) -> Response:

@@ -2,6 +2,7 @@
 
     GET /healthz    this process is alive
     GET /readyz     every served model is ready, or the one that `?model=` names; else 503, with what it waits for
+    GET /health, /ping, /version    what vLLM's server has: 200 once every model is ready, and a version
     GET /metrics    counters and gauges of the whole service, for Prometheus
 
 A separate port serves them too: see `web.health_listener`.
@@ -13,6 +14,7 @@ from typing import Any
 from flask import Blueprint, Response
 from valkey.exceptions import ValkeyError
 
+from everstream import __version__
 from everstream.apis.operations import metrics
 from everstream.log.records import EngineStatus
 from everstream.log.retryable import UNAVAILABLE
@@ -31,6 +33,18 @@ _SHOWN_FIELDS = ("name", "state", "model", "error", "max_model_len", "running", 
 @blueprint.get("/healthz")
 def healthz() -> dict[str, Any]:
     return {"status": "ok", "pid": os.getpid(), "streams": app_context().follower.reader_count}
+
+
+@blueprint.get("/health")
+@blueprint.get("/ping")
+def health() -> Response:
+    _, status = readyz()
+    return Response(status=status)
+
+
+@blueprint.get("/version")
+def version() -> dict[str, str]:
+    return {"version": __version__}
 
 
 @blueprint.get("/readyz")

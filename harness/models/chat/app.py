@@ -30,6 +30,7 @@ class InferlessPythonModel:
             await play(json.loads(text_of(inputs)), stream_output_handler)
             return
         prompt = words_of(inputs)
+        self.check(inputs)
         if prompt == ["fail"]:
             raise ValueError("told to fail")
         if prompt == ["refuse"]:
@@ -59,6 +60,9 @@ class InferlessPythonModel:
             raise InvalidInput(f"the prompt has {count} tokens", param=param, code="context_length_exceeded")
         if inputs.get("tools") == "bad":
             raise InvalidInput("told that tools is bad", param="tools")
+
+    def tokenize(self, inputs):
+        return list(range(len(words_of(inputs)) + TEMPLATE_TOKENS))
 
 
 async def play(script, handler):

@@ -1,0 +1,51 @@
+"""vLLM's /tokenize and /detokenize, with the prompts of OpenAI's API. Its routes are part of `routes`' blueprint.
+
+POST /tokenize      {"prompt"} or {"messages"}: {"count", "max_model_len", "tokens"}
+POST /detokenize    {"tokens"}: {"prompt"}
+"""
+
+from typing import Any
+
+from everstream.contract import inputs
+from everstream.contract.schema import Field
+from everstream.errors import InvalidInput
+from everstream.web import posts, readiness
+from everstream.web.clients import client_key
+from everstream.web.context import app_context
+from everstream.web.models import ServedModel
+from everstream.web.submission import body, tokens_of
+
+MAX_TOKENS = 1_000_000
+MAX_TOKEN_ID = 2**31 - 1
+_TOKENS = {
+    "tokens": Field("INT64", [-1], required=True, minimum=0, maximum=MAX_TOKEN_ID, max_items=MAX_TOKENS),
+}
+_OF_REQUEST = ("model", "prompt", "messages")
+
+
+def tokenize() -> dict[str, Any]:
+    given = body()
+    model = _model(given)
+    if ("prompt" in given) == ("messages" in given):
+        raise InvalidInput("give either prompt or messages", param="prompt")
+    wanted = {name: value for name, value in given.items() if name not in _OF_REQUEST and name in model.inputs}
+    posts.name_ignored([name for name in given if name not in (*_OF_REQUEST, *wanted)])
+    wanted |= {"messages": given["messages"]} if "messages" in given else {"prompt": given["prompt"], "raw": True}
+    checked = inputs.from_json(wanted, model.inputs, app_context().settings.max_prompt_chars)
+    tokens = tokens_of(model, checked)
+    (found,) = readiness.of(app_context(), [app_context().models.folder(model.name)])
+    return {"count": len(tokens), "max_model_len": found.max_model_len, "tokens": tokens, "token_strs": None}
+
+
+def detokenize() -> dict[str, Any]:
+    given = body()
+    model = _model(given)
+    tokens = inputs.from_json({"tokens": given.get("tokens")}, _TOKENS, max_chars=0)
+    return {"prompt": app_context().validator.ask("detokenize", tokens, client_key(), model.queue)}
+
+
+def _model(given: dict[str, Any]) -> ServedModel:
+    name = given.get("model")
+    if name is not None and not isinstance(name, str):
+        raise InvalidInput("model must be the name of a served model", param="model")
+    return app_context().models.get(posts.served_name(name))
