@@ -10,7 +10,7 @@ import requests
 from openai.types.responses import Response, ResponseItemList, ResponseStreamEvent
 
 from harness.openai_types import validated
-from harness.sse_client import Decoder, connect
+from harness.sse_client import Decoder, connect, read_all
 from harness.stack import MODELS, running_stack, wait_for
 
 QUESTION = "Why is the sky blue?"
@@ -173,6 +173,22 @@ def test_other_viewers_get_the_same_events(chat):
     with connect(f"{chat.events_url(generation)}?format=responses") as viewer:
         assert viewer.read().events == whole
     assert [event.data for event in events_after(chat, f"resp_{generation}")] == [event.data for event in whole]
+
+
+def test_late_joiner_gets_the_text_in_one_event(chat):
+    whole = stream(chat, {"input": QUESTION, "background": True})
+    response_id = whole[0].json["response"]["id"]
+    for found in (
+        events_after(chat, response_id, compact="true"),
+        read_all(f"{chat.events_url(response_id.removeprefix('resp_'))}?format=responses&compact=true"),
+    ):
+        deltas = [event.json["delta"] for event in found if event.type == "response.output_text.delta"]
+        assert deltas == ["Why", " is the sky blue?"]
+        assert found[-1].json == whole[-1].json
+    # For others nothing is joined, as numbers and ids would then name other texts.
+    assert get(chat, response_id, stream="true", compact="true", starting_after="1").status_code == 400
+    with connect(f"{chat.url}/v1/responses/{response_id}?stream=true&compact=true", whole[6].id) as viewer:
+        assert viewer.read().events == whole[7:]
 
 
 def test_generation_of_another_api_can_be_read_as_a_response(chat):

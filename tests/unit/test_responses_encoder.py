@@ -8,16 +8,18 @@ from openai.types.responses import ResponseItemList
 
 from everstream.apis.openai.responses import listing, record
 from everstream.apis.openai.responses.encoder import ResponseEncoder
+from everstream.apis.openai.responses.events import ResponseEvents
 from everstream.apis.openai.responses.history import with_ids
 from everstream.apis.openai.responses.items import Item
 from everstream.apis.openai.responses.requests import parse
 from everstream.contract.chat_outputs import Choice, Ending, Function, ToolCall
 from everstream.errors import InvalidInput, UnknownGeneration
-from everstream.log.entries import Entry, encode_json
+from everstream.log.entries import Entry, compact, encode_json
 from everstream.log.records import Generation
 from everstream.web import sse
 from harness.openai_types import validated
 from harness.sse_client import Decoder
+from tests.unit.test_responses_events import answers
 
 ID = "0123456789abcdef" * 2
 GENERATION = Generation(ID, "open", "a-model", 0, 1_700_000_000)
@@ -73,6 +75,44 @@ def test_stream_cut_after_any_event_is_resumed_there(kept, has_ids):
         rest = events_on(wire(again))
         assert [event[2] for event in whole[: seen + 1] + rest] == [event[2] for event in whole]
         assert not has_ids or whole[: seen + 1] + rest == whole
+
+
+@given(answers(), st.booleans())
+def test_every_event_is_framed_as_it_is(entries, is_background):
+    """Also those of texts, most of which are not decoded."""
+    kept = BACKGROUND if is_background else RECORD
+    machine = ResponseEvents(GENERATION, kept.echoed, is_background=is_background)
+    events = [*machine.opening(), *(event for entry in entries for event in machine.entry(entry))]
+    expected = [(event.name, "", encode_json(event).decode()) for event in events]
+    found = encoder(kept, has_ids=False)
+    assert events_on(found.start(50, is_new=True) + b"".join(found.entry(entry) for entry in entries)) == expected
+
+
+def test_late_joiner_gets_the_text_in_one_event_and_all_other_numbers_as_they_are():
+    texts = [("", {"text": text}) for text in ("a", "b", "c", "", "d", "e")]
+    named = [("resumed", {}), *texts, ("", CALL), *texts[:2], ("done", Ending("stop"))]
+    entries = [Entry(n, name, encode_json(data)) for n, (name, data) in enumerate(named, 1)]
+
+    def events_of(given, **options):
+        found = encoder(BACKGROUND, **options)
+        return events_on(found.start(50, is_new=True) + b"".join(found.entry(entry) for entry in given))
+
+    whole, joined = events_of(entries), events_of(compact(entries))
+    deltas = [msgspec.json.decode(data)["delta"] for name, _, data in joined if name == "response.output_text.delta"]
+    assert deltas == ["a", "bc", "d", "e", "a", "b"]
+    assert [event for event in joined if "output_text.delta" not in event[0]] == [
+        event for event in whole if "output_text.delta" not in event[0]
+    ]
+    for place, (_, _, data) in enumerate(joined):
+        seen = msgspec.json.decode(data)["sequence_number"]
+        rest = events_of(entries, starting_after=seen)
+        assert rest == whole[seen + 1 :]
+        texts_after = [
+            msgspec.json.decode(each)["delta"] for name, _, each in joined[place + 1 :] if "text.delta" in name
+        ]
+        assert "".join(texts_after) == "".join(
+            msgspec.json.decode(each)["delta"] for name, _, each in rest if "text.delta" in name
+        )
 
 
 @given(st.integers(0, 20), st.integers(0, 30))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from everstream.apis.openai.responses import output
+from everstream.apis.openai.responses.open_items import OpenMessage
 from everstream.apis.openai.responses.output import Event, Lifecycle
 from everstream.apis.openai.responses.output_items import OutputItems
 from everstream.apis.openai.responses.response import failure, response_object, usage
@@ -34,7 +35,8 @@ class ResponseEvents:
         self._begun = response_object(generation, echoed)
         self._status = "queued" if is_background else "in_progress"
         self._ending: dict[str, Any] = {}
-        self._sequence_number = -1
+        self.sequence_number = -1
+        """Of the last event."""
         self._items = OutputItems(generation.id)
 
     def opening(self) -> list[Event]:
@@ -42,30 +44,44 @@ class ResponseEvents:
         second: type[Lifecycle] = output.Queued if self._status == "queued" else output.InProgress
         return self._numbered([output.Created(self.response()), second(self.response())])
 
-    def entry(self, entry: Entry) -> list[Event]:
-        """The events of the next entry; none, if it tells the client nothing."""
+    def entry(self, entry: Entry, joined: int = 1) -> list[Event]:
+        """The events of the next entry; none, if it tells the client nothing. `joined`: so many outputs are in it, of
+        text alone. Its only delta then has the number of the last of theirs, so that all other numbers stay."""
         if entry.event == TOKEN:
-            return self._numbered([*self._leave_queue(), *self._items.add(pieces(entry.data))])
+            events = [*self._leave_queue(), *self._items.add(pieces(entry.data))]
+            return self._numbered(events, joined)
         return self._numbered(self._end(entry)) if entry.is_terminal else []
+
+    @property
+    def open_message(self) -> OpenMessage | None:
+        """What a text would only go on with. Instead of an entry, `more_text` may then be called."""
+        return self._items.open_message
+
+    def more_text(self, literal: bytes, joined: int) -> int:
+        """The number of the delta, for an entry that is a text alone, as a JSON string."""
+        assert self._items.open_message is not None
+        self._items.open_message.add_literal(literal)
+        self.sequence_number += joined
+        return self.sequence_number
 
     def heartbeat(self) -> Event:
         """The response without its output, in an event that takes no number: it repeats the last one."""
         event: type[Lifecycle] = output.Queued if self._status == "queued" else output.InProgress
-        return event(self._begun | {"status": self._status}, sequence_number=self._sequence_number)
+        return event(self._begun | {"status": self._status}, sequence_number=self.sequence_number)
 
     def lost(self, error: EverstreamError) -> Event:
         """Ends a stream whose log can't supply the end. Takes no number either, because the log may supply it later."""
-        number = max(self._sequence_number, 0)
+        number = max(self.sequence_number, 0)
         return output.Error(error.code, error.message, error.param, sequence_number=number)
 
     def response(self) -> dict[str, Any]:
         """The response with its output so far."""
         return self._begun | {"status": self._status, "output": self._items.so_far()} | self._ending
 
-    def _numbered(self, events: list[Event]) -> list[Event]:
-        for number, event in enumerate(events, self._sequence_number + 1):
-            event.sequence_number = number
-        self._sequence_number += len(events)
+    def _numbered(self, events: list[Event], joined: int = 1) -> list[Event]:
+        for event in events:
+            self.sequence_number += joined if isinstance(event, output.TextDelta) else 1
+            event.sequence_number = self.sequence_number
         return events
 
     def _leave_queue(self) -> list[Event]:

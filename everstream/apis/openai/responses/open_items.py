@@ -49,7 +49,7 @@ class OpenMessage:
     def __init__(self, item_id: str, output_index: int) -> None:
         self.status = "in_progress"
         self._id, self._index = item_id, output_index
-        self._text = bytearray()
+        self._literal = bytearray()
         self._logprobs: list[bytes] = []
 
     def opening(self) -> list[Event]:
@@ -60,10 +60,18 @@ class OpenMessage:
 
     def add(self, text: str, logprobs: Logprobs) -> Event:
         """`logprobs`: in the format of a chat completion."""
-        self._text += text.encode()
+        self.add_literal(encode_json(text))
         self._logprobs += map(encode_json, logprobs)
         shown = [_without_bytes(logprob) for logprob in logprobs]
         return TextDelta(output_index=self._index, item_id=self._id, delta=text, logprobs=shown)
+
+    def add_literal(self, text: bytes) -> None:
+        """The same for a JSON string."""
+        self._literal += memoryview(text)[1:-1]
+
+    def empty_delta(self) -> TextDelta:
+        """What the event of every text without log probabilities looks like."""
+        return TextDelta(output_index=self._index, item_id=self._id, delta="", logprobs=[])
 
     def closing(self) -> list[Event]:
         item = self.item()
@@ -76,7 +84,11 @@ class OpenMessage:
 
     def item(self) -> Message:
         logprobs = [_with_bytes(logprob) for logprob in self._all_logprobs()]
-        return Message(self._id, self.status, [OutputText(self._text.decode(), logprobs)])
+        return Message(self._id, self.status, [OutputText(self._text(), logprobs)])
+
+    def _text(self) -> str:
+        text: str = msgspec.json.decode(b'"%b"' % bytes(self._literal))
+        return text
 
     def _all_logprobs(self) -> Logprobs:
         return [msgspec.json.decode(logprob) for logprob in self._logprobs]

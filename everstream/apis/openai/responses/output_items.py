@@ -19,6 +19,11 @@ class OutputItems:
         self._call: OpenCall | None = None
         self._calls: set[int] = set()
 
+    @property
+    def open_message(self) -> OpenMessage | None:
+        """The message that text would be added to."""
+        return self._text if isinstance(self._text, OpenMessage) else None
+
     def add(self, pieces: list[Choice]) -> list[Event]:
         return [event for piece in pieces if piece.index == 0 for event in self._add(piece)]
 

@@ -1,7 +1,8 @@
 """OpenAI's Responses API.
 
     POST   /v1/responses                    answer, at once or as a stream; with `background`, later
-    GET    /v1/responses/<id>               the response so far; `?stream=true&starting_after=N`: its events after N
+    GET    /v1/responses/<id>               the response so far; `?stream=true&starting_after=N`: its events after N;
+                                            `?stream=true&compact=true`: with the text so far in one event
     GET    /v1/responses/<id>/input_items   what it answers, in pages
     POST   /v1/responses/<id>/cancel        stop a background response
     DELETE /v1/responses/<id>               forget it
@@ -116,9 +117,11 @@ def _checked(parsed: ParsedRequest, conversation: list[Item], model: ServedModel
 
 def _options(options: RequestOptions, parsed: ParsedRequest, kept: bytes) -> RequestOptions:
     is_background = parsed.request.background
-    options = posts.options_of_post(options, is_stream=parsed.request.stream or is_background)
+    is_stream = parsed.request.stream or is_background
+    options = posts.options_of_post(options, is_stream=is_stream)
     abandon_after_s = BACKGROUND_ABANDON_AFTER_S if is_background else options.abandon_after_s
-    return msgspec.structs.replace(options, record=kept, abandon_after_s=abandon_after_s)
+    # A stream's first event does not wait for the model, so what only the model can refuse is checked beforehand.
+    return msgspec.structs.replace(options, record=kept, abandon_after_s=abandon_after_s, may_refuse_late=not is_stream)
 
 
 def _record(generation: Generation, request_id: str, kept: bytes) -> Record:
@@ -166,6 +169,8 @@ def _starting_after() -> int:
     given = request.args.get("starting_after", "")
     if not given:
         return EVERYTHING
+    if "compact" in request.args:
+        raise InvalidInput("compact is for those who have seen nothing yet", param="compact")
     if not _NUMBER.fullmatch(given):
         raise InvalidInput("starting_after must be the number of an event", param="starting_after")
     return int(given)
