@@ -11,7 +11,7 @@ from openai.types.responses import Response, ResponseItemList, ResponseStreamEve
 
 from harness.openai_types import validated
 from harness.sse_client import Decoder, connect, read_all
-from harness.stack import MODELS, running_stack, wait_for
+from harness.stack import MODELS, running_stack, wait_for, web_alone
 
 QUESTION = "Why is the sky blue?"
 TOOLS = [
@@ -293,10 +293,27 @@ def test_background_response_outlives_its_readers(own_stack):
     assert post(stack, None, f"/{response_id}/cancel").json()["status"] == "cancelled"
 
 
+def test_queued_response(tmp_path):
+    """No engine is there to claim it."""
+    with web_alone(tmp_path, app_dir=MODELS / "chat") as stack:
+        response_id = held(stack)
+        assert get(stack, response_id).json()["status"] == "queued"
+        with connect(f"{stack.url}/v1/responses/{response_id}?stream=true") as viewer:
+            viewer.read(lambda connection: len(connection.events) >= 3)
+        assert [event.type for event in viewer.events] == ["response.created", *["response.queued"] * 2]
+        cancelled = post(stack, None, f"/{response_id}/cancel").json()
+        assert (cancelled["status"], cancelled["output"]) == ("cancelled", [])
+
+
 def test_cancel(client, chat):
     response_id = held(chat)
+    with connect(f"{chat.url}/v1/responses/{response_id}?stream=true") as viewer:
+        viewer.read(lambda connection: len(connection.events) >= 7)
+    # It has said something, but a response has no output before its end.
+    found = client.responses.retrieve(response_id)
+    assert (found.status, found.output) == ("in_progress", [])
     cancelled = client.responses.cancel(response_id)
-    assert (cancelled.status, cancelled.error) == ("cancelled", None)
+    assert (cancelled.status, cancelled.error, cancelled.output_text) == ("cancelled", None, "one two")
     validated(Response, cancelled.to_json().encode())
     assert client.responses.cancel(response_id).to_json() == cancelled.to_json()
     assert client.responses.retrieve(response_id).status == "cancelled"
