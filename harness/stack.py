@@ -147,8 +147,6 @@ class Stack:
             "EVERSTREAM_HEARTBEAT_S": "1",
             "EVERSTREAM_RETRY_MS": "50",
             "VLLM_LOGGING_LEVEL": "ERROR",
-            # The model's threads spin while they wait for each other, and other tests run beside.
-            "OMP_NUM_THREADS": "1",
             # As in the test process itself; vLLM's own warnings are not ours to fix.
             "PYTHONWARNINGS": "default" if app_dir == PROJECT_ROOT else "error",
             **environ,

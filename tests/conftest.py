@@ -53,8 +53,9 @@ def llm(tmp_path_factory):
     """All parts, with vLLM and the demo model. In float32 at temperature 0, resuming after a crash is exact."""
     arguments = "--dtype float32 --max-model-len 2048 --kv-cache-memory-bytes 256M"
     app_dir = Path(__file__).parent.parent
-    # Some tests read an answer only after another engine has loaded, which is slow on a busy machine.
-    options = {"ENGINE_ARGS": arguments, "EVERSTREAM_ABANDON_AFTER_S": "600"}
+    # Some tests read an answer only after another engine has loaded, which is slow on a busy machine. More threads of
+    # the model would spin while they wait for each other, and other tests run beside.
+    options = {"ENGINE_ARGS": arguments, "EVERSTREAM_ABANDON_AFTER_S": "600", "OMP_NUM_THREADS": "1"}
     with running_stack(tmp_path_factory.mktemp("llm", numbered=False), app_dir=app_dir, **options) as stack:
         yield stack
 

@@ -53,6 +53,7 @@ class Engine:
         self._tick_s = min(TICK_S, settings.lease_s / 3)
         self._ticked_at = time.monotonic()
         self._disturbed_at = -math.inf
+        self._looked_for_expired_at = -math.inf
         self._watching_since = time.monotonic()
         self._duties: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -95,8 +96,9 @@ class Engine:
 
     async def _claim(self) -> None:
         await self._has_capacity.wait()
-        # Generations already begun come before queued ones.
-        await self._take_over()
+        # Generations already begun come before queued ones. Leases run out slowly, so don't look at each claim.
+        if time.monotonic() - self._looked_for_expired_at > self._tick_s:
+            await self._take_over()
         room = self._capacity - len(self._running)
         if room > 0:
             for claim in await self._log.claim(room, calm_s=self._calm_s()):
@@ -106,6 +108,7 @@ class Engine:
         room = self._capacity - len(self._running)
         if room <= 0 or self._is_disturbed(since=self._disturbed_at, for_s=self._settings.lease_s / 2):
             return
+        self._looked_for_expired_at = time.monotonic()
         # A tick less than the lease, so that the next engine takes over within the lease.
         idle_s = self._settings.lease_s - self._tick_s
         claims = await self._log.take_over(room, idle_s, calm_s=self._calm_s())

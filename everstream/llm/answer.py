@@ -16,14 +16,18 @@ from everstream.llm.vllm_seam import Vllm
 COUNTING = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "bad_words": [], "repetition_detection": None}
 """Parameters that depend on which tokens the model has generated itself, and the values that turn them off. After an
 engine's death, the first of those tokens are part of vLLM's prompt."""
+UNWATCHED_TOKENS = 64
+"""So many tokens are sent at once of an answer that nobody watches: as many are generated again after a death."""
 NOT_RESUMABLE = "the engine died, and an answer with {} can't be resumed"
 
 
 class Answer:
     """Receives one generation's tokens."""
 
-    def __init__(self, vllm: Vllm, params: SamplingParams, prompt: list[int], handler: StreamOutputHandler) -> None:
-        """`params` are those of the whole answer."""
+    def __init__(
+        self, vllm: Vllm, params: SamplingParams, prompt: list[int], handler: StreamOutputHandler, interval: int = 1
+    ) -> None:
+        """`params` are those of the whole answer. `interval`: send so many tokens at once, after the first one."""
         self.token_ids: list[int] = []
         """Tokens delivered before this engine took over."""
         self._params = params
@@ -31,7 +35,7 @@ class Answer:
         self._handler = handler
         self._unsent: list[int] = []
         self._send_at = 1
-        self._stream_interval = vllm.stream_interval
+        self._stream_interval = max(interval, vllm.stream_interval)
         self.detokenizer = vllm.detokenizer(prompt, params)
 
     def replay(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from everstream.contract.inputs import text_bytes
 from everstream.contract.output_handler import StreamOutputHandler
 from everstream.llm import vllm_start
-from everstream.llm.answer import NOT_RESUMABLE, Answer
+from everstream.llm.answer import NOT_RESUMABLE, UNWATCHED_TOKENS, Answer
 from everstream.llm.front_end import FrontEnd, Request
 from everstream.llm.front_end_answer import FrontEndAnswer
 from everstream.llm.prompt_bound import prompt_bound
@@ -43,7 +43,8 @@ class InferlessPythonModel:
     async def answer_simply(self, inputs: dict[str, Any], request: Request, handler: StreamOutputHandler) -> None:
         prompt = await self.tokenized(inputs, request)
         tokens = prompt["prompt_token_ids"]
-        answer = Answer(self.vllm, self.front_end.sampling(request, len(tokens)), tokens, handler)
+        interval = 1 if request.stream else UNWATCHED_TOKENS
+        answer = Answer(self.vllm, self.front_end.sampling(request, len(tokens)), tokens, handler, interval)
         if not answer.replay():
             rest = {**prompt, "prompt_token_ids": tokens + answer.token_ids}
             await self.vllm.generate(rest, answer.sampling(), answer, request.priority)

@@ -63,6 +63,8 @@ class FrontEnd:
         self.chat = state.openai_serving_chat
         self.completion = state.openai_serving_completion
         self.max_model_len: int = llm.model_config.max_model_len
+        reasoning = llm.vllm_config.reasoning_config
+        self._reasons = reasoning is not None and reasoning.enabled
 
     @classmethod
     async def start(cls, llm: AsyncLLM, args: Namespace) -> "FrontEnd":
@@ -77,6 +79,9 @@ class FrontEnd:
         given["stream"] = inputs.get("stream", True)
         if given["stream"]:
             given["stream_options"] = {"include_usage": True}
+        if not self._reasons:
+            # A model that doesn't think keeps to any budget, but vLLM refuses one.
+            given.pop("thinking_token_budget", None)
         if given.get("top_p") == 0:
             given["top_p"] = SMALLEST_TOP_P
         if "prompt" in inputs and not inputs.get("raw"):

@@ -55,7 +55,8 @@ def model(chat_model):
         openai_serving_chat=None,
         openai_serving_completion=None,
     )
-    chat_model.front_end = FrontEnd(SimpleNamespace(model_config=config), state, None, ("generate",))
+    llm = SimpleNamespace(model_config=config, vllm_config=SimpleNamespace(reasoning_config=None))
+    chat_model.front_end = FrontEnd(llm, state, None, ("generate",))
     chat_model.vllm = SimpleNamespace(can_detokenize=lambda request: True)
     chat_model.tokenizer_pool = TokenizerPool()
     yield chat_model

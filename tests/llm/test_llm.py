@@ -203,6 +203,12 @@ def test_an_answer_continues_the_assistants_last_words(messages):
     assert messages.create(**request).content[0].text.lstrip().startswith("5")
 
 
+def test_a_budget_for_thinking_does_not_bother_a_model_that_does_not_think(messages):
+    request = {"model": DEMO, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
+    message = messages.create(**request, thinking={"type": "enabled", "budget_tokens": 1024})
+    assert [block.type for block in message.content] == ["text"]
+
+
 def test_what_the_model_cant_do_is_the_clients_error(messages):
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aWk="}}
     request = {"model": DEMO, "messages": [{"role": "user", "content": [image]}], "max_tokens": 20}

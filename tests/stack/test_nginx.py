@@ -125,6 +125,25 @@ def test_nginx_errors_have_the_applications_shape(proxied, sent, status, code):
     assert error.get("type") == ("invalid_request_error" if "/v1/" in sent else None)
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "kind", "code"),
+    [
+        ("GET {path} HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n", 431, "invalid_request_error", "headers_too_large"),
+        (
+            "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n",
+            413,
+            "request_too_large",
+            "body_too_large",
+        ),
+    ],
+)
+def test_nginx_errors_have_anthropics_shape(proxied, sent, status, kind, code):
+    answer, body = send_raw(proxied.nginx_port, sent.format(path="/v1/messages?beta=true", long="x" * 17_000))
+    error = json.loads(body)["error"]
+    assert (answer.status, json.loads(body)["type"]) == (status, "error")
+    assert (error["type"], error["details"]["error_code"]) == (kind, code) and error["message"]
+
+
 AMBIGUOUS = [
     "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",

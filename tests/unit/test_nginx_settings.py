@@ -21,6 +21,15 @@ def test_nginx_timeout_allows_two_of_the_longest_heartbeats():
     assert number("proxy_read_timeout", locations) == 3600
 
 
+def test_nginx_waits_for_answers_in_one_piece():
+    locations = SHIPPED["everstream-locations.conf"]
+    (pattern,) = re.findall(r"location ~ (\S+) \{[^}]*proxy_read_timeout", locations)
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v2/models/a/b/infer"):
+        assert re.search(pattern, path), path
+    for path in ("/v1/models", "/v1/messages/count_tokens", "/v2/models/a", "/generations"):
+        assert not re.search(pattern, path), path
+
+
 def test_nginx_closes_idle_connections_before_gunicorn_does():
     keepalive = re.search(r"^keepalive = (\d+)$", (PROJECT_ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
     upstream = re.search(r"upstream everstream \{.*?\n    \}", SHIPPED["nginx.conf"], re.DOTALL)[0]
