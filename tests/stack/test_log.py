@@ -481,8 +481,9 @@ def test_deleted_generation_that_runs_is_stopped_and_has_no_record(web, run):
         one = engine("one")
         await one.claim(1)
         generation = web.submit("0" * 32, Job({}), "model", "", Submission(record=b"asked")).id
-        claim = await claim_one(one)
+        claim, before = await claim_one(one), web.gauges()["log_bytes"]
         web.delete(generation)
+        assert web.gauges()["log_bytes"] == before - len(b"asked")
         assert (web.record(generation), web.lookup([generation])[0].state) == (None, "open")
         assert (await one.refresh([(claim, 0)])).verdicts == ["stop"]
         cancelled = encode_entry("cancelled", {"reason": "requested"}), b""
