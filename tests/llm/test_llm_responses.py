@@ -116,3 +116,13 @@ def test_what_vllm_refuses_is_an_error_before_the_stream(client, model):
             tools=[WEATHER | {"parameters": {"type": "nonsense"}}],
             tool_choice="required",
         )
+
+
+def test_truncation(client, model):
+    long = "word " * 4000
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.responses.create(model=model, input=long)
+    assert (raised.value.code, raised.value.param) == ("context_length_exceeded", "input")
+    response = client.responses.create(model=model, input=long, truncation="auto")
+    # As vLLM does it, the prompt leaves room for one token.
+    assert (response.usage.input_tokens, response.usage.output_tokens) == (2047, 1)

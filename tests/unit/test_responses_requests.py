@@ -272,6 +272,7 @@ def test_options_have_vllms_names():
         "top_logprobs": 2,
         "parallel_tool_calls": False,
         "truncate_prompt_tokens": -1,
+        "truncation_side": "left",
         "top_k": 5,
         "stop": ["x"],
         "seed": 7,

@@ -171,8 +171,8 @@ def chat_inputs(parsed: ParsedRequest, conversation: list[Item]) -> dict[str, An
     if request.wants_logprobs:
         inputs |= {"logprobs": True, "top_logprobs": request.top_logprobs}
     if request.truncation == "auto":
-        # vLLM then truncates the prompt to what the model's context has room for.
-        inputs["truncate_prompt_tokens"] = -1
+        # vLLM then truncates the prompt to what the model's context has room for; by default some models lose the end.
+        inputs |= {"truncate_prompt_tokens": -1, "truncation_side": "left"}
     optional = {
         "max_tokens": request.max_output_tokens,
         "temperature": request.temperature,
