@@ -11,6 +11,8 @@ import pytest
 
 from everstream.apis.anthropic.encoder import MessageEncoder
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
+from everstream.apis.openai.responses.encoder import ResponseEncoder
+from everstream.apis.openai.responses.record import NO_RECORD
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.engine.appender import Appender
 from everstream.log.engine_log import Batch, _pack
@@ -86,6 +88,14 @@ def test_message_token(benchmark):
     entry = decode_entry(2, ENTRY)
     encoder.entry(decode_entry(1, ENTRY))
     assert b'"text_delta","text":" The"' in benchmark(lambda: encoder.entry(entry))
+
+
+def test_response_token(benchmark):
+    """The same for a client of the Responses API, which keeps the text until the response's end."""
+    encoder = ResponseEncoder(KNOWN, NO_RECORD, has_ids=False)
+    entries = (decode_entry(n, ENTRY) for n in range(2, 1 << 40))
+    encoder.entry(decode_entry(1, ENTRY))
+    assert b'"delta":" The"' in benchmark(lambda: encoder.entry(next(entries)))
 
 
 def test_follow_cursor(benchmark):

@@ -65,6 +65,13 @@ class UnknownModel(InvalidInput):
     code = "model_not_found"
 
 
+class UnknownResponse(InvalidInput):
+    """An address names a response of OpenAI's API that was never made, was not to be stored, or has expired."""
+
+    status = 404
+    code = "response_not_found"
+
+
 class UnknownGeneration(EverstreamError):
     """The generation does not exist or has expired; the caller has to start it again."""
 

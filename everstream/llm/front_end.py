@@ -28,6 +28,8 @@ from everstream.llm.refusals import as_error, as_invalid_input
 PROMPT_MAX_TOKENS = 1024
 """Of the answer to a `prompt`, unless `max_tokens` says otherwise. The answer to `messages` may fill the context, as in
 OpenAI's API."""
+ROOM_SHARE = 4
+"""A truncated prompt leaves this share of the context to the answer, unless `max_tokens` says how much."""
 SMALLEST_TOP_P = 1e-9
 """OpenAI takes a top_p of 0, and vLLM does not. With this one, too, only the likeliest token is left."""
 _OF_PROMPTS = ("prompt", "prompts", "system", "raw", "messages")
@@ -88,6 +90,10 @@ class FrontEnd:
             given.setdefault("max_tokens", PROMPT_MAX_TOKENS)
         if given.get("max_tokens") is not None:
             given["max_tokens"] = min(given["max_tokens"], self.max_model_len)
+        if given.get("truncate_prompt_tokens") == -1 and given.get("truncation_side"):
+            # With a side, vLLM would fill the context, and then refuse to answer.
+            room = given.get("max_tokens") or self.max_model_len // ROOM_SHARE
+            given["truncate_prompt_tokens"] = max(1, self.max_model_len - room)
         try:
             if "prompts" in inputs or inputs.get("raw"):
                 prompt = inputs["prompts"] if "prompts" in inputs else inputs["prompt"]

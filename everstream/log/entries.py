@@ -94,20 +94,28 @@ def join_outputs(outputs: Sequence[bytes]) -> bytes:
 
 
 def compact(entries: Sequence[Entry]) -> list[Entry]:
-    """The same text in fewer entries: outputs in a row that hold nothing else become one, with the n of the last.
+    """The same text in fewer entries: outputs in a row that hold nothing else become two, the first of them and the
+    rest, with the n of the last.
 
-    The first entry stays as it is, because some formats begin with it.
+    The first stays as it is, because in some formats it is more than one event. So does an output without text, because
+    it is none. So each joined output would have been one event.
     """
     made: list[Entry] = []
-    for is_text, group in itertools.groupby(entries, lambda entry: entry.n > 1 and _is_only_text(entry)):
-        run = list(group)
-        made += [Entry(run[-1].n, TOKEN, join_outputs([entry.data for entry in run]))] if is_text else run
+    for is_text, group in itertools.groupby(entries, _is_only_text):
+        first, *rest = group
+        made.append(first)
+        if is_text and rest:
+            made.append(Entry(rest[-1].n, TOKEN, join_outputs([entry.data for entry in rest])))
+        else:
+            made += rest
     return made
 
 
 def _is_only_text(entry: Entry) -> bool:
     text = text_literal(entry.data) if entry.event == TOKEN else None
-    return text is not None and len(entry.data) == len(_TEXT_BEFORE) + len(text) - 2 + len(_TEXT_AFTER)
+    if text is None or text == b'""':
+        return False
+    return len(entry.data) == len(_TEXT_BEFORE) + len(text) - 2 + len(_TEXT_AFTER)
 
 
 def join_lists(lists: Sequence[bytes]) -> bytes:

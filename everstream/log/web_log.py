@@ -72,6 +72,7 @@ class WebLog:
         self._subscriber = valkey.Valkey.from_url(settings.log_url, socket_timeout=None, **keepalive(settings.log_url))
         self._submit = self._client.register_script(load_script("submit"))
         self._stop = self._client.register_script(load_script("stop"))
+        self._delete = self._client.register_script(load_script("delete"))
         self._read = self._client.register_script(load_script("read"))
         self._touch = self._client.register_script(load_script("touch"))
         self._positions = self._client.register_script(load_script("positions"))
@@ -142,6 +143,11 @@ class WebLog:
     def record(self, generation: str) -> bytes | None:
         """What was submitted as its `record`; None: the generation is unknown, or has none."""
         return cast(bytes | None, self._client.hget(self._keys.generation(generation), "record"))
+
+    def delete(self, generation: str) -> None:
+        """Forget a generation and all that it said. One that is still open is stopped, and loses its record at once."""
+        self.stop(generation)
+        self._delete(keys=[self._keys.jobs], args=[self._keys.ns, generation])
 
     def lookup(self, generations: Sequence[str]) -> list[Generation | None]:
         """What the log knows about each generation, or None."""

@@ -60,10 +60,13 @@ class Encoder(Protocol):
 
     generation: str
     format: str
-    heartbeat: bytes
     needs_all: bool
     """Whether it has to be given all entries, also those that the client has seen, because what it makes of one depends
     on those before. It is silent about them after `resume`."""
+
+    @property
+    def heartbeat(self) -> bytes:
+        """What shows that the stream lives, if nothing else does."""
 
     def resume(self, seen: EventId) -> None:
         """Called first, if the client has seen something. Raises InvalidInput if this format has no such events."""

@@ -140,7 +140,8 @@ def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Respo
     is_chunked = writes_directly and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
     writer = DirectWriter(connection) if connection and is_chunked else None
     reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue)
-    is_compact = request.args.get("compact") == "true"
+    # Given all entries, an encoder must not have those that the client has seen joined with others.
+    is_compact = request.args.get("compact") == "true" and (seen.is_first or not encoder.needs_all)
     return event_stream(_frames(head, reader, follower, connection, compact if is_compact else list))
 
 

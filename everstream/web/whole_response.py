@@ -22,10 +22,16 @@ def wait_for_end(encoder: Encoder, queue: str) -> Entry:
     Meanwhile the generation counts as being read, until the client leaves. Raises EverstreamError if the generation
     ends otherwise.
     """
-    for entries in _batches(encoder, queue):
-        last = entries[-1]
+    last = wait_for_terminal(encoder, queue)
     if last.event != "done":
         raise failure(last)
+    return last
+
+
+def wait_for_terminal(encoder: Encoder, queue: str) -> Entry:
+    """The terminal entry, however the generation ends."""
+    for entries in _batches(encoder, queue):
+        last = entries[-1]
     return last
 
 

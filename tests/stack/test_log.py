@@ -460,6 +460,41 @@ def test_generation_is_abandoned_after_its_own_time(web, run):
     run(test)
 
 
+def test_deleted_generation_is_gone_with_its_request_id(web):
+    kept = submit(web)
+    before = web.gauges()["log_bytes"]
+    submission = Submission("a-request", record=b"asked")
+    for outcome in ("queued", "stopped"):
+        generation = web.submit(uuid.uuid4().hex, Job({}), "model", "", submission).id
+        if outcome == "stopped":
+            web.stop(generation)
+        web.delete(generation)
+        assert (web.lookup([generation]), web.read([(generation, 0)], READ_BYTES)) == ([None], [None])
+        assert web.record(generation) is None
+        assert web.gauges()["log_bytes"] == before
+    assert web.lookup([kept]) != [None]
+    web.delete("f" * 32)
+
+
+def test_deleted_generation_that_runs_is_stopped_and_has_no_record(web, run):
+    async def test(engine):
+        one = engine("one")
+        await one.claim(1)
+        generation = web.submit("0" * 32, Job({}), "model", "", Submission(record=b"asked")).id
+        claim, before = await claim_one(one), web.gauges()["log_bytes"]
+        web.delete(generation)
+        assert web.gauges()["log_bytes"] == before - len(b"asked")
+        assert (web.record(generation), web.lookup([generation])[0].state) == (None, "open")
+        assert (await one.refresh([(claim, 0)])).verdicts == ["stop"]
+        cancelled = encode_entry("cancelled", {"reason": "requested"}), b""
+        await one.append([Batch(generation, 1, [cancelled], "cancelled")])
+        web.delete(generation)
+        assert web.lookup([generation]) == [None]
+        assert web.gauges()["log_bytes"] == 0
+
+    run(test)
+
+
 def test_record_lives_as_long_as_its_generation(web):
     generation = web.submit("0" * 32, Job({}), "model", "", Submission(record=b"asked")).id
     assert web.record(generation) == b"asked"

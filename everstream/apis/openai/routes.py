@@ -18,6 +18,7 @@ from flask import Blueprint, Response
 from everstream.apis.openai import answers, headers, requests, tokens
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
 from everstream.apis.openai.errors import error_body
+from everstream.apis.openai.responses import routes as responses
 from everstream.contract import inputs
 from everstream.errors import NotSupported
 from everstream.log.entries import encode_json
@@ -32,6 +33,7 @@ from everstream.web.submission import body, options_from_json, start
 from everstream.web.whole_response import wait_for_all
 
 blueprint = Blueprint("openai", __name__)
+blueprint.register_blueprint(responses.blueprint)
 headers.register(blueprint)
 API = Api(
     blueprint,
@@ -39,6 +41,7 @@ API = Api(
     error_body,
     formats={
         "openai-chat": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=True, include_usage=True, has_ids=True)),
+        "responses": responses.any_generation,
         "completions": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=False, include_usage=True, has_ids=True)),
     },
     add_headers=headers.add,

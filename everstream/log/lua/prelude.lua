@@ -53,11 +53,15 @@ local function forget(generation)
   redis.call('HDEL', ns .. 'sizes', generation)
 end
 
-local function evict(generation)
+local function remove(generation)
   local request_key = redis.pcall('HGET', generation_key(generation), 'request_key')
   if type(request_key) == 'string' and request_key ~= '' then redis.call('UNLINK', request_key) end
   redis.call('UNLINK', generation_key(generation), log_key(generation))
   forget(generation)
+end
+
+local function evict(generation)
+  remove(generation)
   count('generations_evicted', 1)
 end
 
