@@ -2,14 +2,22 @@
 
 import re
 import secrets
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from flask import Response, g, request
 
+from everstream.contract import inputs
+from everstream.contract.schema import Schema
 from everstream.errors import UnknownModel
+from everstream.log.records import inputs_digest
+from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
+from everstream.web.models import ServedModel
 from everstream.web.sse import MIMETYPE
-from everstream.web.submission import RequestOptions, idempotency_key
+from everstream.web.streaming import begin, begin_unless_refused, last_event_id, resume
+from everstream.web.submission import RequestOptions, body, idempotency_key, options_from_json, start
 
 CONFLICT = 409
 IGNORED = "x-everstream-ignored"
@@ -17,6 +25,60 @@ MAX_IGNORED_CHARS = 1000
 WHOLE_FLUSH_MS = 1000
 """Nobody watches a response that comes whole, so its outputs are joined."""
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+
+
+class ParsedRequest(Protocol):
+    """What an API makes of a body."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The model's, not checked yet."""
+
+    @property
+    def is_stream(self) -> bool: ...
+
+    @property
+    def ignored(self) -> list[str]:
+        """The names of the fields that have no effect."""
+
+
+P = TypeVar("P", bound=ParsedRequest)
+
+
+class Asked(NamedTuple, Generic[P]):
+    """A checked request. `inputs` are the model's."""
+
+    model: ServedModel
+    parsed: P
+    inputs: dict[str, Any]
+    options: RequestOptions
+
+
+def asked(parse: Callable[[dict[str, Any], Schema], P]) -> Asked[P]:
+    """Read and check the request's body. Raises InvalidInput, UnknownModel."""
+    context, given = app_context(), body()
+    options = options_from_json(given)
+    model = context.models.get(served_name(options.model))
+    parsed = parse(given, model.inputs)
+    name_ignored(parsed.ignored)
+    checked = inputs.from_json(parsed.inputs, model.inputs, context.settings.max_prompt_chars)
+    return Asked(model, parsed, checked, options_of_post(options, is_stream=parsed.is_stream))
+
+
+def stream(wanted: Asked[P], make_encoder: MakeEncoder) -> Response:
+    """Start the generation and stream it, or resume the one that `Last-Event-ID` names."""
+    model, _, given, options = wanted
+    if (seen := last_event_id()) is not None:
+        return resume(seen, make_encoder, inputs_digest(given, model.queue))
+    may_be_refused = model.must_check(given) or has_media(given)
+    respond = begin_unless_refused if may_be_refused else begin
+    return respond(start(model, given, options), make_encoder)
+
+
+def has_media(given: dict[str, Any]) -> bool:
+    """Whether there are images and the like, which only the model knows if it takes."""
+    # In a string, the quotes would be escaped.
+    return '_url":' in given.get("messages", "")
 
 
 def served_name(name: str | None) -> str:

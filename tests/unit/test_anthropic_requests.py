@@ -10,6 +10,7 @@ from everstream.apis.anthropic import requests
 from everstream.contract.inputs import from_json, parse_body
 from everstream.contract.schema import parse_schema
 from everstream.errors import InvalidInput
+from everstream.web import posts
 
 SCHEMA = parse_schema(input_schema.INPUT_SCHEMA, [])
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -140,8 +141,8 @@ def test_images_become_parts():
 
 
 def test_only_images_are_images():
-    assert requests.has_images(from_json(parsed(messages=[user(PIXEL)]).inputs, SCHEMA, 1000))
-    assert not requests.has_images(from_json(parsed(messages=[user(text('"image_url":'))]).inputs, SCHEMA, 1000))
+    assert posts.has_media(from_json(parsed(messages=[user(PIXEL)]).inputs, SCHEMA, 1000))
+    assert not posts.has_media(from_json(parsed(messages=[user(text('"image_url":'))]).inputs, SCHEMA, 1000))
 
 
 def test_a_response_can_be_sent_back():

@@ -62,12 +62,6 @@ def prompt(body: dict[str, Any], schema: Schema) -> ParsedRequest:
     return ParsedRequest(_accepted(_prompt(request), schema), _ignored(body, request))
 
 
-def has_images(inputs: dict[str, Any]) -> bool:
-    """Only the model knows whether it takes them."""
-    # In a string, the quotes would be escaped.
-    return '"image_url":' in inputs["messages"]
-
-
 _messages_decoder = msgspec.json.Decoder(types.MessagesRequest)
 _prompt_decoder = msgspec.json.Decoder(types.Prompt)
 

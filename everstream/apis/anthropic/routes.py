@@ -8,9 +8,8 @@ Besides Anthropic's fields, it accepts `chat_template_kwargs` and `cache_salt`, 
 refused; what else has no effect is named in the header `x-everstream-ignored`.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from flask import Blueprint, Response
@@ -19,17 +18,13 @@ from everstream.apis.anthropic import errors, requests
 from everstream.apis.anthropic.encoder import MessageEncoder
 from everstream.apis.anthropic.events import MessageEvents
 from everstream.apis.anthropic.whole_message import whole_message
-from everstream.contract import inputs
-from everstream.contract.schema import Schema
 from everstream.errors import EverstreamError
 from everstream.log.entries import encode_json
-from everstream.log.records import Generation, inputs_digest
+from everstream.log.records import Generation
 from everstream.web import posts
 from everstream.web.api import Api
-from everstream.web.context import app_context
-from everstream.web.models import ServedModel
-from everstream.web.streaming import admitted, begin, begin_unless_refused, last_event_id, resume
-from everstream.web.submission import RequestOptions, body, options_from_json, start, tokens_of
+from everstream.web.streaming import admitted
+from everstream.web.submission import start, tokens_of
 from everstream.web.whole_response import wait_for_all
 
 blueprint = Blueprint("anthropic", __name__)
@@ -60,43 +55,16 @@ def messages() -> Response:
 
 
 def _respond() -> Response:
-    asked = _asked(requests.messages)
-    model, given = asked.model, asked.inputs
-    options = posts.options_of_post(asked.options, is_stream=asked.is_stream)
-    if not asked.is_stream:
-        return _whole(start(model, given, options))
-    encoder = partial(MessageEncoder, has_ids=posts.reads_ids())
-    if (seen := last_event_id()) is not None:
-        return resume(seen, encoder, inputs_digest(given, model.queue))
-    may_be_refused = model.must_check(given) or requests.has_images(given)
-    respond = begin_unless_refused if may_be_refused else begin
-    return respond(start(model, given, options), encoder)
+    asked = posts.asked(requests.messages)
+    if not asked.parsed.is_stream:
+        return _whole(start(asked.model, asked.inputs, asked.options))
+    return posts.stream(asked, partial(MessageEncoder, has_ids=posts.reads_ids()))
 
 
 @blueprint.post("/v1/messages/count_tokens")
 def count_tokens() -> dict[str, int]:
-    asked = _asked(requests.prompt)
+    asked = posts.asked(requests.prompt)
     return {"input_tokens": len(tokens_of(asked.model, asked.inputs))}
-
-
-class _Asked(NamedTuple):
-    """A checked request."""
-
-    model: ServedModel
-    inputs: dict[str, Any]
-    options: RequestOptions
-    is_stream: bool
-
-
-def _asked(parse: Callable[[dict[str, Any], Schema], requests.ParsedRequest]) -> _Asked:
-    """Raises InvalidInput."""
-    context, given = app_context(), body()
-    options = options_from_json(given)
-    model = context.models.get(posts.served_name(options.model))
-    parsed = parse(given, model.inputs)
-    posts.name_ignored(parsed.ignored)
-    checked = inputs.from_json(parsed.inputs, model.inputs, context.settings.max_prompt_chars)
-    return _Asked(model, checked, options, parsed.is_stream)
 
 
 def _whole(generation: Generation) -> Response:

@@ -19,17 +19,15 @@ from everstream.apis.openai import answers, headers, requests, tokens
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
 from everstream.apis.openai.errors import error_body
 from everstream.apis.openai.responses import routes as responses
-from everstream.contract import inputs
 from everstream.errors import NotSupported
 from everstream.log.entries import encode_json
-from everstream.log.records import Generation, inputs_digest
-from everstream.web import readiness
+from everstream.log.records import Generation
+from everstream.web import posts, readiness
 from everstream.web.api import Api
 from everstream.web.context import app_context
-from everstream.web.posts import name_ignored, options_of_post, reads_ids, served_name
 from everstream.web.readiness import Readiness
-from everstream.web.streaming import admitted, begin, begin_unless_refused, last_event_id, resume
-from everstream.web.submission import body, options_from_json, start
+from everstream.web.streaming import admitted
+from everstream.web.submission import start
 from everstream.web.whole_response import wait_for_all
 
 blueprint = Blueprint("openai", __name__)
@@ -67,7 +65,7 @@ def models() -> dict[str, Any]:
 
 @blueprint.get("/v1/models/<path:name>")
 def model(name: str) -> dict[str, Any]:
-    folder = app_context().models.folder(served_name(name))
+    folder = app_context().models.folder(posts.served_name(name))
     return _about(readiness.of(app_context(), [folder])[0])
 
 
@@ -86,21 +84,11 @@ def _about(found: Readiness) -> dict[str, Any]:
 
 
 def _respond(parse: requests.Parse, finish: Finish, *, is_chat: bool) -> Response:
-    context, given = app_context(), body()
-    options = options_from_json(given)
-    model = context.models.get(served_name(options.model))
-    parsed = parse(given, model.inputs)
-    name_ignored(parsed.ignored)
-    checked = inputs.from_json(parsed.inputs, model.inputs, context.settings.max_prompt_chars)
-    options = options_of_post(options, is_stream=parsed.is_stream)
-    if not parsed.is_stream:
-        return _whole(start(model, checked, options), finish)
-    wanted = ChunkFormat(is_chat, parsed.include_usage, reads_ids())
-    encoder = partial(ChunkEncoder, wanted=wanted)
-    if (seen := last_event_id()) is not None:
-        return resume(seen, encoder, inputs_digest(checked, model.queue))
-    respond = begin_unless_refused if model.must_check(checked) else begin
-    return respond(start(model, checked, options), encoder)
+    asked = posts.asked(parse)
+    if not asked.parsed.is_stream:
+        return _whole(start(asked.model, asked.inputs, asked.options), finish)
+    wanted = ChunkFormat(is_chat, asked.parsed.include_usage, posts.reads_ids())
+    return posts.stream(asked, partial(ChunkEncoder, wanted=wanted))
 
 
 def _whole(generation: Generation, finish: Finish) -> Response:
