@@ -778,7 +778,7 @@ def test_engine_skips_expired_validations(web, run):
 def test_answered_validation_leaves_no_key(web, run):
     async def test(engine):
         one = engine("one")
-        validation = asyncio.create_task(asyncio.to_thread(web.validate, {"prompt": "a"}, "", is_long=False))
+        validation = asyncio.create_task(asyncio.to_thread(web.validate, {"prompt": "a"}, "", "check", is_long=False))
         async with asyncio.timeout(60):
             while not (request := await one.next_validation(is_long=False)):
                 pass
