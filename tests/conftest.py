@@ -51,7 +51,7 @@ def plain(tmp_path_factory):
 @pytest.fixture(scope="session")
 def llm(tmp_path_factory):
     """All parts, with vLLM and the demo model. In float32 at temperature 0, resuming after a crash is exact."""
-    arguments = "--dtype float32 --max-model-len 2048 --kv-cache-memory-bytes 256M"
+    arguments = "--dtype float32 --max-model-len 2048 --kv-cache-memory-bytes 256M --tool-strict-level parameter"
     app_dir = Path(__file__).parent.parent
     # Some tests read an answer only after another engine has loaded, which is slow on a busy machine. More threads of
     # the model would spin while they wait for each other, and other tests run beside.

@@ -4,15 +4,12 @@ import http.client
 import json
 import os
 import subprocess
-import sys
 from contextlib import closing
 
 import pytest
 import requests
 
-from everstream import uv
-from everstream.settings import PROJECT_ROOT
-from harness import v2_clients
+from harness import client_environments, v2_clients
 from harness.sse_client import Decoder, assert_whole
 from harness.stack import MODELS, running_stack, wait_for
 
@@ -33,11 +30,7 @@ def tensors(tmp_path_factory):
 @pytest.fixture(scope="session")
 def official(tmp_path_factory):
     """Calls one of the functions of `v2_clients` in a process of the clients' own environment."""
-    folder = tmp_path_factory.mktemp("clients") / "venv"
-    python, hashes = folder / "bin" / "python", PROJECT_ROOT / "hashes-clients.txt"
-    install = ["pip", "install", "--python", python, "--no-deps", "--require-hashes", "--requirements", hashes]
-    for command in (["venv", "--python", sys.executable, folder], install):
-        subprocess.run([uv.executable(), "--quiet", *command], env=uv.environment(), check=True, timeout=CALL_TIMEOUT_S)
+    python = client_environments.python(tmp_path_factory.mktemp("clients") / "venv", "clients")
 
     def call(function, stack):
         command = [python, v2_clients.__file__, function.__name__, stack.url, stack.settings.model_name]
