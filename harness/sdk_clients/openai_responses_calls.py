@@ -84,7 +84,7 @@ def background(url, model):
     responses = responses_of(url)
     started = responses.create(model=model, input=QUESTION, background=True, **GREEDY)
     whole = dumped_all(responses.retrieve(started.id, stream=True))
-    rest = dumped_all(responses.retrieve(started.id, stream=True, starting_after=whole[2]["sequence_number"]))
+    rest = dumped_all(responses.retrieve(started.id, stream=True, starting_after=2))
     return {"started": dumped(started), "whole": whole, "rest": rest, "read": dumped(responses.retrieve(started.id))}
 
 

@@ -74,7 +74,9 @@ def test_openai_response(llm, sdk):
 
 def test_openai_response_stream(llm, sdk):
     events = sdk("node.openaiResponseStream", llm)
-    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    # A repeated `response.in_progress` is a life sign, with the number of the last event.
+    numbered = [event for n, event in enumerate(events) if n < 2 or event["type"] != "response.in_progress"]
+    assert [event["sequence_number"] for event in numbered] == list(range(len(numbered)))
     deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
     assert "".join(deltas) == PARIS and len(deltas) > 1
     assert (events[0]["type"], events[-1]["type"]) == ("response.created", "response.completed")
