@@ -31,10 +31,12 @@ class Choice(msgspec.Struct, omit_defaults=True):
     """A piece of one choice.
 
     `logprobs` are those of this piece's tokens, in the format of the API whose request was sent: a chat completion's
-    `{"content": [...]}`, or a completion's four lists. `prompt_token_ids` and `prompt_logprobs` come once.
+    `{"content": [...]}`, or a completion's four lists. `prompt_token_ids` and `prompt_logprobs` come once. So does
+    `role`, with the first piece of a choice whose index is not 0.
     """
 
     index: int = 0
+    role: str | None = None
     text: str = ""
     reasoning: str = ""
     tool_calls: list[ToolCall] = []

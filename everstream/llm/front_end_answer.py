@@ -14,6 +14,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from everstream.contract.chat_outputs import Choice, ChoiceEnd, Ending
 from everstream.contract.output_handler import StreamOutputHandler
+from everstream.llm.answer import FINISH_REASONS
 from everstream.llm.front_end import FrontEnd, Request
 from everstream.llm.refusals import as_error
 
@@ -78,11 +79,12 @@ class FrontEndAnswer:
         prompt."""
         index = choice["index"]
         if reason := choice.get("finish_reason"):
-            self._ends[index] = ChoiceEnd(index, reason, choice.get("stop_reason"))
+            self._ends[index] = ChoiceEnd(index, FINISH_REASONS.get(reason, reason), choice.get("stop_reason"))
         prompt = around if self._is_chat else choice
         return msgspec.convert(
             {
                 "index": index,
+                "role": said.get("role") if index and self._request.stream else None,
                 "text": said.get("content" if self._is_chat else "text") or "",
                 "reasoning": said.get("reasoning") or "",
                 "tool_calls": [{"index": 0, **call} for call in said.get("tool_calls") or ()],
