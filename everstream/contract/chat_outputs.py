@@ -69,7 +69,7 @@ class Ending(msgspec.Struct, omit_defaults=True):
 
 
 class _Output(msgspec.Struct):
-    text: str = ""
+    text: str | msgspec.UnsetType = msgspec.UNSET
     choices: list[Choice] | None = None
 
 
@@ -89,9 +89,9 @@ def pieces(output: bytes) -> list[Choice]:
         decoded = _output_decoder.decode(output)
     except msgspec.ValidationError:
         return [Choice(text=output.decode())]
-    if decoded.choices is None:
-        return [Choice(text=decoded.text)] if decoded.text or b'"text"' in output else [Choice(text=output.decode())]
-    return decoded.choices
+    if decoded.choices is not None:
+        return decoded.choices
+    return [Choice(text=output.decode() if decoded.text is msgspec.UNSET else decoded.text)]
 
 
 def ending(data: bytes) -> Ending:

@@ -5,18 +5,21 @@ chunks of a stream, or the one response without one; here they only change their
 answer starts over if nothing was delivered, and can't be resumed otherwise: the parsers and the grammar have state.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.v1.engine.exceptions import EngineGenerateError
 
 from everstream.contract.chat_outputs import Choice, ChoiceEnd, Ending
 from everstream.contract.output_handler import StreamOutputHandler
 from everstream.llm.answer import FINISH_REASONS
 from everstream.llm.front_end import FrontEnd, Request
 from everstream.llm.refusals import as_error
+from everstream.llm.vllm_seam import ABNORMAL_FINISHES
 
 PART_TOKENS = 100
 """So many tokens' log probabilities in one output, as an output's size is bounded."""
@@ -34,7 +37,7 @@ class FrontEndAnswer:
         self._ends: dict[int, ChoiceEnd] = {}
 
     async def run(self) -> None:
-        """Send the answer to the handler. Raises InvalidInput, and whatever vLLM raises."""
+        """Send the answer to the handler. Raises InvalidInput, EngineGenerateError, and whatever vLLM raises."""
         answer = await self._front_end.answer(self._request)
         if isinstance(answer, ErrorResponse):
             raise as_error(answer.error.model_dump(), self._prompt)
@@ -46,11 +49,13 @@ class FrontEndAnswer:
         ending = Ending(ends[0].finish_reason, self._usage, ends)
         self._handler.finalise_streamed_output(**msgspec.to_builtins(ending))
 
-    async def _take_stream(self, lines: AsyncIterator[str]) -> None:
-        async for line in lines:
-            data = line.removeprefix(_BEFORE).strip()
-            if data != "[DONE]":
-                await self._take_chunk(msgspec.json.decode(data))
+    async def _take_stream(self, stream: AsyncGenerator[str, None]) -> None:
+        # Closed at once, so that vLLM goes on with no answer that was stopped while its log was slow.
+        async with aclosing(stream) as lines:
+            async for line in lines:
+                data = line.removeprefix(_BEFORE).strip()
+                if data != "[DONE]":
+                    await self._take_chunk(msgspec.json.decode(data))
 
     async def _take_chunk(self, chunk: dict[str, Any]) -> None:
         if error := chunk.get("error"):
@@ -79,6 +84,8 @@ class FrontEndAnswer:
         prompt."""
         index = choice["index"]
         if reason := choice.get("finish_reason"):
+            if reason in ABNORMAL_FINISHES:
+                raise EngineGenerateError(f"vLLM ended the request: {reason}")
             self._ends[index] = ChoiceEnd(index, FINISH_REASONS.get(reason, reason), choice.get("stop_reason"))
         prompt = around if self._is_chat else choice
         return msgspec.convert(

@@ -113,4 +113,12 @@ def check_media(messages: Sequence[Mapping[str, Any]]) -> None:
 
 def _filled(message: dict[str, Any]) -> dict[str, Any]:
     """Many templates require a content, and some take a null for a value."""
-    return {"content": "", **{name: value for name, value in message.items() if value is not None}}
+    filled = {"content": "", **{name: value for name, value in message.items() if value is not None}}
+    if isinstance(filled["content"], list):
+        filled["content"] = [_without_uuid(part) for part in filled["content"]]
+    return filled
+
+
+def _without_uuid(part: Any) -> Any:
+    """vLLM caches media under a client's `uuid` for all clients, so whoever guesses one sees or replaces another's."""
+    return {name: value for name, value in part.items() if name != "uuid"} if isinstance(part, dict) else part

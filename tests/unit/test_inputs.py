@@ -63,6 +63,13 @@ def test_messages_come_back_as_clients_got_them():
     assert given == [*messages[:2], assistant, *messages[3:5], {"role": "user", "content": ""}]
 
 
+def test_media_are_not_shared_under_a_clients_name():
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    for medium in (part, {"type": "image_url"}):
+        messages = json.dumps([{"role": "user", "content": [medium | {"uuid": "logo"}, "Whose?"]}])
+        assert as_messages({"messages": messages}) == [{"role": "user", "content": [medium, "Whose?"]}]
+
+
 @pytest.mark.parametrize("url", ["http://169.254.169.254/", "file:///etc/passwd", "", None, 7])
 @pytest.mark.parametrize("as_object", [True, False])
 def test_only_media_in_the_request_itself_are_taken(url, as_object):
