@@ -6,7 +6,7 @@ parameters.
 
 `minimum`, `maximum`, `min_length`, `max_length`, `max_items`, `format`, `is_prompt` and `model_checks` are our
 additions to the contract's `datatype`, `required`, `shape` and `example`. The web process checks requests against this
-before anything starts; and the engine those with an input that `model_checks`.
+before anything starts. Inputs with `model_checks` are checked by the engine, too.
 """
 
 from typing import Any
