@@ -70,13 +70,12 @@ class FrontEndAnswer:
         for piece in pieces:
             for number, call in enumerate(piece.tool_calls):
                 call.index = number
-            for part in in_parts(piece):
-                await self._send([part])
+        await self._send(pieces)
 
     async def _send(self, choices: list[Choice]) -> None:
-        if choices:
-            text = "".join(choice.text for choice in choices if choice.index == 0)
-            self._handler.send_streamed_output({"text": text, "choices": msgspec.to_builtins(choices)})
+        for part in (part for choice in choices for part in in_parts(choice)):
+            text = part.text if part.index == 0 else ""
+            self._handler.send_streamed_output({"text": text, "choices": [msgspec.to_builtins(part)]})
             await self._handler.drain()
 
     def _piece(self, choice: dict[str, Any], said: dict[str, Any], around: dict[str, Any]) -> Choice:
@@ -106,11 +105,14 @@ class FrontEndAnswer:
 
 
 def in_parts(choice: Choice) -> Iterator[Choice]:
-    """The same choice, with the lists that have something for each token cut into parts."""
-    yield msgspec.structs.replace(choice, logprobs=None, prompt_logprobs=None)
+    """The same choice, with the lists that have something for each token cut into parts, if they are long."""
     logprobs, prompt = choice.logprobs or {}, choice.prompt_logprobs or []
-    longest = max([len(prompt), *map(len, logprobs.values())])
+    longest = max([len(prompt), *(len(each or ()) for each in logprobs.values())])
+    if longest <= PART_TOKENS:
+        yield choice
+        return
+    yield msgspec.structs.replace(choice, logprobs=None, prompt_logprobs=None)
     for at in range(0, longest, PART_TOKENS):
         part = slice(at, at + PART_TOKENS)
-        of_part = {name: each[part] for name, each in logprobs.items()}
+        of_part = {name: each[part] for name, each in logprobs.items() if each}
         yield Choice(choice.index, logprobs=of_part or None, prompt_logprobs=prompt[part] or None)

@@ -12,9 +12,12 @@ from msgspec import Meta
 
 from everstream.contract.inputs import check_containers
 from everstream.errors import InvalidInput
+from everstream.llm.grammar_bounds import check_grammars
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MESSAGES = 1000
+MAX_CHOICES = 128
+"""Of all prompts. To the engine they are one generation, and to vLLM as many requests."""
 
 
 def check_inputs(inputs: dict[str, Any]) -> None:
@@ -23,6 +26,8 @@ def check_inputs(inputs: dict[str, Any]) -> None:
         raise InvalidInput(f"give either {prompts[0]} or {prompts[1]}, not both", param=prompts[1])
     if not prompts:
         raise InvalidInput("prompt is missing: give prompt (one user turn) or messages (JSON)", param="prompt")
+    check_grammars(inputs)
+    _check_count(inputs)
     name = prompts[0]
     if name != "prompt" and "system" in inputs:
         raise InvalidInput("system goes with prompt; put a system message into messages", param="system")
@@ -36,6 +41,16 @@ def check_inputs(inputs: dict[str, Any]) -> None:
         parse_messages(inputs["messages"])
     elif name == "prompt" and not (inputs["prompt"] if inputs.get("raw") else inputs["prompt"].strip()):
         raise InvalidInput("prompt is empty", param="prompt")
+
+
+def _check_count(inputs: Mapping[str, Any]) -> None:
+    prompts = inputs.get("prompts")
+    # A list of numbers is the tokens of one prompt.
+    several = prompts if isinstance(prompts, list) and any(isinstance(each, (str, list)) for each in prompts) else []
+    count = (len(several) or 1) * inputs.get("n", 1)
+    if count > MAX_CHOICES:
+        param = "prompts" if several else "n"
+        raise InvalidInput(f"{count} choices are asked for in all; at most {MAX_CHOICES} are allowed", param=param)
 
 
 class Part(msgspec.Struct, gc=False):

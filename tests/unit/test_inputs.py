@@ -133,6 +133,8 @@ def test_string_is_accepted_as_an_array_of_one():
         ({"prompt": "a", "temperature": 10**400}, "temperature", "too large for a floating-point number"),
         ({"prompt": "a", "top_p": -0.1}, "top_p", "from 0 to 1"),
         ({"prompt": "a", "top_k": -2}, "top_k", "from -1"),
+        ({"prompts": ["a"] * 129}, "prompts", "129 choices"),
+        ({"prompts": [[1]] * 65, "n": 2}, "prompts", "130 choices"),
         ({"prompt": "a", "prompts": ["b"]}, "prompts", "give either prompt or prompts, not both"),
         ({"prompt": "a", "seed": 2**63}, "seed", "got 9223372036854775808"),
         ({"prompt": "a", "stop": ["a"] * 5}, "stop", "5 items; at most 4 are allowed"),
