@@ -6,7 +6,7 @@ parameters.
 
 `minimum`, `maximum`, `min_length`, `max_length`, `max_items`, `format`, `is_prompt` and `model_checks` are our
 additions to the contract's `datatype`, `required`, `shape` and `example`. The web process checks requests against this
-before anything starts; and the engine those with an input that `model_checks`.
+before anything starts. Inputs with `model_checks` are checked by the engine, too.
 """
 
 from typing import Any
@@ -51,10 +51,11 @@ INPUT_SCHEMA: dict[str, dict[str, Any]] = {
     "include_stop_str_in_output": FLAG,
     "stop_token_ids": TOKENS | {"example": [2]},
     "allowed_token_ids": TOKENS | {"example": [1, 2, 3]},
-    "logprob_token_ids": TOKENS | {"example": [1]},
     "bad_words": TEXT
     | {"shape": [-1], "example": ["damn"], "max_items": 1000, "min_length": 1, "max_length": 200, "model_checks": True},
     "logit_bias": CHECKED | {"example": {"1": -100}},
+    "repetition_detection": CHECKED | {"example": {"max_pattern_size": 10, "min_count": 4}},
+    "watermarking": FLAG | {"example": [True], "model_checks": True},
     "skip_special_tokens": FLAG | {"example": [True]},
     "spaces_between_special_tokens": FLAG | {"example": [True]},
     "add_special_tokens": FLAG,

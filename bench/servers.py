@@ -1,23 +1,19 @@
 """The servers to compare: Everstream, and `vllm serve` with its Python and Rust front ends.
 
-Each has its own engine, with the same arguments. In all of them vLLM's processes sleep instead of spinning while they
-wait (`everstream.llm.vllm_plugin` says why). Each server writes its output to its own folder.
+Each has its own engine, with the same arguments (`harness.vllm_serve` says what else is the same). Each server writes
+its output to its own folder.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
-
 from bench import cpu, load, rust_front_end
-from everstream.processes import SLEEP_VARIABLE
 from everstream.settings import PROJECT_ROOT, load_settings
-from harness.stack import Process, free_port, running_stack, wait_for
+from harness.stack import running_stack
+from harness.vllm_serve import running_vllm_serve
 
-START_TIMEOUT_S = 300
 MAX_STREAMS = 256
 
 
@@ -89,30 +85,5 @@ def vllm_python(model, kv_cache, folder):
 
 @contextmanager
 def _vllm(name, model, kv_cache, folder, **environ):
-    port = free_port()
-    command = [str(PROJECT_ROOT / ".venv/bin/python"), "-m", "bench.vllm_serve", "serve", str(model)]
-    command += ["--served-model-name", "model", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--disable-uvicorn-access-log", *engine_args(kv_cache)]
-    # The model runs inside EngineCore, as with Everstream (`everstream.llm.vllm_start`).
-    command += ["--distributed-executor-backend", "uni"]
-    quiet = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
-    quiet[SLEEP_VARIABLE] = "1"
-    process = Process("vllm", command, os.environ | quiet | environ, folder)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: _answers(process, url), START_TIMEOUT_S, f"a response from {name}")
+    with running_vllm_serve(name, model, "model", engine_args(kv_cache), folder, **environ) as (process, url):
         yield Server(name, url, load.Api("completions", "model"), lambda: {"front end": cpu.front_end(process.pid)})
-    except BaseException:
-        print(process.output[-3000:])
-        raise
-    finally:
-        process.stop()
-
-
-def _answers(process, url):
-    if process.popen.poll() is not None:
-        raise RuntimeError(f"it exited with status {process.popen.returncode}")
-    try:
-        return requests.get(f"{url}/v1/models", timeout=5).ok
-    except requests.RequestException:
-        return False

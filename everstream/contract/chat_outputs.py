@@ -31,10 +31,12 @@ class Choice(msgspec.Struct, omit_defaults=True):
     """A piece of one choice.
 
     `logprobs` are those of this piece's tokens, in the format of the API whose request was sent: a chat completion's
-    `{"content": [...]}`, or a completion's four lists. `prompt_token_ids` and `prompt_logprobs` come once.
+    `{"content": [...]}`, or a completion's four lists. `prompt_token_ids` and `prompt_logprobs` come once. So does
+    `role`, with the first piece of a choice whose index is not 0.
     """
 
     index: int = 0
+    role: str | None = None
     text: str = ""
     reasoning: str = ""
     tool_calls: list[ToolCall] = []
@@ -67,7 +69,7 @@ class Ending(msgspec.Struct, omit_defaults=True):
 
 
 class _Output(msgspec.Struct):
-    text: str = ""
+    text: str | msgspec.UnsetType = msgspec.UNSET
     choices: list[Choice] | None = None
 
 
@@ -87,9 +89,9 @@ def pieces(output: bytes) -> list[Choice]:
         decoded = _output_decoder.decode(output)
     except msgspec.ValidationError:
         return [Choice(text=output.decode())]
-    if decoded.choices is None:
-        return [Choice(text=decoded.text)] if decoded.text or b'"text"' in output else [Choice(text=output.decode())]
-    return decoded.choices
+    if decoded.choices is not None:
+        return decoded.choices
+    return [Choice(text=output.decode() if decoded.text is msgspec.UNSET else decoded.text)]
 
 
 def ending(data: bytes) -> Ending:

@@ -37,7 +37,8 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
 
     The fields from `minimum` on are our additions to the contract. `format` "json": the string holds JSON. `is_prompt`:
     text that the model tokenizes, limited to EVERSTREAM_MAX_PROMPT_CHARS. `model_checks`: only the model knows which
-    values it takes, so a request with this input is not queued before the model's `check` has accepted it.
+    values it takes. Its `check` has to accept them before the request is queued, unless the response can wait for the
+    model's refusal.
     """
 
     datatype: str

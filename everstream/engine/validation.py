@@ -2,6 +2,8 @@
 
 import logging
 
+import msgspec
+
 from everstream.contract.model import Model
 from everstream.errors import InvalidInput
 from everstream.log.engine_log import EngineLog
@@ -19,7 +21,9 @@ async def validate(model: Model, engine_log: EngineLog, *, is_long: bool) -> Non
 
 async def _ask(model: Model, request: ValidationRequest) -> ValidationReply:
     try:
-        return ValidationReply(result=await model.ask(request.method, request.inputs))
+        result = await model.ask(request.method, request.inputs)
+        # Encode it here, where what can't be JSON is the model's error and not the engine's.
+        return ValidationReply(result=msgspec.Raw(msgspec.json.encode(result)))
     except InvalidInput as error:
         return ValidationReply(error.message, error.param, error.code)
     except Exception as error:

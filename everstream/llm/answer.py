@@ -16,6 +16,8 @@ from everstream.llm.vllm_seam import Vllm
 COUNTING = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "bad_words": [], "repetition_detection": None}
 """Parameters that depend on which tokens the model has generated itself, and the values that turn them off. After an
 engine's death, the first of those tokens are part of vLLM's prompt."""
+FINISH_REASONS = {"repetition": "stop"}
+"""vLLM's reasons that OpenAI does not have, as OpenAI's. The `stop_reason` says more."""
 UNWATCHED_TOKENS = 64
 """So many tokens are sent at once of an answer that nobody watches: as many are generated again after a death."""
 NOT_RESUMABLE = "the engine died, and an answer with {} can't be resumed"
@@ -83,6 +85,7 @@ class Answer:
             self._handler.send_streamed_output({"text": text}, resume=self._unsent)
             self._unsent = []
         if finish_reason is not None:
+            finish_reason = FINISH_REASONS.get(finish_reason, finish_reason)
             ends = None if stop_reason is None else [ChoiceEnd(0, finish_reason, stop_reason)]
             self._handler.finalise_streamed_output(**msgspec.to_builtins(Ending(finish_reason, self._usage(), ends)))
 

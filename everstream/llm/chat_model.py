@@ -6,13 +6,16 @@ In: inputs that `input_schema.py` has checked. Out: text, through the handler (`
 from functools import partial
 from typing import Any
 
+from vllm.exceptions import VLLMClientError
+
 from everstream.contract.inputs import text_bytes
 from everstream.contract.output_handler import StreamOutputHandler
 from everstream.llm import vllm_start
 from everstream.llm.answer import NOT_RESUMABLE, UNWATCHED_TOKENS, Answer
-from everstream.llm.front_end import FrontEnd, Request
+from everstream.llm.front_end import FrontEnd, Request, prompt_of
 from everstream.llm.front_end_answer import FrontEndAnswer
 from everstream.llm.prompt_bound import prompt_bound
+from everstream.llm.refusals import refusals_named
 from everstream.llm.tokenizer_pool import TokenizerPool
 from everstream.llm.vllm_seam import Vllm
 from everstream.settings import load_settings
@@ -47,7 +50,9 @@ class InferlessPythonModel:
         answer = Answer(self.vllm, self.front_end.sampling(request, len(tokens)), tokens, handler, interval)
         if not answer.replay():
             rest = {**prompt, "prompt_token_ids": tokens + answer.token_ids}
-            await self.vllm.generate(rest, answer.sampling(), answer, request.priority)
+            # Errors of other classes may be the handler's.
+            with refusals_named(prompt_of(request), (VLLMClientError,)):
+                await self.vllm.generate(rest, answer.sampling(), answer, request.priority)
 
     def finalize(self) -> None:
         self.vllm.shutdown()

@@ -9,7 +9,6 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from pydantic import ValidationError
 from starlette.datastructures import State
 from vllm import SamplingParams
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -17,13 +16,12 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
-from vllm.exceptions import VLLMClientError
 from vllm.renderers.chat_utils import has_non_text_content
 from vllm.renderers.inputs.preprocess import parse_model_prompt
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from everstream.llm.messages import as_messages, check_media
-from everstream.llm.refusals import as_error, as_invalid_input
+from everstream.llm.refusals import as_error, refusals_named
 
 PROMPT_MAX_TOKENS = 1024
 """Of the answer to a `prompt`, unless `max_tokens` says otherwise. The answer to `messages` may fill the context, as in
@@ -43,7 +41,6 @@ _SIMPLE: Mapping[str, tuple[Any, ...]] = {
     "response_format": (None,),
     "tools": (None,),
     "return_token_ids": (None, False),
-    "logprob_token_ids": (None,),
     "use_beam_search": (False,),
     "return_prompt_text": (None, False),
     "thinking_token_budget": (None,),
@@ -94,7 +91,7 @@ class FrontEnd:
             # With a side, vLLM would fill the context, and then refuse to answer.
             room = given.get("max_tokens") or self.max_model_len // ROOM_SHARE
             given["truncate_prompt_tokens"] = max(1, self.max_model_len - room)
-        try:
+        with refusals_named(prompt_input(inputs)):
             if "prompts" in inputs or inputs.get("raw"):
                 prompt = inputs["prompts"] if "prompts" in inputs else inputs["prompt"]
                 return CompletionRequest.model_validate({**given, "prompt": prompt})
@@ -102,12 +99,10 @@ class FrontEnd:
             if not self._args.allowed_media_domains:
                 check_media(messages)
             return ChatCompletionRequest.model_validate({**given, "messages": messages})
-        except (ValidationError, VLLMClientError, ValueError) as error:
-            raise as_invalid_input(error, prompt_input(inputs)) from None
 
     def is_simple(self, request: Request) -> bool:
         """Whether the answer is one choice of plain text, so that no parser of vLLM's has to see it."""
-        if any(getattr(request, name, values[0]) not in values for name, values in _SIMPLE.items()):
+        if not all(_is_one_of(getattr(request, name, values[0]), values) for name, values in _SIMPLE.items()):
             return False
         if isinstance(request, CompletionRequest):
             return isinstance(request.prompt, str)
@@ -118,9 +113,9 @@ class FrontEnd:
     def render(self, request: Request) -> dict[str, Any]:
         """A simple request's tokenized prompt, in vLLM's format. Raises InvalidInput, also for one that is too long."""
         renderer = self._online_renderer.renderer
-        tokens = request.build_tok_params(self._llm.model_config)
         extras = {"cache_salt": request.cache_salt} if request.cache_salt else {}
-        try:
+        with refusals_named(prompt_of(request)):
+            tokens = request.build_tok_params(self._llm.model_config)
             if isinstance(request, CompletionRequest):
                 prompt = parse_model_prompt(self._llm.model_config, request.prompt)
                 return dict(renderer.render_cmpl([prompt], tokens, prompt_extras=extras)[0])
@@ -133,45 +128,36 @@ class FrontEnd:
             chat = request.build_chat_params(online.chat_template, online.chat_template_content_format)
             chat = chat.with_defaults({**online.default_chat_template_kwargs, "tools": None, "tokenize": False})
             return dict(renderer.render_chat([request.messages], chat, tokens, prompt_extras=extras)[1][0])
-        except (VLLMClientError, ValueError) as error:
-            raise as_invalid_input(error, _prompt_of(request)) from None
 
     async def answer(self, request: Request) -> Any:
         """What vLLM's route returns: an ErrorResponse, a response, or the lines of a stream. Raises InvalidInput."""
-        try:
+        with refusals_named(prompt_of(request)):
             if isinstance(request, CompletionRequest):
                 return await self.completion.create_completion(request)
             return await self.chat.create_chat_completion(request)
-        except (VLLMClientError, ValueError, TypeError) as error:
-            # vLLM's server, too, takes these for the client's mistakes.
-            raise as_invalid_input(error, _prompt_of(request)) from None
 
     async def rendered(self, request: Request) -> list[dict[str, Any]]:
         """Any request's tokenized prompts, in vLLM's format. Raises InvalidInput."""
-        try:
+        with refusals_named(prompt_of(request)):
             if isinstance(request, CompletionRequest):
                 prompts = await self.completion.render_completion_request(request)
             else:
                 prompts = await self.chat.render_chat_request(request)
-        except (VLLMClientError, ValueError, TypeError) as error:
-            raise as_invalid_input(error, _prompt_of(request)) from None
         if isinstance(prompts, ErrorResponse):
-            raise as_error(prompts.error.model_dump(), _prompt_of(request))
+            raise as_error(prompts.error.model_dump(), prompt_of(request))
         return list(prompts[1] if isinstance(prompts, tuple) else prompts)
 
     def check(self, request: Request, prompts: Sequence[dict[str, Any]]) -> None:
         """Raise InvalidInput if vLLM would refuse to run these prompts of the request."""
         for prompt in prompts:
             params = self.sampling(request, len(prompt["prompt_token_ids"]))
-            try:
+            with refusals_named(prompt_of(request)):
                 self._llm.input_processor.process_inputs("check", prompt, params, self._tasks)
-            except (VLLMClientError, ValueError) as error:
-                raise as_invalid_input(error, _prompt_of(request)) from None
 
     def sampling(self, request: Request, prompt_tokens: int) -> SamplingParams:
         """Raises InvalidInput."""
         serving = self.chat if isinstance(request, ChatCompletionRequest) else self.completion
-        try:
+        with refusals_named(prompt_of(request)):
             most = get_max_tokens(
                 self.max_model_len,
                 request.max_tokens,
@@ -181,8 +167,11 @@ class FrontEnd:
                 truncate_prompt_tokens=request.truncate_prompt_tokens,
             )
             return request.to_sampling_params(most, serving.default_sampling_params)
-        except (VLLMClientError, ValueError) as error:
-            raise as_invalid_input(error, _prompt_of(request)) from None
+
+
+def _is_one_of(given: Any, values: tuple[Any, ...]) -> bool:
+    # In Python, 0 is False; but `logprobs: 0` asks for some.
+    return any(given == value and type(given) is type(value) for value in values)
 
 
 def prompt_input(inputs: Mapping[str, Any]) -> str:
@@ -190,5 +179,5 @@ def prompt_input(inputs: Mapping[str, Any]) -> str:
     return "messages" if "messages" in inputs else "prompt"
 
 
-def _prompt_of(request: Request) -> str:
+def prompt_of(request: Request) -> str:
     return "messages" if isinstance(request, ChatCompletionRequest) else "prompt"

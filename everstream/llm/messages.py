@@ -12,9 +12,12 @@ from msgspec import Meta
 
 from everstream.contract.inputs import check_containers
 from everstream.errors import InvalidInput
+from everstream.llm.grammar_bounds import check_grammars
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MESSAGES = 1000
+MAX_CHOICES = 128
+"""Of all prompts. To the engine they are one generation, and to vLLM as many requests."""
 
 
 def check_inputs(inputs: dict[str, Any]) -> None:
@@ -23,6 +26,8 @@ def check_inputs(inputs: dict[str, Any]) -> None:
         raise InvalidInput(f"give either {prompts[0]} or {prompts[1]}, not both", param=prompts[1])
     if not prompts:
         raise InvalidInput("prompt is missing: give prompt (one user turn) or messages (JSON)", param="prompt")
+    check_grammars(inputs)
+    _check_count(inputs)
     name = prompts[0]
     if name != "prompt" and "system" in inputs:
         raise InvalidInput("system goes with prompt; put a system message into messages", param="system")
@@ -36,6 +41,16 @@ def check_inputs(inputs: dict[str, Any]) -> None:
         parse_messages(inputs["messages"])
     elif name == "prompt" and not (inputs["prompt"] if inputs.get("raw") else inputs["prompt"].strip()):
         raise InvalidInput("prompt is empty", param="prompt")
+
+
+def _check_count(inputs: Mapping[str, Any]) -> None:
+    prompts = inputs.get("prompts")
+    # A list of numbers is the tokens of one prompt.
+    several = prompts if isinstance(prompts, list) and any(isinstance(each, (str, list)) for each in prompts) else []
+    count = (len(several) or 1) * inputs.get("n", 1)
+    if count > MAX_CHOICES:
+        param = "prompts" if several else "n"
+        raise InvalidInput(f"{count} choices are asked for in all; at most {MAX_CHOICES} are allowed", param=param)
 
 
 class Part(msgspec.Struct, gc=False):
@@ -113,4 +128,12 @@ def check_media(messages: Sequence[Mapping[str, Any]]) -> None:
 
 def _filled(message: dict[str, Any]) -> dict[str, Any]:
     """Many templates require a content, and some take a null for a value."""
-    return {"content": "", **{name: value for name, value in message.items() if value is not None}}
+    filled = {"content": "", **{name: value for name, value in message.items() if value is not None}}
+    if isinstance(filled["content"], list):
+        filled["content"] = [_without_uuid(part) for part in filled["content"]]
+    return filled
+
+
+def _without_uuid(part: Any) -> Any:
+    """vLLM caches media under a client's `uuid` for all clients, so whoever guesses one sees or replaces another's."""
+    return {name: value for name, value in part.items() if name != "uuid"} if isinstance(part, dict) else part

@@ -91,7 +91,8 @@ def served_name(name: str | None) -> str:
 
 def reads_ids() -> bool:
     """Whether the client reads Server-Sent Events by the standard, and so can resume. Most SDKs read lines."""
-    return MIMETYPE in request.headers.get("Accept", "") or "Last-Event-ID" in request.headers
+    names_id = "Last-Event-ID" in request.headers or "last_event_id" in request.args
+    return names_id or MIMETYPE in request.headers.get("Accept", "")
 
 
 def options_of_post(options: RequestOptions, *, is_stream: bool) -> RequestOptions:
@@ -122,8 +123,8 @@ def name_ignored(names: list[str]) -> None:
     app_context().follower.count("parameters_ignored", len(names))
 
 
-def add_headers(response: Response) -> None:
-    """Those for `name_ignored`, and for clients that would send a request again in vain."""
+def add_headers(response: Response) -> Response:
+    """Those for `name_ignored`, and for clients that would send a request again in vain. For `after_request`."""
     if response.status_code == CONFLICT:
         # OpenAI's and Anthropic's clients repeat it by themselves.
         response.headers["x-should-retry"] = "false"
@@ -131,3 +132,4 @@ def add_headers(response: Response) -> None:
         # The names come from the client.
         shown = [name if _HARMLESS.fullmatch(name) else "?" for name in ignored]
         response.headers[IGNORED] = ", ".join(shown)[:MAX_IGNORED_CHARS]
+    return response

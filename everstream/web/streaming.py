@@ -7,6 +7,7 @@ proceeds.
 import logging
 import random
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -109,13 +110,15 @@ def begin(known: Generation, make_encoder: MakeEncoder) -> Response:
 
 def begin_unless_refused(known: Generation, make_encoder: MakeEncoder) -> Response:
     """The same, but if the model refuses its inputs, raise that as an error, because the response has not begun yet.
-    Wait for the first entry, but no longer than for a heartbeat."""
-    follower = app_context().follower
+    Wait for the first entry, but no longer than for a heartbeat, or for two if the queue moves."""
+    context = app_context()
+    follower, until = context.follower, time.monotonic() + context.settings.heartbeat_s
     reader = follower.reader(make_encoder(known), 0, None, known.queue)
     follower.register(reader)
     try:
         item = follower.next(reader)
-        while isinstance(item, Queued):
+        # Each new position starts the wait for a heartbeat again.
+        while isinstance(item, Queued) and time.monotonic() < until:
             item = follower.next(reader)
     finally:
         follower.unregister(reader)

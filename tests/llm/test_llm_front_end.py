@@ -1,6 +1,7 @@
 """Answers of vLLM's own OpenAI front end, through all parts, with the real demo model."""
 
 import json
+from pathlib import Path
 
 import openai
 import pytest
@@ -68,6 +69,13 @@ def test_answer_follows_a_schema(client, model):
     wanted = {"type": "json_schema", "json_schema": {"name": "sky", "schema": schema | {"additionalProperties": False}}}
     answer = client.chat.completions.create(model=model, response_format=wanted, **ASKED).choices[0].message.content
     assert json.loads(answer).keys() == {"blue"}
+
+
+def test_log_probabilities_compile_nothing(llm, client, model):
+    """Compiling stops all streams for many seconds."""
+    answer = client.chat.completions.create(model=model, logprobs=True, top_logprobs=1, **ASKED)
+    assert len(answer.choices[0].logprobs.content) == answer.usage.completion_tokens
+    assert not list(Path(llm.environ["TORCHINDUCTOR_CACHE_DIR"]).rglob("*.so"))
 
 
 def test_refusals_name_the_field(llm):

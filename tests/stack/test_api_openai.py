@@ -7,6 +7,7 @@ import openai
 import pytest
 import requests
 
+from everstream import __version__
 from harness.sse_client import Decoder, read_all, text_of
 from harness.stack import MODELS, running_stack, wait_for
 
@@ -304,6 +305,15 @@ def test_stream_cut_after_any_event_resumes_with_the_rest(chat, given):
         assert [(event.id, event.data) for event in rest] == seen[number:]
 
 
+def test_id_in_the_query_is_as_good_as_the_header(chat):
+    """Also for a client that says nothing of event streams: it gets nothing twice, and ids."""
+    body = REQUEST | RICH["tools"]
+    events, _ = post(chat, "chat/completions", body)
+    for number, seen in enumerate(events[:4], 1):
+        rest, _ = post(chat, f"chat/completions?last_event_id={seen.id}", body, Accept="*/*")
+        assert [(event.id, event.data) for event in rest] == [(event.id, event.data) for event in events[number:]]
+
+
 def test_second_turn_as_the_client_got_the_first(client, model):
     first = client.chat.completions.create(model=model, tools=TOOLS, **REQUEST).choices[0].message
     answered = {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "It scatters blue light."}
@@ -388,6 +398,32 @@ def test_unknown_model_is_not_found(client):
     assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt")
+
+
+def test_tokens_of_a_prompt(chat):
+    """As vLLM's server counts them; an ignored field is named here too."""
+    for prompt in ({"prompt": QUESTION}, {"messages": REQUEST["messages"]}):
+        response = requests.post(f"{chat.url}/tokenize", json={**prompt, "unheard_of": 1}, timeout=60)
+        found = response.json()
+        assert (found["count"], found["max_model_len"], found["tokens"]) == (12, 1000, list(range(12)))
+        assert response.headers["x-everstream-ignored"] == "unheard_of"
+    for given, param in (({}, "prompt"), ({"prompt": "a", "messages": []}, "prompt"), ({"messages": []}, "messages")):
+        response = requests.post(f"{chat.url}/tokenize", json=given, timeout=60)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+def test_detokenize_needs_a_model_that_can(chat):
+    response = requests.post(f"{chat.url}/detokenize", json={"tokens": [1]}, timeout=60)
+    assert (response.status_code, response.json()["error"]["message"]) == (400, "the served model can't detokenize")
+    response = requests.post(f"{chat.url}/detokenize", json={"tokens": [-1]}, timeout=60)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "tokens")
+
+
+def test_vllms_routes_for_probes(chat):
+    for path in ("health", "ping"):
+        response = requests.get(f"{chat.url}/{path}", timeout=60)
+        assert (response.status_code, response.content) == (200, b"")
+    assert requests.get(f"{chat.url}/version", timeout=60).json() == {"version": __version__}
 
 
 def test_embeddings_are_refused_clearly(client, model):

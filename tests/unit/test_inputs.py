@@ -63,6 +63,13 @@ def test_messages_come_back_as_clients_got_them():
     assert given == [*messages[:2], assistant, *messages[3:5], {"role": "user", "content": ""}]
 
 
+def test_media_are_not_shared_under_a_clients_name():
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    for medium in (part, {"type": "image_url"}):
+        messages = json.dumps([{"role": "user", "content": [medium | {"uuid": "logo"}, "Whose?"]}])
+        assert as_messages({"messages": messages}) == [{"role": "user", "content": [medium, "Whose?"]}]
+
+
 @pytest.mark.parametrize("url", ["http://169.254.169.254/", "file:///etc/passwd", "", None, 7])
 @pytest.mark.parametrize("as_object", [True, False])
 def test_only_media_in_the_request_itself_are_taken(url, as_object):
@@ -126,6 +133,8 @@ def test_string_is_accepted_as_an_array_of_one():
         ({"prompt": "a", "temperature": 10**400}, "temperature", "too large for a floating-point number"),
         ({"prompt": "a", "top_p": -0.1}, "top_p", "from 0 to 1"),
         ({"prompt": "a", "top_k": -2}, "top_k", "from -1"),
+        ({"prompts": ["a"] * 129}, "prompts", "129 choices"),
+        ({"prompts": [[1]] * 65, "n": 2}, "prompts", "130 choices"),
         ({"prompt": "a", "prompts": ["b"]}, "prompts", "give either prompt or prompts, not both"),
         ({"prompt": "a", "seed": 2**63}, "seed", "got 9223372036854775808"),
         ({"prompt": "a", "stop": ["a"] * 5}, "stop", "5 items; at most 4 are allowed"),

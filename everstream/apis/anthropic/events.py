@@ -13,7 +13,6 @@ from everstream.apis.anthropic.message import (
     BlockDelta,
     BlockStart,
     BlockStop,
-    ErrorBody,
     Event,
     InputJsonDelta,
     Message,
@@ -31,8 +30,7 @@ from everstream.apis.anthropic.message import (
     Usage,
 )
 from everstream.contract.chat_outputs import ChoiceEnd, Ending, ToolCall, ending, pieces
-from everstream.errors import GenerationCancelled, GenerationFailed
-from everstream.log.entries import TOKEN, Entry
+from everstream.log.entries import TOKEN, Entry, failure
 from everstream.log.records import Generation
 
 SIGNATURE = "everstream"
@@ -65,7 +63,7 @@ class MessageEvents:
             return self.output(entry.data)
         if entry.event == "done":
             return self._done(ending(entry.data))
-        return [_failure(entry)] if entry.is_terminal else []
+        return [error_body(failure(entry))] if entry.is_terminal else []
 
     @property
     def open_text(self) -> int | None:
@@ -178,10 +176,3 @@ def _usage(end: Ending) -> Usage:
     thought = chat.completion_tokens_details.reasoning_tokens if chat.completion_tokens_details else None
     details = None if thought is None else OutputTokensDetails(thought)
     return Usage(chat.prompt_tokens - (cached or 0), chat.completion_tokens or 0, cached, details)
-
-
-def _failure(end: Entry) -> ErrorBody:
-    said = msgspec.json.decode(end.data)
-    if end.event == "cancelled":
-        return error_body(GenerationCancelled(f"the generation was stopped before it ended ({said.get('reason')})"))
-    return error_body(GenerationFailed(said["message"], param=said.get("param"), code=said["code"]))

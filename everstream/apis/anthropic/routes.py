@@ -28,6 +28,7 @@ from everstream.web.submission import start, tokens_of
 from everstream.web.whole_response import wait_for_all
 
 blueprint = Blueprint("anthropic", __name__)
+blueprint.after_request(posts.add_headers)
 
 
 def error_body(error: EverstreamError) -> dict[str, Any]:
@@ -37,7 +38,6 @@ def error_body(error: EverstreamError) -> dict[str, Any]:
 
 def add_headers(response: Response) -> None:
     response.headers["request-id"] = posts.request_id()
-    posts.add_headers(response)
 
 
 API = Api(

@@ -4,6 +4,7 @@ In: all entries of a generation that is done. Out: a `chat.completion` or a `tex
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ class Answer:
             elif entry.is_terminal:
                 self.ending = ending(entry.data)
 
-    @property
+    @cached_property
     def choices(self) -> list[tuple[Choice, ChoiceEnd]]:
         """A choice without any output is empty."""
         return [(self._joined.get(end.index, JoinedChoice()).whole(end.index), end) for end in self.ending.ends]
@@ -52,7 +53,9 @@ class JoinedChoice:
             self._lists.setdefault(name, []).extend(values or ())
         about = self._about_prompt
         if piece.prompt_logprobs is not None:
-            about.prompt_logprobs = [*(about.prompt_logprobs or ()), *piece.prompt_logprobs]
+            # In place: a long prompt's come in many parts.
+            about.prompt_logprobs = about.prompt_logprobs or []
+            about.prompt_logprobs += piece.prompt_logprobs
         about.prompt_token_ids = about.prompt_token_ids or piece.prompt_token_ids
         about.prompt_text = about.prompt_text or piece.prompt_text
 
@@ -78,14 +81,18 @@ class JoinedChoice:
 
 def chat_completion(generation: Generation, answer: Answer) -> dict[str, Any]:
     """A `chat.completion` object."""
-    choices = [_chat_choice(choice, end) for choice, end in answer.choices]
     first = answer.choices[0][0]
     about_prompt = {
         "prompt_logprobs": first.prompt_logprobs,
         "prompt_token_ids": first.prompt_token_ids,
         "prompt_text": first.prompt_text,
     }
-    return {**_head(generation, "chatcmpl", "chat.completion"), "choices": choices, **_tail(answer), **about_prompt}
+    return {
+        **_head(generation, "chatcmpl", "chat.completion"),
+        "choices": [_chat_choice(choice, end) for choice, end in answer.choices],
+        **_tail(answer),
+        **about_prompt,
+    }
 
 
 def text_completion(generation: Generation, answer: Answer) -> dict[str, Any]:

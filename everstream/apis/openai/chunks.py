@@ -97,7 +97,7 @@ class ChunkEncoder:
     def _opening(self, n: int) -> Iterator[bytes]:
         """A chat's first chunk. It comes with the first entry, because benchmarks take it for the first token."""
         if n == 1 and self._wanted.is_chat:
-            yield b"data: " + self._chunk(Choice(), role="assistant")
+            yield b"data: " + self._chunk(Choice(role="assistant"))
 
     def _token(self, n: int, data: bytes) -> Iterator[bytes]:
         yield from self._opening(n)
@@ -116,10 +116,10 @@ class ChunkEncoder:
             yield b"data: " + encode_json({**self._head, "choices": [], "usage": said.usage})
         yield DONE
 
-    def _chunk(self, piece: Choice, *, role: str | None = None, end: ChoiceEnd | None = None) -> bytes:
+    def _chunk(self, piece: Choice, *, end: ChoiceEnd | None = None) -> bytes:
         choice: dict[str, Any] = {"index": piece.index}
         if self._wanted.is_chat:
-            choice["delta"] = {"role": role, "content": ""} if role else delta(piece)
+            choice["delta"] = delta(piece)
         else:
             choice["text"] = piece.text
         choice |= {"logprobs": piece.logprobs, "finish_reason": end.finish_reason if end else None}
@@ -130,12 +130,16 @@ class ChunkEncoder:
         chunk = {**self._head, "choices": [choice]}
         if piece.prompt_token_ids is not None:
             (chunk if self._wanted.is_chat else choice)["prompt_token_ids"] = piece.prompt_token_ids
+        if piece.prompt_text is not None:
+            chunk["prompt_text"] = piece.prompt_text
         return encode_json(chunk)
 
 
 def delta(piece: Choice) -> dict[str, Any]:
     """A piece of a chat's message."""
-    said: dict[str, Any] = {"content": piece.text} if piece.text else {}
+    said: dict[str, Any] = {"role": piece.role} if piece.role else {}
+    if piece.text or piece.role:
+        said["content"] = piece.text
     if piece.reasoning:
         said["reasoning"] = piece.reasoning
     if piece.tool_calls:

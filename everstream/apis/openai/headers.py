@@ -12,6 +12,7 @@ VERSION = "2020-10-01"
 
 def register(blueprint: Blueprint) -> None:
     blueprint.before_app_request(_start_clock)
+    blueprint.after_request(posts.add_headers)
 
 
 def _start_clock() -> None:
@@ -22,4 +23,3 @@ def add(response: Response) -> None:
     response.headers["x-request-id"] = posts.request_id()
     response.headers["openai-version"] = VERSION
     response.headers["openai-processing-ms"] = str(round((time.monotonic() - g.started) * 1000))
-    posts.add_headers(response)

@@ -52,7 +52,11 @@ CHANGES_ANSWER = frozenset(NO_OPS) | {
     "continue_final_message",
     "ignore_eos",
     "include_stop_str_in_output",
+    # In vLLM 0.32 it spoils the log probabilities of the other requests in the batch.
+    "logprob_token_ids",
     "max_tokens",
+    "media_io_kwargs",
+    "mm_processor_kwargs",
     "prompt_embeds",
     "prompt_logprobs",
     "structured_outputs",
@@ -112,8 +116,6 @@ def _is_no_op(name: str, value: Any) -> bool:
 
 
 def _parsed(given: dict[str, Any], prompt: str, more: dict[str, Any], schema: Schema) -> ParsedRequest:
-    if prompt not in given:
-        raise InvalidInput(f"{prompt} is missing", param=prompt)
     _drop_idle_choices(given)
     is_stream = _flag(given, "stream", "stream")
     wanted = {name: value for name, value in given.items() if name not in _OF_API}
@@ -122,6 +124,8 @@ def _parsed(given: dict[str, Any], prompt: str, more: dict[str, Any], schema: Sc
     for name in inputs:
         if name not in schema:
             raise InvalidInput(f"the served model does not accept {name}"[:200], param=name)
+    if prompt not in given:
+        raise InvalidInput(f"{prompt} is missing", param=prompt)
     if not is_stream and "stream" in schema:
         inputs["stream"] = False
     return ParsedRequest(inputs, is_stream, _include_usage(given), ignored)

@@ -15,7 +15,7 @@ from everstream.web.context import app_context
 from everstream.web.models import ServedModel
 from everstream.web.submission import body, tokens_of
 
-MAX_TOKENS = 1_000_000
+MAX_TOKENS = 100_000
 MAX_TOKEN_ID = 2**31 - 1
 _TOKENS = {
     "tokens": Field("INT64", [-1], required=True, minimum=0, maximum=MAX_TOKEN_ID, max_items=MAX_TOKENS),

