@@ -1,4 +1,5 @@
-"""Bounds on what vLLM compiles into a grammar: schemas, patterns, tools. Pure; called by `messages.check_inputs`.
+"""Bounds on inputs that are JSON, above all on what vLLM compiles into a grammar: schemas, patterns, tools. Pure.
+Called by `messages.check_inputs`.
 
 vLLM makes the grammar in the engine's event loop, so one that takes long stops all streams, and one that takes too much
 memory ends the engine. What it costs grows with the square of a pattern's repetitions: `a{1,1000}` takes 0.16 s,
@@ -6,39 +7,62 @@ memory ends the engine. What it costs grows with the square of a pattern's repet
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from everstream.errors import InvalidInput
 
 MAX_REPETITIONS = 1000
 """The sum of all bounds in a pattern, such as the 8 of `[a-z]{2,8}`."""
-MAX_CONTAINERS = 4000
+MAX_CONTAINERS = 2000
 """Arrays and objects."""
-INPUTS = ("response_format", "structured_outputs", "tools")
+MAX_PROPERTIES = 256
+"""Of one object of a schema. A grammar for 2,000 that are optional takes half a minute."""
+MAX_TOOLS = 256
+MAX_VALUES = 20_000
+"""All that an input holds: vLLM checks each, in the event loop."""
+KINDS: Mapping[str, tuple[type, str]] = {
+    "response_format": (dict, "an object"),
+    "structured_outputs": (dict, "an object"),
+    "tools": (list, "an array"),
+    "documents": (list, "an array"),
+    "chat_template_kwargs": (dict, "an object"),
+    "logit_bias": (dict, "an object"),
+}
 _OF_PATTERNS = ("pattern", "regex", "grammar", "json", "structural_tag")
 """Keys whose text is a pattern, or holds some."""
 _BOUND = re.compile(r"\{\s*(\d+)\s*(?:,\s*(\d*)\s*)?\}", re.ASCII)
 
 
-def check_grammars(inputs: dict[str, Any]) -> None:
+def check_grammars(inputs: Mapping[str, Any]) -> None:
     """Raises InvalidInput."""
-    for name in INPUTS:
+    for name, (kind, in_words) in KINDS.items():
         if name in inputs:
+            if not isinstance(inputs[name], kind):
+                raise InvalidInput(f"{name} must be {in_words}", param=name)
             _check(name, inputs[name])
+    if len(inputs.get("tools", ())) > MAX_TOOLS:
+        raise InvalidInput(f"there are {len(inputs['tools'])} tools; at most {MAX_TOOLS} are allowed", param="tools")
 
 
 def _check(name: str, value: Any) -> None:
-    repetitions = 0
+    repetitions = values = 0
     for number, part in enumerate(_containers(value), 1):
-        repetitions += sum(map(_repetitions, _patterns(part))) if isinstance(part, dict) else 0
-        if number > MAX_CONTAINERS:
-            raise InvalidInput(f"{name} has more than {MAX_CONTAINERS} arrays and objects", param=name)
-    if repetitions > MAX_REPETITIONS:
-        raise InvalidInput(
-            f"the patterns in {name} allow {repetitions} repetitions; at most {MAX_REPETITIONS} are allowed in all",
-            param=name,
-        )
+        values += len(part)
+        _bound(name, values, MAX_VALUES, "values")
+        _bound(name, number, MAX_CONTAINERS, "arrays and objects")
+        if isinstance(part, dict):
+            properties = part.get("properties")
+            _bound(
+                name, len(properties) if isinstance(properties, dict) else 0, MAX_PROPERTIES, "properties in one object"
+            )
+            repetitions += sum(map(_repetitions, _patterns(part)))
+    _bound(name, repetitions, MAX_REPETITIONS, "repetitions in its patterns")
+
+
+def _bound(name: str, count: int, most: int, what: str) -> None:
+    if count > most:
+        raise InvalidInput(f"{name} has more than {most} {what}", param=name)
 
 
 def _containers(value: Any) -> Iterator[dict[str, Any] | list[Any]]:

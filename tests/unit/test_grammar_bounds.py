@@ -32,7 +32,7 @@ def tool(schema):
 )
 def test_too_many_repetitions_are_refused(inputs):
     (name,) = inputs
-    with pytest.raises(InvalidInput, match="repetitions; at most 1000") as raised:
+    with pytest.raises(InvalidInput, match="more than 1000 repetitions") as raised:
         check_inputs({"prompt": "a", **inputs})
     assert raised.value.param == name
 
@@ -43,8 +43,28 @@ def test_large_schemas_are_refused():
         if is_allowed:
             check_grammars(inputs)
         else:
-            with pytest.raises(InvalidInput, match="more than 4000 arrays and objects"):
+            with pytest.raises(InvalidInput, match="more than 2000 arrays and objects"):
                 check_grammars(inputs)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"tools": [1] * 100_000}, "more than 20000 values"),
+        ({"tools": tool({}) * 257}, "257 tools; at most 256"),
+        ({"tools": tool({"properties": {str(n): {} for n in range(257)}})}, "more than 256 properties in one object"),
+        ({"tools": {}}, "must be an array"),
+        ({"documents": [0] * 100_000}, "more than 20000 values"),
+        ({"chat_template_kwargs": {str(n): 0 for n in range(30_000)}}, "more than 20000 values"),
+        ({"logit_bias": {str(n): 0 for n in range(30_000)}}, "more than 20000 values"),
+        ({"structured_outputs": 5}, "must be an object"),
+        ({"response_format": []}, "must be an object"),
+    ],
+)
+def test_large_and_odd_values_are_refused(inputs, message):
+    with pytest.raises(InvalidInput, match=message) as raised:
+        check_grammars(inputs)
+    assert [raised.value.param] == list(inputs)
 
 
 def test_deep_schemas_are_no_problem():

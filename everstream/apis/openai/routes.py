@@ -38,9 +38,9 @@ API = Api(
     "/v1/",
     error_body,
     formats={
-        "openai-chat": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=True, include_usage=True, has_ids=True)),
+        "openai-chat": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=True, has_ids=True)),
         "responses": responses.any_generation,
-        "completions": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=False, include_usage=True, has_ids=True)),
+        "completions": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=False, has_ids=True)),
     },
     add_headers=headers.add,
 )

@@ -58,8 +58,8 @@ class InferlessPythonModel:
         if count >= self.max_model_len:
             param = "messages" if "messages" in inputs else "prompt"
             raise InvalidInput(f"the prompt has {count} tokens", param=param, code="context_length_exceeded")
-        if inputs.get("tools") == "bad":
-            raise InvalidInput("told that tools is bad", param="tools")
+        if inputs.get("logprobs") == "bad":
+            raise InvalidInput("told that logprobs is bad", param="logprobs")
 
     def tokenize(self, inputs):
         return list(range(len(words_of(inputs)) + TEMPLATE_TOKENS))
