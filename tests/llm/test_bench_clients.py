@@ -35,7 +35,7 @@ def test_vllm_bench_serve(llm, tmp_path, backend, endpoint):
         "--result-dir": tmp_path,
         "--result-filename": "result.json",
     }
-    command = [sys.executable, "-m", "bench.vllm_serve", "bench", "serve", "--save-result", "--save-detailed"]
+    command = [sys.executable, "-m", "harness.vllm_command", "bench", "serve", "--save-result", "--save-detailed"]
     command += [str(part) for option in options.items() for part in option]
     subprocess.run(command, cwd=PROJECT_ROOT, check=True, timeout=RUN_TIMEOUT_S)
     result = json.loads((tmp_path / "result.json").read_text())
