@@ -36,7 +36,6 @@ class Choice(msgspec.Struct, omit_defaults=True):
     """
 
     index: int = 0
-    role: str | None = None
     text: str = ""
     reasoning: str = ""
     tool_calls: list[ToolCall] = []
@@ -45,6 +44,7 @@ class Choice(msgspec.Struct, omit_defaults=True):
     prompt_token_ids: list[int] | None = None
     prompt_logprobs: list[Any] | None = None
     prompt_text: str | None = None
+    role: str | None = None
 
 
 class ChoiceEnd(msgspec.Struct, omit_defaults=True):

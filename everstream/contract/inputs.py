@@ -5,7 +5,6 @@ given. Every error message names the field, the problem and what is allowed.
 """
 
 import difflib
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -268,10 +267,13 @@ def _check(name: str, value: Any, field: Field, max_chars: int) -> None:
 
 
 def flat(value: Any) -> list[Any]:
-    """The items of a list that may be nested, or a list of the single value."""
+    """The items of a list that may be nested, or a list of the single value.
+
+    Of JSON, whose lists may be nested unevenly, the items before the first list of a level decide.
+    """
     items = value if isinstance(value, list) else [value]
     while items and isinstance(items[0], list):
-        items = list(itertools.chain.from_iterable(items))
+        items = [each for item in items for each in (item if isinstance(item, list) else [item])]
     return items
 
 

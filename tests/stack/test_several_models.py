@@ -106,7 +106,7 @@ def test_inputs_are_checked_against_the_models_own_schema(many):
 
 def openai_chat(stack, last_id="", **body):
     given = {"messages": [{"role": "user", "content": "a b"}], "stream": True, **body}
-    headers = {"Last-Event-ID": last_id} if last_id else {}
+    headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
     return requests.post(f"{stack.url}/v1/chat/completions", json=given, headers=headers, timeout=30)
 
 
