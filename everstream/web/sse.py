@@ -6,7 +6,6 @@ events, all but the last have the id `<generation>.<n>-<part>`, part being 0, 1,
 """
 
 import re
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from everstream.errors import EverstreamError, InvalidInput
@@ -33,6 +32,14 @@ class EventId(NamedTuple):
     def is_first(self) -> bool:
         return self.n == -1
 
+    def seen_of(self, n: int, count: int) -> int:
+        """How many of the `count` events of entry n the client has seen."""
+        if self.n is None or n < self.n:
+            return count
+        if n > self.n:
+            return 0
+        return count if self.part is None else min(self.part + 1, count)
+
 
 def retry(milliseconds: int) -> bytes:
     """Sets how long the browser waits before it reconnects."""
@@ -45,14 +52,6 @@ def event(name: str, data: bytes, event_id: str = "") -> bytes:
     if event_id:
         lines.append(b"id: " + event_id.encode())
     return b"\n".join([*lines, b"data: " + data, b"", b""])
-
-
-def numbered(events: Sequence[bytes], generation: str, n: int, after: int | None) -> bytes:
-    """The events of entry n, each without its empty line, with their ids. `after`: leave out those up to this part."""
-    ids = [f"{generation}.{n}-{part}" for part in range(len(events) - 1)] + [f"{generation}.{n}"]
-    first = 0 if after is None else after + 1
-    framed = [b"%b\nid: %b\n\n" % (event, each.encode()) for event, each in zip(events, ids, strict=True)]
-    return b"".join(framed[first:])
 
 
 class Encoder(Protocol):

@@ -1,11 +1,7 @@
 """Anthropic's wire format: a generation as the events of a streamed message. Pure.
 
-An entry becomes several events, or none, so their ids have parts. Only clients that ask for ids get them, as with
-OpenAI's format: SDKs don't use them. What the events of an entry are depends on the entries before, so the encoder is
-given all of them.
+What the events of an entry are depends on the entries before, so the encoder is given all of them.
 """
-
-from collections.abc import Sequence
 
 from everstream.apis.anthropic.errors import error_body
 from everstream.apis.anthropic.events import MessageEvents
@@ -15,27 +11,23 @@ from everstream.errors import EverstreamError, ShuttingDown
 from everstream.log.entries import TOKEN, Entry, encode_json, text_literal
 from everstream.log.records import Generation
 from everstream.web import sse
+from everstream.web.parts_encoder import PartsEncoder
 
 
-class MessageEncoder:
+class MessageEncoder(PartsEncoder):
     """An `Encoder` of one generation. `has_ids`: the client reads Server-Sent Events by the standard."""
 
     heartbeat = b'event: ping\ndata: {"type": "ping"}\n\n'
     needs_all = True
 
     def __init__(self, generation: Generation, *, has_ids: bool) -> None:
-        self.generation = generation.id
+        super().__init__(generation.id, has_ids=has_ids)
         self.format = f"messages {has_ids}"
-        self._has_ids = has_ids
-        self._seen = sse.EventId(generation.id, -1)
         self._id = generation.id.encode()
         self._events = MessageEvents(generation)
 
-    def resume(self, seen: sse.EventId) -> None:
-        self._seen = seen
-
     def start(self, retry_ms: int, *, is_new: bool) -> bytes:  # noqa: ARG002 - SDKs don't reconnect
-        return self._framed(0, self._events.start()) if is_new else sse.GREETING
+        return self._framed(0, self._events.start(), _frame) if is_new else sse.GREETING
 
     def reconnect(self, retry_ms: int) -> bytes:  # noqa: ARG002 - likewise
         if self._has_ids:
@@ -47,14 +39,13 @@ class MessageEncoder:
         return self.entry(Entry(n, TOKEN, data))
 
     def entry(self, entry: Entry) -> bytes:
-        return self._more_text(entry) or self._framed(entry.n, self._events.entry(entry))
+        return self._more_text(entry) or self._framed(entry.n, self._events.entry(entry), _frame)
 
     def queued(self, position: int) -> bytes:
         return b": queued %d\n\n" % position
 
     def lost(self, error: EverstreamError) -> bytes:
-        end = _frame(error_body(error))
-        return end + (f"\nid: {self.generation}.{sse.GONE}".encode() if self._has_ids else b"") + b"\n\n"
+        return self._gone(_frame(error_body(error)))
 
     def _more_text(self, entry: Entry) -> bytes:
         """What most tokens are: more of the open block's text, of which no more is decoded. Empty: this one is not."""
@@ -66,15 +57,6 @@ class MessageEncoder:
             return b""
         delta = _BEFORE % at + text + _AFTER
         return b"%b\nid: %b.%d\n\n" % (delta, self._id, entry.n) if self._has_ids else delta + b"\n\n"
-
-    def _framed(self, n: int, events: Sequence[Event]) -> bytes:
-        last, part = self._seen.n or 0, self._seen.part
-        if not events or n < last or (n == last and part is None):
-            return b""
-        frames = [_frame(event) for event in events]
-        if not self._has_ids:
-            return b"".join(frame + b"\n\n" for frame in frames)
-        return sse.numbered(frames, self.generation, n, part if n == last else None)
 
 
 def _frame(event: Event) -> bytes:

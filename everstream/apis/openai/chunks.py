@@ -1,8 +1,8 @@
 """OpenAI's wire format: log entries as chunks of a streamed completion. Pure.
 
 Each chunk's event id is that of its entry, so a client that returns with `Last-Event-ID` continues where it left off.
-The ids come after the data, and only to clients that ask for them: clients that read lines rather than events take
-`data: {...}` and an empty line for a chunk, and nothing else. The format matches that of vLLM's server.
+Clients that read lines rather than events get no ids: they take `data: {...}` and an empty line for a chunk, and
+nothing else. The format matches that of vLLM's server.
 
 Besides chunks there are only comments, never followed by an empty line. Once OpenAI's Python client has seen an `id` or
 a `retry`, it takes an empty line for an event, whose empty data it can't parse.
@@ -19,8 +19,9 @@ from everstream.errors import EverstreamError, ShuttingDown
 from everstream.log.entries import TOKEN, Entry, encode_json, failure, text_literal
 from everstream.log.records import Generation
 from everstream.web import sse
+from everstream.web.parts_encoder import PartsEncoder
 
-DONE = b"data: [DONE]"
+DONE = b"[DONE]"
 INTERRUPTED = "this process is shutting down; send the request again"
 
 
@@ -32,17 +33,16 @@ class ChunkFormat(msgspec.Struct, frozen=True):
     has_ids: bool = False
 
 
-class ChunkEncoder:
+class ChunkEncoder(PartsEncoder):
     """An `Encoder` of one generation, as chunks of a chat completion or of a plain one."""
 
     heartbeat = b": heartbeat\n"
     needs_all = False
 
     def __init__(self, generation: Generation, wanted: ChunkFormat) -> None:
-        self.generation = generation.id
+        super().__init__(generation.id, has_ids=wanted.has_ids)
         self.format = repr(wanted)
         self._wanted = wanted
-        self._seen = sse.EventId(generation.id, -1)
         self._head: dict[str, Any] = {
             "id": f"{'chatcmpl' if wanted.is_chat else 'cmpl'}-{generation.id}",
             "object": "chat.completion.chunk" if wanted.is_chat else "text_completion",
@@ -51,69 +51,58 @@ class ChunkEncoder:
         }
         # Encode the bytes around a token once, because only the text differs between tokens.
         before, self._after = self._chunk(Choice(text=_MARK)).split(b'"' + _MARK.encode() + b'"')
-        self._before = b"data: " + before
+        self._before = _frame(before)
         self._after += b"\nid: " + generation.id.encode() + b".%d\n\n" if wanted.has_ids else b"\n\n"
-
-    def resume(self, seen: sse.EventId) -> None:
-        self._seen = seen
 
     def start(self, retry_ms: int, *, is_new: bool) -> bytes:  # noqa: ARG002 - see the module's docstring
         # Without bytes, the server sends the headers alone.
-        return sse.GREETING if self._wanted.has_ids else b""
+        return sse.GREETING if self._has_ids else b""
 
     def reconnect(self, retry_ms: int) -> bytes:  # noqa: ARG002 - likewise
-        if self._wanted.has_ids:
+        if self._has_ids:
             return b": come back\n"
         # Its client can't come back, and might take the end of the stream for the end of the answer.
-        return b"data: " + encode_json(error_body(ShuttingDown(INTERRUPTED))) + b"\n\n"
+        return _frame(encode_json(error_body(ShuttingDown(INTERRUPTED)))) + b"\n\n"
 
     def token(self, n: int, data: bytes) -> bytes:
         if n == 1 or has_choices(data):
-            return self._framed(n, list(self._token(n, data)))
-        after = self._after % n if self._wanted.has_ids else self._after
+            return self._framed(n, list(self._token(n, data)), _frame)
+        after = self._after % n if self._has_ids else self._after
         return self._before + _text(data) + after
 
     def entry(self, entry: Entry) -> bytes:
         if entry.event == TOKEN:
             return self.token(entry.n, entry.data)
         if entry.is_terminal:
-            return self._framed(entry.n, [*self._opening(entry.n), *self._end(entry)])
-        return b": " + entry.event.encode() + b"\n" + self._framed(entry.n, list(self._opening(entry.n)))
+            return self._framed(entry.n, [*self._opening(entry.n), *self._end(entry)], _frame)
+        return b": " + entry.event.encode() + b"\n" + self._framed(entry.n, list(self._opening(entry.n)), _frame)
 
     def queued(self, position: int) -> bytes:
         return b": queued %d\n" % position
 
     def lost(self, error: EverstreamError) -> bytes:
-        end = b"data: " + encode_json(error_body(error))
-        return end + (f"\nid: {self.generation}.{sse.GONE}".encode() if self._wanted.has_ids else b"") + b"\n\n"
-
-    def _framed(self, n: int, events: list[bytes]) -> bytes:
-        if not events:
-            return b""
-        if not self._wanted.has_ids:
-            return b"".join(event + b"\n\n" for event in events)
-        return sse.numbered(events, self.generation, n, self._seen.part if n == self._seen.n else None)
+        return self._gone(_frame(encode_json(error_body(error))))
 
     def _opening(self, n: int) -> Iterator[bytes]:
         """A chat's first chunk. It comes with the first entry, because benchmarks take it for the first token."""
         if n == 1 and self._wanted.is_chat:
-            yield b"data: " + self._chunk(Choice(role="assistant"))
+            yield self._chunk(Choice(role="assistant"))
 
     def _token(self, n: int, data: bytes) -> Iterator[bytes]:
         yield from self._opening(n)
         for piece in pieces(data):
-            yield b"data: " + self._chunk(piece)
+            yield self._chunk(piece)
 
     def _end(self, entry: Entry) -> Iterator[bytes]:
         if entry.event != "done":
             # Without [DONE], as nothing has been completed.
-            yield b"data: " + encode_json(error_body(failure(entry)))
+            yield encode_json(error_body(failure(entry)))
             return
         said = ending(entry.data)
         for end in said.ends:
-            yield b"data: " + self._chunk(Choice(end.index), end=end)
+            yield self._chunk(Choice(end.index), end=end)
         if self._wanted.include_usage:
-            yield b"data: " + encode_json({**self._head, "choices": [], "usage": said.usage})
+            yield encode_json({**self._head, "choices": [], "usage": said.usage})
         yield DONE
 
     def _chunk(self, piece: Choice, *, end: ChoiceEnd | None = None) -> bytes:
@@ -133,6 +122,11 @@ class ChunkEncoder:
         if piece.prompt_text is not None:
             chunk["prompt_text"] = piece.prompt_text
         return encode_json(chunk)
+
+
+def _frame(data: bytes) -> bytes:
+    """Without its id, which comes after it."""
+    return b"data: " + data
 
 
 def delta(piece: Choice) -> dict[str, Any]:

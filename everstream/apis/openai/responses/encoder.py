@@ -1,8 +1,7 @@
 """OpenAI's wire format of a response's stream: `events`, framed. Pure.
 
-An entry becomes several events, or none, so their ids have parts. Only clients that ask for ids get them. Comments are
-never followed by an empty line: once OpenAI's Python client has seen an `id`, it takes an empty line for an event,
-whose empty data it can't parse.
+Comments are never followed by an empty line: once OpenAI's Python client has seen an `id`, it takes an empty line for
+an event, whose empty data it can't parse.
 """
 
 import re
@@ -16,12 +15,13 @@ from everstream.errors import EverstreamError, ShuttingDown
 from everstream.log.entries import TOKEN, Entry, encode_json, text_literal
 from everstream.log.records import Generation
 from everstream.web import sse
+from everstream.web.parts_encoder import PartsEncoder
 
 EVERYTHING = -1
 """The `starting_after` of a client that has seen no event."""
 
 
-class ResponseEncoder:
+class ResponseEncoder(PartsEncoder):
     """An `Encoder` of one generation."""
 
     needs_all = True
@@ -31,10 +31,8 @@ class ResponseEncoder:
     ) -> None:
         """`has_ids`: the client reads Server-Sent Events by the standard. `starting_after`: the number of the last
         event that it has seen."""
-        self.generation = generation.id
+        super().__init__(generation.id, has_ids=has_ids)
         self.format = f"response {has_ids}"
-        self._has_ids = has_ids
-        self._seen = sse.EventId(generation.id, -1)
         self._starting_after = starting_after
         self._last_n = 0
         self._id = generation.id.encode()
@@ -49,12 +47,9 @@ class ResponseEncoder:
             return b": heartbeat\n"
         return _frame(self._events.heartbeat()) + b"\n\n"
 
-    def resume(self, seen: sse.EventId) -> None:
-        self._seen = seen
-
     def start(self, retry_ms: int, *, is_new: bool) -> bytes:  # noqa: ARG002 - SDKs don't reconnect
         greeting = sse.GREETING if self._has_ids else b""
-        return greeting + self._framed(0, self._events.opening())
+        return greeting + self._unseen(0, self._events.opening())
 
     def reconnect(self, retry_ms: int) -> bytes:  # noqa: ARG002 - likewise
         if self._has_ids:
@@ -69,14 +64,13 @@ class ResponseEncoder:
     def entry(self, entry: Entry) -> bytes:
         # For a late joiner, entries may be joined; the number is that of the last.
         joined = entry.n - self._last_n
-        return self._more_text(entry, joined) or self._framed(entry.n, self._events.entry(entry, joined))
+        return self._more_text(entry, joined) or self._unseen(entry.n, self._events.entry(entry, joined))
 
     def queued(self, position: int) -> bytes:
         return b": queued %d\n" % position
 
     def lost(self, error: EverstreamError) -> bytes:
-        end = _frame(self._events.lost(error))
-        return end + (f"\nid: {self.generation}.{sse.GONE}".encode() if self._has_ids else b"") + b"\n\n"
+        return self._gone(_frame(self._events.lost(error)))
 
     def _more_text(self, entry: Entry, joined: int) -> bytes:
         """What most tokens are: more of the open message's text, of which no more is decoded. Empty: it is not."""
@@ -94,22 +88,11 @@ class ResponseEncoder:
         delta = b"%b%b%b%d%b" % (before, text, between, number, after)
         return b"%b\nid: %b.%d\n\n" % (delta, self._id, entry.n) if self._has_ids else delta + b"\n\n"
 
-    def _framed(self, n: int, events: list[Event]) -> bytes:
-        """Those of entry n's events that the client has not seen."""
-        self._last_n, seen = n, self._number_seen(n, events)
-        if seen == len(events):
-            return b""
-        frames = [_frame(event) for event in events]
-        if self._has_ids:
-            return sse.numbered(frames, self.generation, n, seen - 1 if seen else None)
-        return b"".join(frame + b"\n\n" for frame in frames[seen:])
-
-    def _number_seen(self, n: int, events: list[Event]) -> int:
-        last, part = self._seen.n, self._seen.part
-        if last is None or n < last or (n == last and part is None):
-            return len(events)
-        by_id = min(part + 1, len(events)) if n == last and part is not None else 0
-        return max(by_id, sum(event.sequence_number <= self._starting_after for event in events))
+    def _unseen(self, n: int, events: list[Event]) -> bytes:
+        """Those of entry n's events that the client has not seen, by its event id or by their numbers."""
+        self._last_n = n
+        seen = sum(event.sequence_number <= self._starting_after for event in events)
+        return self._framed(n, events, _frame, seen)
 
 
 def _frame(event: Event) -> bytes:

@@ -1,0 +1,39 @@
+"""The base of encoders that make several events of an entry, or none, and whose ids only some clients get. Pure.
+
+Most SDKs read lines rather than events, and an `id` line disturbs some of them. So ids come after the data, and only to
+clients that read Server-Sent Events by the standard.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from everstream.web import sse
+
+E = TypeVar("E")
+
+
+class PartsEncoder:
+    """Part of an `Encoder`. `has_ids`: whether the client gets ids."""
+
+    def __init__(self, generation: str, *, has_ids: bool) -> None:
+        self.generation = generation
+        self._has_ids = has_ids
+        self._seen = sse.EventId(generation, -1)
+
+    def resume(self, seen: sse.EventId) -> None:
+        self._seen = seen
+
+    def _framed(self, n: int, events: Sequence[E], frame: Callable[[E], bytes], seen: int = 0) -> bytes:
+        """Those of entry n's events that the client has not seen. `frame` makes an event's lines, without its id and
+        its empty line. `seen`: the client has seen at least so many of them."""
+        seen = max(seen, self._seen.seen_of(n, len(events)))
+        lines = [frame(event) for event in events[seen:]]
+        if not self._has_ids:
+            return b"".join(each + b"\n\n" for each in lines)
+        parts = [f"-{part}" for part in range(seen, len(events) - 1)] + [""]
+        ids = [f"{self.generation}.{n}{part}".encode() for part in parts[: len(lines)]]
+        return b"".join(b"%b\nid: %b\n\n" % each for each in zip(lines, ids, strict=True))
+
+    def _gone(self, lines: bytes) -> bytes:
+        """The terminal event of a stream whose log can't supply one."""
+        return lines + (f"\nid: {self.generation}.{sse.GONE}".encode() if self._has_ids else b"") + b"\n\n"
