@@ -20,9 +20,9 @@ from everstream.web import sse
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.direct_writer import DirectWriter
-from everstream.web.disconnect_watcher import DisconnectWatcher
 from everstream.web.follower import Follower
-from everstream.web.reader import Heartbeat, Queued, Reader
+from everstream.web.open_reader import OpenReader, connection
+from everstream.web.reader import Heartbeat, Queued
 from everstream.web.sse import Encoder, EventId
 
 logger = logging.getLogger(__name__)
@@ -96,11 +96,10 @@ def _lost(generation: Generation, error: UnknownGeneration | EntriesLost, encode
 
 
 def bounded_connection() -> socket.socket | None:
-    """Bound the kernel's send buffer for the client's connection, and return it; None if the server exposes none."""
-    connection: socket.socket | None = request.environ.get("gunicorn.socket")
-    if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    return connection
+    """The client's connection, with a bound on the kernel's send buffer; None if the server exposes none."""
+    if (client := connection()) is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return client
 
 
 def begin(known: Generation, make_encoder: MakeEncoder) -> Response:
@@ -113,15 +112,12 @@ def begin_unless_refused(known: Generation, make_encoder: MakeEncoder) -> Respon
     Wait for the first entry, but no longer than for a heartbeat, or for two if the queue moves."""
     context = app_context()
     follower, until = context.follower, time.monotonic() + context.settings.heartbeat_s
-    reader = follower.reader(make_encoder(known), 0, None, known.queue)
-    follower.register(reader)
-    try:
+    waiting = follower.reader(make_encoder(known), 0, None, known.queue)
+    with OpenReader(follower, waiting, connection()) as reader:
         item = follower.next(reader)
         # Each new position starts the wait for a heartbeat again.
         while isinstance(item, Queued) and time.monotonic() < until:
             item = follower.next(reader)
-    finally:
-        follower.unregister(reader)
     if isinstance(item, list) and item[0].event == "failed" and (error := failure(item[0])).status < SERVER_ERROR:
         raise error
     return begin(known, make_encoder)
@@ -138,14 +134,14 @@ def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Respo
     # Jitter: the clients of a killed process must not all reconnect at the same instant.
     retry_ms = random.randint(settings.retry_ms, settings.retry_ms * 3 // 2)  # noqa: S311
     head = encoder.start(retry_ms, is_new=seen.is_first)
-    connection = bounded_connection()
+    client = bounded_connection()
     writes_directly = context.writes_directly and not encoder.needs_all
     is_chunked = writes_directly and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
-    writer = DirectWriter(connection) if connection and is_chunked else None
+    writer = DirectWriter(client) if client and is_chunked else None
     reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue)
     # Given all entries, an encoder must not have those that the client has seen joined with others.
     is_compact = request.args.get("compact") == "true" and (seen.is_first or not encoder.needs_all)
-    return event_stream(_frames(head, reader, follower, connection, compact if is_compact else list))
+    return event_stream(_frames(head, OpenReader(follower, reader, client), follower, compact if is_compact else list))
 
 
 def _first_needed(encoder: Encoder, seen: EventId) -> int:
@@ -155,38 +151,29 @@ def _first_needed(encoder: Encoder, seen: EventId) -> int:
     return seen.n if seen.part is None else seen.n - 1
 
 
-def _frames(
-    head: bytes, reader: Reader, follower: Follower, connection: socket.socket | None, change: ChangeEntries
-) -> Iterator[bytes]:
-    encoder, is_over = reader.encoder, False
-    watcher = DisconnectWatcher(connection, reader.leave) if connection else None
-    follower.register(reader)
-    try:
-        if watcher:
-            watcher.start()
-        yield head
-        while not is_over and (item := follower.next(reader)) is not None:
-            if isinstance(item, Heartbeat):
-                yield encoder.heartbeat
-            elif isinstance(item, Queued):
-                yield encoder.queued(item.position)
-            else:
-                is_over = item[-1].is_terminal
-                yield from _pieces(encoder, change(item))
-        if follower.draining and not is_over:
-            yield encoder.reconnect(follower.return_after_ms())
-    except EverstreamError as error:
-        yield encoder.lost(error)
-    except OSError:
-        # The client left.
-        raise
-    except Exception:
-        logger.exception("a stream of generation %s failed", reader.generation[:8])
-        yield encoder.lost(InternalError())
-    finally:
-        follower.unregister(reader)
-        if watcher:
-            watcher.stop()
+def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeEntries) -> Iterator[bytes]:
+    with opened as reader:
+        encoder, is_over = reader.encoder, False
+        try:
+            yield head
+            while not is_over and (item := follower.next(reader)) is not None:
+                if isinstance(item, Heartbeat):
+                    yield encoder.heartbeat
+                elif isinstance(item, Queued):
+                    yield encoder.queued(item.position)
+                else:
+                    is_over = item[-1].is_terminal
+                    yield from _pieces(encoder, change(item))
+            if follower.draining and not is_over:
+                yield encoder.reconnect(follower.return_after_ms())
+        except EverstreamError as error:
+            yield encoder.lost(error)
+        except OSError:
+            # The client left.
+            raise
+        except Exception:
+            logger.exception("a stream of generation %s failed", reader.generation[:8])
+            yield encoder.lost(InternalError())
 
 
 def _pieces(encoder: Encoder, entries: list[Entry]) -> Iterator[bytes]:

@@ -6,12 +6,10 @@ In: an encoder of a generation. Out: its end, or all of its entries, after waiti
 
 from collections.abc import Iterator
 
-from flask import request
-
 from everstream.errors import ClientLeft, ShuttingDown
 from everstream.log.entries import Entry, failure
 from everstream.web.context import app_context
-from everstream.web.disconnect_watcher import DisconnectWatcher
+from everstream.web.open_reader import OpenReader, connection
 from everstream.web.reader import Heartbeat, Queued
 from everstream.web.sse import Encoder
 
@@ -46,23 +44,13 @@ def wait_for_all(encoder: Encoder, queue: str) -> list[Entry]:
 def _batches(encoder: Encoder, queue: str) -> Iterator[list[Entry]]:
     """The entries as they come, up to the terminal one."""
     follower = app_context().follower
-    connection = request.environ.get("gunicorn.socket")
-    reader = follower.reader(encoder, 0, None, queue)
-    watcher = DisconnectWatcher(connection, reader.leave) if connection else None
-    follower.register(reader)
-    try:
-        if watcher:
-            watcher.start()
+    with OpenReader(follower, follower.reader(encoder, 0, None, queue), connection()) as reader:
         while (item := follower.next(reader)) is not None:
             if isinstance(item, (Heartbeat, Queued)):
                 continue
             yield item
             if item[-1].is_terminal:
                 return
-    finally:
-        follower.unregister(reader)
-        if watcher:
-            watcher.stop()
     if follower.draining:
         raise ShuttingDown("this process is shutting down; send the request again")
     raise ClientLeft

@@ -1,0 +1,40 @@
+"""A reader for as long as its client waits: registered with the follower, and told when the client leaves. Used by
+`streaming` and `whole_response`.
+"""
+
+import socket
+
+from flask import request
+
+from everstream.web.disconnect_watcher import DisconnectWatcher
+from everstream.web.follower import Follower
+from everstream.web.reader import Reader
+
+
+def connection() -> socket.socket | None:
+    """That of the current request's client; None if the server exposes none."""
+    found: socket.socket | None = request.environ.get("gunicorn.socket")
+    return found
+
+
+class OpenReader:
+    """A context manager. Not a generator: one on each stream's stack would take half a kilobyte."""
+
+    __slots__ = ("_client", "_follower", "_reader", "_watcher")
+
+    def __init__(self, follower: Follower, reader: Reader, client: socket.socket | None) -> None:
+        """`client`: its connection, if the server exposes it."""
+        self._follower, self._reader, self._client = follower, reader, client
+        self._watcher: DisconnectWatcher | None = None
+
+    def __enter__(self) -> Reader:
+        self._follower.register(self._reader)
+        if self._client:
+            self._watcher = DisconnectWatcher(self._client, self._reader.leave)
+            self._watcher.start()
+        return self._reader
+
+    def __exit__(self, *_: object) -> None:
+        self._follower.unregister(self._reader)
+        if self._watcher:
+            self._watcher.stop()
