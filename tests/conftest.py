@@ -14,7 +14,7 @@ from harness.sse_client import read_all
 from harness.stack import MODELS, Stack, nginx_executable, running_stack
 
 ARTIFACTS = Path(__file__).parent.parent / "test-artifacts"
-SHARED = ("fast", "plain", "llm", "proxied")
+SHARED = ("fast", "plain", "llm", "proxied", "chat")
 """The session-scoped stacks, by fixture name."""
 ALARM_INTERVAL_S = 30
 """Longer than stopping a stack takes."""

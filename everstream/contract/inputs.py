@@ -6,7 +6,7 @@ given. Every error message names the field, the problem and what is allowed.
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -45,6 +45,14 @@ def from_json(body: Any, schema: Schema, max_chars: int) -> dict[str, Any]:
     given = {name: value for name, value in body.items() if value is not None}
     values = {name: _from_value(name, value, _field(name, schema)) for name, value in given.items()}
     return _checked(values, schema, max_chars)
+
+
+def refuse_unknown(names: Iterable[str], schema: Schema) -> None:
+    """Raise InvalidInput for the first input that the model does not have. For APIs with fields of their own, whose
+    clients do not know the model's inputs."""
+    for name in names:
+        if name not in schema:
+            raise InvalidInput(f"the served model does not accept {name}"[:200], param=name)
 
 
 def example(schema: Schema) -> dict[str, Any]:

@@ -74,6 +74,18 @@ class FrontEnd:
 
     def request(self, inputs: Mapping[str, Any]) -> Request:
         """vLLM's request for these inputs. Raises InvalidInput."""
+        given = {**self._options(inputs), **self._lengths(inputs)}
+        with refusals_named("messages" if "messages" in inputs else "prompt"):
+            if "prompts" in inputs or inputs.get("raw"):
+                prompt = inputs["prompts"] if "prompts" in inputs else inputs["prompt"]
+                return CompletionRequest.model_validate({**given, "prompt": prompt})
+            messages = as_messages(inputs)
+            if not self._args.allowed_media_domains:
+                check_media(messages)
+            return ChatCompletionRequest.model_validate({**given, "messages": messages})
+
+    def _options(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """All but the prompt, as vLLM takes it."""
         given = {name: value for name, value in inputs.items() if name not in _OF_PROMPTS}
         given["stream"] = inputs.get("stream", True)
         if given["stream"]:
@@ -83,22 +95,19 @@ class FrontEnd:
             given.pop("thinking_token_budget", None)
         if given.get("top_p") == 0:
             given["top_p"] = SMALLEST_TOP_P
-        if "prompt" in inputs and not inputs.get("raw"):
-            given.setdefault("max_tokens", PROMPT_MAX_TOKENS)
-        if given.get("max_tokens") is not None:
-            given["max_tokens"] = min(given["max_tokens"], self.max_model_len)
-        if given.get("truncate_prompt_tokens") == -1 and given.get("truncation_side"):
+        return given
+
+    def _lengths(self, inputs: Mapping[str, Any]) -> dict[str, int]:
+        """Of the answer and of the prompt, within the model's context."""
+        most = inputs.get("max_tokens")
+        if most is None and "prompt" in inputs and not inputs.get("raw"):
+            most = PROMPT_MAX_TOKENS
+        lengths = {} if most is None else {"max_tokens": min(most, self.max_model_len)}
+        if inputs.get("truncate_prompt_tokens") == -1 and inputs.get("truncation_side"):
             # With a side, vLLM would fill the context, and then refuse to answer.
-            room = given.get("max_tokens") or self.max_model_len // ROOM_SHARE
-            given["truncate_prompt_tokens"] = max(1, self.max_model_len - room)
-        with refusals_named(prompt_input(inputs)):
-            if "prompts" in inputs or inputs.get("raw"):
-                prompt = inputs["prompts"] if "prompts" in inputs else inputs["prompt"]
-                return CompletionRequest.model_validate({**given, "prompt": prompt})
-            messages = as_messages(inputs)
-            if not self._args.allowed_media_domains:
-                check_media(messages)
-            return ChatCompletionRequest.model_validate({**given, "messages": messages})
+            room = lengths.get("max_tokens") or self.max_model_len // ROOM_SHARE
+            lengths["truncate_prompt_tokens"] = max(1, self.max_model_len - room)
+        return lengths
 
     def is_simple(self, request: Request) -> bool:
         """Whether the answer is one choice of plain text, so that no parser of vLLM's has to see it."""
@@ -174,10 +183,6 @@ def _is_one_of(given: Any, values: tuple[Any, ...]) -> bool:
     return any(given == value and type(given) is type(value) for value in values)
 
 
-def prompt_input(inputs: Mapping[str, Any]) -> str:
-    """The name of the input that holds the prompt."""
-    return "messages" if "messages" in inputs else "prompt"
-
-
 def prompt_of(request: Request) -> str:
+    """The name of the field that holds its prompt."""
     return "messages" if isinstance(request, ChatCompletionRequest) else "prompt"

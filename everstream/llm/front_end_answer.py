@@ -17,7 +17,7 @@ from vllm.v1.engine.exceptions import EngineGenerateError
 from everstream.contract.chat_outputs import Choice, ChoiceEnd, Ending
 from everstream.contract.output_handler import StreamOutputHandler
 from everstream.llm.answer import FINISH_REASONS
-from everstream.llm.front_end import FrontEnd, Request
+from everstream.llm.front_end import FrontEnd, Request, prompt_of
 from everstream.llm.refusals import as_error
 from everstream.llm.vllm_seam import ABNORMAL_FINISHES
 
@@ -32,7 +32,7 @@ class FrontEndAnswer:
         self._request = request
         self._handler = handler
         self._is_chat = isinstance(request, ChatCompletionRequest)
-        self._prompt = "messages" if self._is_chat else "prompt"
+        self._prompt = prompt_of(request)
         self._usage: dict[str, Any] | None = None
         self._ends: dict[int, ChoiceEnd] = {}
 

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from everstream.contract.inputs import check_containers
 from everstream.errors import InvalidInput
-from everstream.llm.grammar_bounds import check_grammars
+from everstream.llm.input_bounds import check_bounds
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MESSAGES = 1000
@@ -26,7 +26,7 @@ def check_inputs(inputs: dict[str, Any]) -> None:
         raise InvalidInput(f"give either {prompts[0]} or {prompts[1]}, not both", param=prompts[1])
     if not prompts:
         raise InvalidInput("prompt is missing: give prompt (one user turn) or messages (JSON)", param="prompt")
-    check_grammars(inputs)
+    check_bounds(inputs)
     _check_count(inputs)
     name = prompts[0]
     if name != "prompt" and "system" in inputs:

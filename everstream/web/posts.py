@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -19,7 +20,6 @@ from everstream.web.sse import MIMETYPE
 from everstream.web.streaming import begin, begin_unless_refused, last_event_id, resume
 from everstream.web.submission import RequestOptions, body, idempotency_key, options_from_json, start
 
-CONFLICT = 409
 IGNORED = "x-everstream-ignored"
 MAX_IGNORED_CHARS = 1000
 WHOLE_FLUSH_MS = 1000
@@ -45,8 +45,8 @@ class ParsedRequest(Protocol):
 P = TypeVar("P", bound=ParsedRequest)
 
 
-class Asked(NamedTuple, Generic[P]):
-    """A checked request. `inputs` are the model's."""
+class CheckedRequest(NamedTuple, Generic[P]):
+    """`inputs` are the model's."""
 
     model: ServedModel
     parsed: P
@@ -54,20 +54,20 @@ class Asked(NamedTuple, Generic[P]):
     options: RequestOptions
 
 
-def asked(parse: Callable[[dict[str, Any], Schema], P]) -> Asked[P]:
-    """Read and check the request's body. Raises InvalidInput, UnknownModel."""
+def checked_request(parse: Callable[[dict[str, Any], Schema], P]) -> CheckedRequest[P]:
+    """Read and check the body. Raises InvalidInput, UnknownModel."""
     context, given = app_context(), body()
     options = options_from_json(given)
     model = context.models.get(served_name(options.model))
     parsed = parse(given, model.inputs)
     name_ignored(parsed.ignored)
     checked = inputs.from_json(parsed.inputs, model.inputs, context.settings.max_prompt_chars)
-    return Asked(model, parsed, checked, options_of_post(options, is_stream=parsed.is_stream))
+    return CheckedRequest(model, parsed, checked, options_of_post(options, is_stream=parsed.is_stream))
 
 
-def stream(wanted: Asked[P], make_encoder: MakeEncoder) -> Response:
+def stream(checked: CheckedRequest[P], make_encoder: MakeEncoder) -> Response:
     """Start the generation and stream it, or resume the one that `Last-Event-ID` names."""
-    model, _, given, options = wanted
+    model, _, given, options = checked
     if (seen := last_event_id()) is not None:
         return resume(seen, make_encoder, inputs_digest(given, model.queue))
     may_be_refused = model.must_check(given) or has_media(given)
@@ -125,7 +125,7 @@ def name_ignored(names: list[str]) -> None:
 
 def add_headers(response: Response) -> Response:
     """Those for `name_ignored`, and for clients that would send a request again in vain. For `after_request`."""
-    if response.status_code == CONFLICT:
+    if response.status_code == HTTPStatus.CONFLICT:
         # OpenAI's and Anthropic's clients repeat it by themselves.
         response.headers["x-should-retry"] = "false"
     if ignored := g.get("ignored"):

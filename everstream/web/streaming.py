@@ -9,6 +9,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 from flask import Response, request, stream_with_context
@@ -30,7 +31,6 @@ logger = logging.getLogger(__name__)
 PIECE_BYTES = 16 << 10
 SEND_BUFFER_BYTES = 64 << 10
 """Bounds the data that the kernel holds for a client that does not read. The kernel doubles this value."""
-SERVER_ERROR = 500
 
 ChangeEntries = Callable[[list[Entry]], list[Entry]]
 
@@ -118,7 +118,11 @@ def begin_unless_refused(known: Generation, make_encoder: MakeEncoder) -> Respon
         # Each new position starts the wait for a heartbeat again.
         while isinstance(item, Queued) and time.monotonic() < until:
             item = follower.next(reader)
-    if isinstance(item, list) and item[0].event == "failed" and (error := failure(item[0])).status < SERVER_ERROR:
+    if (
+        isinstance(item, list)
+        and item[0].event == "failed"
+        and (error := failure(item[0])).status < HTTPStatus.INTERNAL_SERVER_ERROR
+    ):
         raise error
     return begin(known, make_encoder)
 

@@ -1,4 +1,4 @@
-"""Environments for other people's clients, once per run and test process."""
+"""OpenAI's client, and environments for other people's clients, once per run and test process."""
 
 import os
 import shutil
@@ -7,11 +7,23 @@ import pytest
 
 from harness import client_environments
 from harness.client_environments import Client
+from harness.openai_client import openai_client
 
 APART = ("instructor_calls", "guidellm_calls")
 """The calls of clients in requirements-sdks-apart.txt."""
 OF_CLIENTS = ("ANTHROPIC_", "LANGCHAIN_", "LANGSMITH_", "LITELLM_", "LLM_", "OPENAI_")
 """How the names of these clients' own settings begin; tests must not see the developer's."""
+
+
+@pytest.fixture(scope="module")
+def client(llm):
+    with openai_client(llm) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def model(llm):
+    return llm.settings.model_name
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ In float32 at temperature 0, so that prompt + delivered tokens continue exactly 
 """
 
 import anthropic
-import openai
 import psutil
 import pytest
 import requests
@@ -139,13 +138,6 @@ def test_system_prompt_is_used(llm):
     as_messages = [{"role": "system", "content": "Be terse"}, {"role": "user", "content": "Hi"}]
     assert prompt_tokens(prompt="Hi", system="Be terse") == prompt_tokens(messages=as_messages)
     assert prompt_tokens(prompt="Hi") != prompt_tokens(messages=as_messages)
-
-
-@pytest.fixture(scope="module")
-def client(llm):
-    """OpenAI's own client."""
-    with openai.OpenAI(base_url=f"{llm.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import openai
 import pytest
 import requests
 
@@ -26,17 +25,6 @@ WEATHER = {
 }
 ASKED = {"messages": [{"role": "user", "content": "What is the weather in Paris?"}], "temperature": 0, "max_tokens": 60}
 HERMES_CALL = r'<tool_call>\n\{"name": "get_weather", "arguments": \{"city": "[A-Z][a-z]{2,8}"\}\}\n</tool_call>'
-
-
-@pytest.fixture(scope="module")
-def client(llm):
-    with openai.OpenAI(base_url=f"{llm.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def model(client):
-    return client.models.list().data[0].id
 
 
 def test_forced_tool_call_has_the_tools_arguments(client, model):

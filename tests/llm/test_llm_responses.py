@@ -18,17 +18,6 @@ PLACE = {"type": "object", "properties": {"place": {"enum": ["Rome", "Oslo"]}}, 
 WEATHER = {"type": "function", "name": "weather", "description": "of a place", "parameters": PLACE, "strict": True}
 
 
-@pytest.fixture(scope="module")
-def client(llm):
-    with openai.OpenAI(base_url=f"{llm.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def model(client):
-    return client.models.list().data[0].id
-
-
 def both(client, **asked):
     """The whole response, and what a stream ends with. Every event is checked."""
     whole = client.responses.create(temperature=0, **asked)

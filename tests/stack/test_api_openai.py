@@ -9,28 +9,10 @@ import requests
 
 from everstream import __version__
 from harness.sse_client import Decoder, read_all, text_of
-from harness.stack import MODELS, running_stack, wait_for
+from harness.stack import wait_for
 
 QUESTION = "Why is the sky blue and the sea too?"
 REQUEST = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
-
-
-@pytest.fixture(scope="module")
-def chat(tmp_path_factory):
-    """All parts, with a model that takes the chat model's inputs and echoes the prompt."""
-    with running_stack(tmp_path_factory.mktemp("chat"), app_dir=MODELS / "chat", WEB_CONCURRENCY="1") as stack:
-        yield stack
-
-
-@pytest.fixture(scope="module")
-def client(chat):
-    with openai.OpenAI(base_url=f"{chat.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def model(client):
-    return client.models.list().data[0].id
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from openai.types.responses import Response, ResponseItemList, ResponseStreamEve
 
 from harness.openai_types import validated
 from harness.sse_client import Decoder, connect, read_all
-from harness.stack import MODELS, running_stack, wait_for, web_alone
+from harness.stack import MODELS, wait_for, web_alone
 
 QUESTION = "Why is the sky blue?"
 TOOLS = [
@@ -19,24 +19,6 @@ TOOLS = [
     {"type": "function", "name": "now", "parameters": {"type": "object"}, "strict": False},
 ]
 KEY = "0123456789abcdef-"
-
-
-@pytest.fixture(scope="module")
-def chat(tmp_path_factory):
-    """All parts, with a model that takes the chat model's inputs and echoes the prompt."""
-    with running_stack(tmp_path_factory.mktemp("responses"), app_dir=MODELS / "chat") as stack:
-        yield stack
-
-
-@pytest.fixture(scope="module")
-def client(chat):
-    with openai.OpenAI(base_url=f"{chat.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def model(client):
-    return client.models.list().data[0].id
 
 
 def post(stack, body, path="", **headers):

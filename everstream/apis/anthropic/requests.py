@@ -6,7 +6,7 @@ import msgspec
 
 from everstream.apis.anthropic import request_types as types
 from everstream.apis.anthropic.conversation import ChatMessage, chat_messages
-from everstream.contract.inputs import check_containers
+from everstream.contract.inputs import check_containers, refuse_unknown
 from everstream.contract.schema import Schema
 from everstream.errors import InvalidInput
 from everstream.log.entries import encode_json
@@ -102,9 +102,7 @@ def _ignored(body: dict[str, Any], request: types.Prompt) -> list[str]:
 
 def _accepted(inputs: dict[str, Any], schema: Schema) -> dict[str, Any]:
     """Those that the model has. Raises InvalidInput for others that matter."""
-    for name in inputs:
-        if name not in schema and name not in ADVISORY:
-            raise InvalidInput(f"the served model does not accept {name}", param=name)
+    refuse_unknown((name for name in inputs if name not in ADVISORY), schema)
     return {name: value for name, value in inputs.items() if name in schema}
 
 
@@ -118,7 +116,7 @@ def _prompt(request: types.Prompt) -> dict[str, Any]:
 
 
 def _messages(request: types.Prompt) -> dict[str, Any]:
-    """If the assistant has the last word, the answer continues it."""
+    """If the last message is the assistant's, the answer continues it."""
     turns = chat_messages(request.system, request.messages)
     if turns and turns[-1] == ChatMessage("assistant", ""):
         turns.pop()

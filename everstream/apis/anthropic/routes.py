@@ -55,16 +55,16 @@ def messages() -> Response:
 
 
 def _respond() -> Response:
-    asked = posts.asked(requests.messages)
-    if not asked.parsed.is_stream:
-        return _whole(start(asked.model, asked.inputs, asked.options))
-    return posts.stream(asked, partial(MessageEncoder, has_ids=posts.reads_ids()))
+    checked = posts.checked_request(requests.messages)
+    if not checked.parsed.is_stream:
+        return _whole(start(checked.model, checked.inputs, checked.options))
+    return posts.stream(checked, partial(MessageEncoder, has_ids=posts.reads_ids()))
 
 
 @blueprint.post("/v1/messages/count_tokens")
 def count_tokens() -> dict[str, int]:
-    asked = posts.asked(requests.prompt)
-    return {"input_tokens": len(tokens_of(asked.model, asked.inputs))}
+    checked = posts.checked_request(requests.prompt)
+    return {"input_tokens": len(tokens_of(checked.model, checked.inputs))}
 
 
 def _whole(generation: Generation) -> Response:

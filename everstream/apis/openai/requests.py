@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from everstream.contract.inputs import refuse_unknown
 from everstream.contract.schema import Schema
 from everstream.errors import InvalidInput
 
@@ -121,9 +122,7 @@ def _parsed(given: dict[str, Any], prompt: str, more: dict[str, Any], schema: Sc
     wanted = {name: value for name, value in given.items() if name not in _OF_API}
     ignored = [name for name in wanted if name not in schema and name not in (*CHANGES_ANSWER, prompt)]
     inputs = {name: value for name, value in wanted.items() if name not in ignored} | more
-    for name in inputs:
-        if name not in schema:
-            raise InvalidInput(f"the served model does not accept {name}"[:200], param=name)
+    refuse_unknown(inputs, schema)
     if prompt not in given:
         raise InvalidInput(f"{prompt} is missing", param=prompt)
     if not is_stream and "stream" in schema:

@@ -84,11 +84,11 @@ def _about(found: Readiness) -> dict[str, Any]:
 
 
 def _respond(parse: requests.Parse, finish: Finish, *, is_chat: bool) -> Response:
-    asked = posts.asked(parse)
-    if not asked.parsed.is_stream:
-        return _whole(start(asked.model, asked.inputs, asked.options), finish)
-    wanted = ChunkFormat(is_chat, asked.parsed.include_usage, posts.reads_ids())
-    return posts.stream(asked, partial(ChunkEncoder, wanted=wanted))
+    checked = posts.checked_request(parse)
+    if not checked.parsed.is_stream:
+        return _whole(start(checked.model, checked.inputs, checked.options), finish)
+    wanted = ChunkFormat(is_chat, checked.parsed.include_usage, posts.reads_ids())
+    return posts.stream(checked, partial(ChunkEncoder, wanted=wanted))
 
 
 def _whole(generation: Generation, finish: Finish) -> Response:

@@ -13,14 +13,14 @@ from everstream.web import posts, readiness
 from everstream.web.clients import client_key
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
-from everstream.web.submission import body, tokens_of
+from everstream.web.submission import body, options_from_json, tokens_of
 
 MAX_TOKENS = 100_000
 MAX_TOKEN_ID = 2**31 - 1
 _TOKENS = {
     "tokens": Field("INT64", [-1], required=True, minimum=0, maximum=MAX_TOKEN_ID, max_items=MAX_TOKENS),
 }
-_OF_REQUEST = ("model", "prompt", "messages")
+_PROMPTS = ("prompt", "messages")
 
 
 def tokenize() -> dict[str, Any]:
@@ -28,8 +28,8 @@ def tokenize() -> dict[str, Any]:
     model = _model(given)
     if ("prompt" in given) == ("messages" in given):
         raise InvalidInput("give either prompt or messages", param="prompt")
-    wanted = {name: value for name, value in given.items() if name not in _OF_REQUEST and name in model.inputs}
-    posts.name_ignored([name for name in given if name not in (*_OF_REQUEST, *wanted)])
+    wanted = {name: value for name, value in given.items() if name not in _PROMPTS and name in model.inputs}
+    posts.name_ignored([name for name in given if name not in (*_PROMPTS, *wanted)])
     wanted |= {"messages": given["messages"]} if "messages" in given else {"prompt": given["prompt"], "raw": True}
     checked = inputs.from_json(wanted, model.inputs, app_context().settings.max_prompt_chars)
     tokens = tokens_of(model, checked)
@@ -45,7 +45,6 @@ def detokenize() -> dict[str, Any]:
 
 
 def _model(given: dict[str, Any]) -> ServedModel:
-    name = given.get("model")
-    if name is not None and not isinstance(name, str):
-        raise InvalidInput("model must be the name of a served model", param="model")
+    """The one that the body names, or the first."""
+    name = options_from_json(given, ("model",)).model
     return app_context().models.get(posts.served_name(name))

@@ -105,8 +105,7 @@ def _create() -> Response:
 def _checked(parsed: ParsedRequest, conversation: list[Item], model: ServedModel) -> dict[str, Any]:
     """The model's inputs. Raises InvalidInput."""
     wanted = chat_inputs(parsed, conversation)
-    if unknown := next((name for name in wanted if name not in model.inputs), None):
-        raise InvalidInput(f"the served model does not accept {unknown}"[:200], param=unknown)
+    inputs.refuse_unknown(wanted, model.inputs)
     if not (parsed.request.stream or parsed.request.background) and "stream" in model.inputs:
         wanted["stream"] = False
     # As JSON, because schemas of tools are still JSON within.

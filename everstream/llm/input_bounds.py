@@ -34,8 +34,8 @@ _OF_PATTERNS = ("pattern", "regex", "grammar", "json", "structural_tag")
 _BOUND = re.compile(r"\{\s*(\d+)\s*(?:,\s*(\d*)\s*)?\}", re.ASCII)
 
 
-def check_grammars(inputs: Mapping[str, Any]) -> None:
-    """Raises InvalidInput."""
+def check_bounds(inputs: Mapping[str, Any]) -> None:
+    """Check the inputs that are JSON. Raises InvalidInput."""
     for name, (kind, in_words) in KINDS.items():
         if name in inputs:
             if not isinstance(inputs[name], kind):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from everstream.errors import InvalidInput
-from everstream.llm.grammar_bounds import MAX_CONTAINERS, MAX_REPETITIONS, check_grammars
+from everstream.llm.input_bounds import MAX_CONTAINERS, MAX_REPETITIONS, check_bounds
 from everstream.llm.messages import check_inputs
 
 LONG = f"(a|b){{1,{MAX_REPETITIONS + 1}}}"
@@ -41,10 +41,10 @@ def test_large_schemas_are_refused():
     for size, is_allowed in ((MAX_CONTAINERS - 6, True), (MAX_CONTAINERS, False)):
         inputs = {"tools": tool({"enum": [[]] * size})}
         if is_allowed:
-            check_grammars(inputs)
+            check_bounds(inputs)
         else:
             with pytest.raises(InvalidInput, match="more than 2000 arrays and objects"):
-                check_grammars(inputs)
+                check_bounds(inputs)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_large_schemas_are_refused():
 )
 def test_large_and_odd_values_are_refused(inputs, message):
     with pytest.raises(InvalidInput, match=message) as raised:
-        check_grammars(inputs)
+        check_bounds(inputs)
     assert [raised.value.param] == list(inputs)
 
 
@@ -71,12 +71,12 @@ def test_deep_schemas_are_no_problem():
     schema = {}
     for _ in range(MAX_CONTAINERS - 10):
         schema = {"items": schema}
-    check_grammars({"tools": tool(schema)})
+    check_bounds({"tools": tool(schema)})
 
 
 def test_usual_patterns_are_accepted():
     uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-    check_grammars(
+    check_bounds(
         {
             "tools": tool({"properties": {"id": {"pattern": uuid}, "text": {"maxLength": 100_000}}}),
             "structured_outputs": {"regex": r"\{[a-z]{2,8}\}"},
