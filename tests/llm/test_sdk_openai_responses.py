@@ -20,8 +20,8 @@ def assert_whole(response, text=PARIS, status="completed"):
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] > 0
 
 
-def without_life_signs(events):
-    """A life sign is a repeated `response.in_progress`, with the number of the last event. The others have no gaps."""
+def without_heartbeats(events):
+    """A heartbeat is a repeated `response.in_progress`, with the number of the last event. The others have no gaps."""
     kept = []
     for event in events:
         if kept and event["sequence_number"] == kept[-1]["sequence_number"]:
@@ -46,7 +46,7 @@ def test_response_that_reaches_the_limit(llm, sdk):
 
 
 def test_stream(llm, sdk):
-    events = without_life_signs(sdk("openai_responses_calls.stream", llm))
+    events = without_heartbeats(sdk("openai_responses_calls.stream", llm))
     kinds = [event["type"] for event in events]
     assert kinds[:4] == [
         "response.created",
@@ -114,8 +114,8 @@ def test_background(llm, sdk):
     """Nobody waits; the stream is read later, from the start and from the middle."""
     called = sdk("openai_responses_calls.background", llm)
     assert called["started"]["status"] in ("queued", "in_progress") and called["started"]["background"]
-    whole = without_life_signs(called["whole"])
-    rest = without_life_signs(called["rest"])
+    whole = without_heartbeats(called["whole"])
+    rest = without_heartbeats(called["rest"])
     assert "".join(event["delta"] for event in whole if event["type"] == DELTA) == PARIS
     assert rest == whole[3:]
     assert_whole(called["read"])

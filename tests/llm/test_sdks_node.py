@@ -74,7 +74,7 @@ def test_openai_response(llm, sdk):
 
 def test_openai_response_stream(llm, sdk):
     events = sdk("node.openaiResponseStream", llm)
-    # A repeated `response.in_progress` is a life sign, with the number of the last event.
+    # A repeated `response.in_progress` is a heartbeat, with the number of the last event.
     numbered = [event for n, event in enumerate(events) if n < 2 or event["type"] != "response.in_progress"]
     assert [event["sequence_number"] for event in numbered] == list(range(len(numbered)))
     deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]

@@ -148,7 +148,7 @@ def test_headers(client, chat):
     assert "x-everstream-ignored" not in post(chat, REQUEST).headers
 
 
-def test_first_event_and_life_signs_come_before_the_first_token(chat, gate):
+def test_first_event_and_pings_come_before_the_first_token(chat, gate):
     body = script(piece(text="a"), hold_before=1, gate=str(gate.path))
     url = f"{chat.url}/v1/messages"
     with requests.post(url, json={**body, "stream": True}, stream=True, timeout=60) as response:
@@ -282,7 +282,7 @@ def test_unknown_routes_are_anthropic_errors(chat, method, path, status, kind):
     assert (response.status_code, response.json()["error"]["type"]) == (status, kind)
 
 
-def test_nobody_is_waited_for_who_cant_come_back(client, chat, gate):
+def test_client_that_cannot_come_back_is_not_waited_for(client, chat, gate):
     cancelled = chat.metric("generations_cancelled_total")
     body = script(piece(text="a"), piece(text="b"), hold_before=2, gate=str(gate.path))
     with client.messages.stream(**body) as stream:

@@ -72,7 +72,7 @@ def test_each_event_is_named_after_its_type():
     assert events[2].json["delta"]["text"] == "a\nb\u2028"
 
 
-def test_life_signs():
+def test_heartbeats():
     encoder = MessageEncoder(GENERATION, has_ids=True)
     ping = Decoder().feed(encoder.heartbeat)
     assert [(event.type, event.json, event.id) for event in ping] == [("ping", {"type": "ping"}, "")]
