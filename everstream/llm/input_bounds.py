@@ -52,10 +52,8 @@ def _check(name: str, value: Any) -> None:
         _bound(name, values, MAX_VALUES, "values")
         _bound(name, number, MAX_CONTAINERS, "arrays and objects")
         if isinstance(part, dict):
-            properties = part.get("properties")
-            _bound(
-                name, len(properties) if isinstance(properties, dict) else 0, MAX_PROPERTIES, "properties in one object"
-            )
+            if isinstance(properties := part.get("properties"), dict):
+                _bound(name, len(properties), MAX_PROPERTIES, "properties in one object")
             repetitions += sum(map(_repetitions, _patterns(part)))
     _bound(name, repetitions, MAX_REPETITIONS, "repetitions in its patterns")
 
