@@ -51,6 +51,10 @@ Request: TypeAlias = Any
 """A ChatCompletionRequest or a CompletionRequest: vLLM has no types for mypy."""
 
 
+class PromptedChatRequest(ChatCompletionRequest):  # type: ignore[misc]
+    """A chat of one turn, whose messages were made from the input `prompt`."""
+
+
 class FrontEnd:
     """One per engine process."""
 
@@ -82,7 +86,8 @@ class FrontEnd:
             messages = as_messages(inputs)
             if not self._args.allowed_media_domains:
                 check_media(messages)
-            return ChatCompletionRequest.model_validate({**given, "messages": messages})
+            request_type = ChatCompletionRequest if "messages" in inputs else PromptedChatRequest
+            return request_type.model_validate({**given, "messages": messages})
 
     def _options(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """All but the prompt, as vLLM takes it."""
@@ -132,7 +137,7 @@ class FrontEnd:
                 request.chat_template, request.chat_template_kwargs, self._args.trust_request_chat_template
             )
             if error is not None:
-                raise as_error(error.error.model_dump(), "messages")
+                raise as_error(error.error.model_dump(), prompt_of(request))
             online = self._online_renderer
             chat = request.build_chat_params(online.chat_template, online.chat_template_content_format)
             chat = chat.with_defaults({**online.default_chat_template_kwargs, "tools": None, "tokenize": False})
@@ -184,5 +189,5 @@ def _is_one_of(given: Any, values: tuple[Any, ...]) -> bool:
 
 
 def prompt_of(request: Request) -> str:
-    """The name of the field that holds its prompt."""
-    return "messages" if isinstance(request, ChatCompletionRequest) else "prompt"
+    """The name of the input that holds its prompt."""
+    return "prompt" if isinstance(request, (CompletionRequest, PromptedChatRequest)) else "messages"

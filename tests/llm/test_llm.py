@@ -97,8 +97,9 @@ def model_requests(stack):
     return sum(engine["model_requests"] for engine in stack.readiness()["engines"] if engine["state"] == "ready")
 
 
-def test_prompt_over_the_models_context(llm):
-    answer = requests.post(f"{llm.url}/generations", json={"prompt": "word " * 3000}, timeout=30)
+@pytest.mark.parametrize("way", [{}, {"logprobs": True}], ids=["plain text", "with vLLM's own answer"])
+def test_prompt_over_the_models_context(llm, way):
+    answer = requests.post(f"{llm.url}/generations", json={"prompt": "word " * 3000, **way}, timeout=30)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "prompt")
     # The words that clients such as litellm look for.
