@@ -1,19 +1,20 @@
 """Checks JSON against the types that OpenAI publishes in its Python client, more strictly than the client itself.
 
-Nothing is converted, and no field may be unknown, at any depth.
+Nothing is converted, and no field may be unknown, at any depth, besides those named.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import Any
 
 import pydantic
 
 
-def validated(kind: Any, encoded: bytes) -> Any:
-    """The object in this JSON, of this type. Raises pydantic.ValidationError, or AssertionError for unknown fields."""
+def validated(kind: Any, encoded: bytes, others: Collection[str] = ()) -> Any:
+    """The object in this JSON, of this type. Raises pydantic.ValidationError, or AssertionError for unknown fields that
+    are not in `others`."""
     found = _adapter(kind).validate_json(encoded, strict=True)
-    unknown = sorted(_unknown_fields(found, type(found).__name__))
+    unknown = sorted(name for name in _unknown_fields(found, type(found).__name__) if name not in others)
     assert not unknown, unknown
     return found
 

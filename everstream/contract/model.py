@@ -30,7 +30,7 @@ from everstream.contract.prompt_bound import PromptBound
 from everstream.contract.serial_executor import OWN_THREADS, Complete, SerialExecutor
 from everstream.contract.shared_queues import SharedQueues
 from everstream.contract.signature import HandlerPlace, required_parameters, signature_of
-from everstream.errors import InvalidInput, ModelLoadError, ModelRaised
+from everstream.errors import InvalidInput, ModelLoadError, ModelRaised, NotSupported
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class LoadedModel:
         if asked is not None:
             return await asyncio.get_running_loop().run_in_executor(self._checks, asked, inputs)
         if method != "check":
-            raise InvalidInput(f"the served model can't {method}")
+            raise NotSupported(f"the served model can't {method}")
         return None
 
     def _resume(self, handler: StreamOutputHandler) -> bool:

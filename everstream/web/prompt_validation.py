@@ -14,7 +14,7 @@ from typing import Any
 
 from everstream.contract.inputs import text_bytes
 from everstream.contract.prompt_bound import LONG_TEXT_BYTES, PromptBound
-from everstream.errors import ChecksBusy, InvalidInput, ModelError, TooManyChecks
+from everstream.errors import ChecksBusy, InvalidInput, ModelError, NotSupported, TooManyChecks
 from everstream.log.records import EngineStatus
 from everstream.log.web_log import WebLog
 
@@ -44,7 +44,8 @@ class PromptValidator:
         if reply.is_bug:
             raise ModelError(reply.message)
         if reply.message:
-            raise InvalidInput(reply.message, param=reply.param, code=reply.code)
+            kind = NotSupported if reply.code == NotSupported.code else InvalidInput
+            raise kind(reply.message, param=reply.param, code=reply.code)
         return reply.result
 
     @contextmanager

@@ -14,7 +14,14 @@ from typing import Any
 
 from flask import Response, request, stream_with_context
 
-from everstream.errors import EntriesLost, EverstreamError, InternalError, RequestConflict, UnknownGeneration
+from everstream.errors import (
+    EntriesLost,
+    EverstreamError,
+    InternalError,
+    InvalidInput,
+    RequestConflict,
+    UnknownGeneration,
+)
 from everstream.log.entries import Entry, compact, failure
 from everstream.log.records import Generation
 from everstream.web import sse
@@ -54,6 +61,8 @@ def admitted(respond: Callable[[], Response]) -> Response:
     if request.method == "HEAD":
         # Flask answers HEAD with the GET route, but HEAD must neither start nor follow a generation.
         return event_stream(iter(()))
+    # Refuse it before anything starts.
+    wants_compact()
     give_back = app_context().follower.admit()
     try:
         response = respond()
@@ -62,6 +71,14 @@ def admitted(respond: Callable[[], Response]) -> Response:
         raise
     response.call_on_close(give_back)
     return response
+
+
+def wants_compact() -> bool:
+    """Whether text that was generated before the request should come in one event. Raises InvalidInput."""
+    given = request.args.get("compact", "")
+    if given not in ("", "true", "false"):
+        raise InvalidInput("compact must be true or false", param="compact")
+    return given == "true"
 
 
 def resume(seen: EventId, encoder: MakeEncoder, digest: str = "") -> Response:
@@ -144,7 +161,7 @@ def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Respo
     writer = DirectWriter(client) if client and is_chunked else None
     reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue)
     # Given all entries, an encoder must not have those that the client has seen joined with others.
-    is_compact = request.args.get("compact") == "true" and (seen.is_first or not encoder.needs_all)
+    is_compact = wants_compact() and (seen.is_first or not encoder.needs_all)
     return event_stream(_frames(head, OpenReader(follower, reader, client), follower, compact if is_compact else list))
 
 

@@ -2,12 +2,17 @@
 
 import http.client
 import json
+from typing import Literal
 
 import openai
 import pytest
 import requests
+from openai.types import Completion, CompletionChoice, Model
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.shared import ErrorObject
 
 from everstream import __version__
+from harness.openai_types import validated
 from harness.sse_client import Decoder, read_all, text_of
 from harness.stack import wait_for
 
@@ -184,11 +189,16 @@ def test_client_raises_for_a_prompt_that_is_too_long(client, model):
         ("chat/completions", {"flush_ms": -1}, "flush_ms", "from 0 to 1000"),
         ("chat/completions", {"flush_ms": True}, "flush_ms", "from 0 to 1000"),
         ("completions", {"prompt": ""}, "prompt", "prompt is empty"),
+        ("completions", {"prompt": []}, "prompt", "prompt must be a string, or an array of strings"),
+        ("completions", {"prompt": [{}]}, "prompt", "prompt must be a string, or an array of strings"),
+        ("completions", {"prompt": [[7], 7]}, "prompts", "must be an array of strings"),
+        ("completions", {"prompt": [[1.5] * 5000]}, "prompt", "prompt must be a string, or an array of strings"),
+        ("completions?compact=yes", {"prompt": "a"}, "compact", "compact must be true or false"),
         ("completions", {"prompt": "a", "best_of": 2}, "best_of", "does not accept best_of"),
     ],
 )
 def test_unsupported_parameters_are_refused(chat, path, change, param, message):
-    body = {"prompt": "a"} if path == "completions" else REQUEST
+    body = {"prompt": "a"} if path.startswith("completions") else REQUEST
     _, response = post(chat, path, body | change)
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["type"]) == (400, param, "invalid_request_error")
@@ -285,6 +295,64 @@ def test_stream_cut_after_any_event_resumes_with_the_rest(chat, given):
     for number in range(1, len(seen)):
         rest, _ = post(chat, "chat/completions", body, **{"Last-Event-ID": seen[number - 1][0]})
         assert [(event.id, event.data) for event in rest] == seen[number:]
+
+
+OF_CHOICE = ("stop_reason", "token_ids", "prompt_token_ids", "prompt_logprobs")
+OF_CHAT = {f"ChatCompletion.{name}" for name in ("prompt_token_ids", "prompt_logprobs", "prompt_text")} | {
+    f"ChatCompletion.choices[{index}].{name}"
+    for index in (0, 1)
+    for name in ("stop_reason", "token_ids", "message.reasoning")
+}
+OF_CHUNK = {f"ChatCompletionChunk.choices[0].{name}" for name in ("stop_reason", "delta.reasoning")}
+OF_COMPLETION = {f"Completion.choices[{index}].{name}" for index in (0, 1) for name in OF_CHOICE} | {
+    "Completion.service_tier"
+}
+OF_PIECE = {"Piece.choices[0].stop_reason"}
+OF_MODEL = {f"Model.{name}" for name in ("root", "parent", "max_model_len")}
+"""Fields that OpenAI's types lack, and vLLM's server has too."""
+
+
+class PieceChoice(CompletionChoice):
+    """OpenAI's own server sends null until the end, too."""
+
+    finish_reason: Literal["stop", "length", "content_filter"] | None
+
+
+class Piece(Completion):
+    choices: list[PieceChoice]
+
+
+def assert_all_are(kind, events, others):
+    assert events[-1].data == "[DONE]"
+    for event in events[:-1]:
+        validated(kind, event.data.encode(), others)
+
+
+@pytest.mark.parametrize("given", RICH.values(), ids=RICH)
+def test_chats_are_of_openais_types(chat, given):
+    events, _ = post(chat, "chat/completions", REQUEST | given | {"stream_options": {"include_usage": True}})
+    assert_all_are(ChatCompletionChunk, events, OF_CHUNK)
+    validated(ChatCompletion, whole(chat, "chat/completions", REQUEST | given).content, OF_CHAT)
+
+
+@pytest.mark.parametrize("given", [{}, {"n": 2}, {"logprobs": 1}, {"max_tokens": 1}])
+def test_completions_are_of_openais_types(chat, given):
+    body = {"prompt": QUESTION, **given}
+    events, _ = post(chat, "completions", body | {"stream_options": {"include_usage": True}})
+    assert_all_are(Piece, events, OF_PIECE)
+    validated(Completion, whole(chat, "completions", body).content, OF_COMPLETION)
+
+
+def test_models_are_of_openais_type(chat):
+    models = requests.get(f"{chat.url}/v1/models", timeout=60).json()
+    (model,) = (json.dumps(each) for each in models["data"])
+    validated(Model, model, OF_MODEL)
+
+
+def test_errors_are_of_openais_type(chat):
+    events, _ = post(chat, "completions", {"prompt": "fail"})
+    for body in (events[-1].json, whole(chat, "completions", {"prompt": "fail"}).json(), whole(chat, "no", {}).json()):
+        validated(ErrorObject, json.dumps(body["error"]))
 
 
 def test_id_in_the_query_is_as_good_as_the_header(chat):
@@ -394,9 +462,18 @@ def test_tokens_of_a_prompt(chat):
         assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
-def test_detokenize_needs_a_model_that_can(chat):
-    response = requests.post(f"{chat.url}/detokenize", json={"tokens": [1]}, timeout=60)
-    assert (response.status_code, response.json()["error"]["message"]) == (400, "the served model can't detokenize")
+@pytest.mark.parametrize(("path", "body"), [("detokenize", {"tokens": [1]}), ("tokenize", {"prompt": "a"})])
+def test_tokens_need_a_model_that_has_them(fast, path, body):
+    response = requests.post(f"{fast.url}/{path}", json=body, timeout=60)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (404, "not_supported", "not_found_error")
+    assert error["message"] == f"the served model can't {path}"
+    assert response.headers["x-request-id"]
+
+
+def test_detokenize_gives_text(chat):
+    response = requests.post(f"{chat.url}/detokenize", json={"tokens": [1, 2]}, timeout=60)
+    assert response.json() == {"prompt": "1 2"}
     response = requests.post(f"{chat.url}/detokenize", json={"tokens": [-1]}, timeout=60)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "tokens")
 

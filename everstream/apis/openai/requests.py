@@ -5,11 +5,11 @@ the model. Other fields are ignored, and named in the response, unless ignoring 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from everstream.contract.inputs import refuse_unknown
+from everstream.contract.inputs import check_containers, refuse_unknown
 from everstream.contract.schema import Schema
 from everstream.errors import InvalidInput
 
@@ -70,7 +70,32 @@ CHANGES_ANSWER = frozenset(NO_OPS) | {
 }
 """Fields that are refused where the model does not have them."""
 
-_OF_API = ("model", "stream", "stream_options", "user", "metadata", "store", "max_completion_tokens")
+
+Prompts = Annotated[list[str | int | list[int]], msgspec.Meta(min_length=1)]
+
+
+class CompletionFields(msgspec.Struct):
+    """One prompt or several, as texts or as token ids."""
+
+    prompt: str | Prompts
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class ApiFields(msgspec.Struct):
+    """What is not the model's: how to answer, and what has no effect here. `max_completion_tokens` is `max_tokens`."""
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: int | None = None
+    user: Any = None
+    metadata: Any = None
+    store: Any = None
+
+
+_OF_API = ("model", *ApiFields.__struct_fields__)
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
@@ -102,9 +127,20 @@ def completion(body: dict[str, Any], schema: Schema) -> ParsedRequest:
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         given["prompt"] = prompt[0]
     elif isinstance(prompt, (list, msgspec.Raw)):
-        given["prompts"] = given.pop("prompt")
+        given["prompts"] = _prompts(given.pop("prompt"))
         return _parsed(given, "prompts", {}, schema)
     return _parsed(given, "prompt", {"raw": True} if "raw" in schema else {}, schema)
+
+
+def _prompts(given: list[Any] | msgspec.Raw) -> list[Any]:
+    try:
+        if isinstance(given, list):
+            return msgspec.convert(given, Prompts)
+        check_containers("prompt", given)
+        return msgspec.json.decode(given, type=Prompts)
+    except ValueError:
+        what = "a string, or an array of strings, of token ids, or of arrays of token ids"
+        raise InvalidInput(f"prompt must be {what}", param="prompt") from None
 
 
 def _without_no_ops(body: Mapping[str, Any]) -> dict[str, Any]:

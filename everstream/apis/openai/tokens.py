@@ -17,7 +17,7 @@ from everstream.web.submission import body, options_from_json, tokens_of
 
 MAX_TOKENS = 100_000
 MAX_TOKEN_ID = 2**31 - 1
-_TOKENS = {
+TOKENS = {
     "tokens": Field("INT64", [-1], required=True, minimum=0, maximum=MAX_TOKEN_ID, max_items=MAX_TOKENS),
 }
 _PROMPTS = ("prompt", "messages")
@@ -30,7 +30,7 @@ def tokenize() -> dict[str, Any]:
         raise InvalidInput("give either prompt or messages", param="prompt")
     wanted = {name: value for name, value in given.items() if name not in _PROMPTS and name in model.inputs}
     posts.name_ignored([name for name in given if name not in (*_PROMPTS, *wanted)])
-    wanted |= {"messages": given["messages"]} if "messages" in given else {"prompt": given["prompt"], "raw": True}
+    wanted |= {"messages": given["messages"]} if "messages" in given else _raw_prompt(given["prompt"], model)
     checked = inputs.from_json(wanted, model.inputs, app_context().settings.max_prompt_chars)
     tokens = tokens_of(model, checked)
     (found,) = readiness.of(app_context(), [app_context().models.folder(model.name)])
@@ -40,8 +40,12 @@ def tokenize() -> dict[str, Any]:
 def detokenize() -> dict[str, Any]:
     given = body()
     model = _model(given)
-    tokens = inputs.from_json({"tokens": given.get("tokens")}, _TOKENS, max_chars=0)
+    tokens = inputs.from_json({"tokens": given.get("tokens")}, TOKENS, max_chars=0)
     return {"prompt": app_context().validator.ask("detokenize", tokens, client_key(), model.queue)}
+
+
+def _raw_prompt(prompt: Any, model: ServedModel) -> dict[str, Any]:
+    return {"prompt": prompt, **({"raw": True} if "raw" in model.inputs else {})}
 
 
 def _model(given: dict[str, Any]) -> ServedModel:

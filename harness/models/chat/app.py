@@ -26,11 +26,11 @@ class InferlessPythonModel:
         self.max_model_len = 1000
 
     async def infer(self, inputs, stream_output_handler):
+        self.check(inputs)
         if text_of(inputs).startswith('{"outputs":'):
             await play(json.loads(text_of(inputs)), stream_output_handler)
             return
         prompt = words_of(inputs)
-        self.check(inputs)
         if prompt == ["fail"]:
             raise ValueError("told to fail")
         if prompt == ["refuse"]:
@@ -54,15 +54,30 @@ class InferlessPythonModel:
         stream_output_handler.finalise_streamed_output(reason, usage(inputs, prompt, words), ends)
 
     def check(self, inputs):
+        prompts = inputs.get("prompts", [""])
+        if not (isinstance(prompts, list) and prompts and all(isinstance(prompt, str) for prompt in prompts)):
+            raise InvalidInput("prompts must be an array of strings", param="prompts")
         count = len(words_of(inputs)) + TEMPLATE_TOKENS
         if count >= self.max_model_len:
             param = "messages" if "messages" in inputs else "prompt"
             raise InvalidInput(f"the prompt has {count} tokens", param=param, code="context_length_exceeded")
         if inputs.get("logprobs") == "bad":
             raise InvalidInput("told that logprobs is bad", param="logprobs")
+        if not are_tools(inputs.get("tools", [])):
+            raise InvalidInput("tools must be an array of functions with names", param="tools")
 
     def tokenize(self, inputs):
         return list(range(len(words_of(inputs)) + TEMPLATE_TOKENS))
+
+    def detokenize(self, inputs):
+        return " ".join(str(token) for token in inputs["tokens"])
+
+
+def are_tools(given):
+    try:
+        return all(isinstance(tool["function"]["name"], str) for tool in given)
+    except (TypeError, KeyError):
+        return False
 
 
 async def play(script, handler):
@@ -97,8 +112,14 @@ def choice(index, tokens, inputs):
             yield from call(index, number, tool["function"]["name"], json.dumps({"said": "".join(tokens)}))
         return
     for token in tokens:
-        logprobs = {"content": [{"token": token, "logprob": -0.5, "bytes": [*token.encode()], "top_logprobs": []}]}
-        yield {"index": index, "text": token, **({"logprobs": logprobs} if inputs.get("logprobs") else {})}
+        logprobs = logprobs_of(token, is_chat="messages" in inputs) if inputs.get("logprobs") else None
+        yield {"index": index, "text": token, **({"logprobs": logprobs} if logprobs else {})}
+
+
+def logprobs_of(token, is_chat):
+    if is_chat:
+        return {"content": [{"token": token, "logprob": -0.5, "bytes": [*token.encode()], "top_logprobs": []}]}
+    return {"tokens": [token], "token_logprobs": [-0.5], "top_logprobs": [{token: -0.5}], "text_offset": [0]}
 
 
 def call(index, number, name, arguments):
@@ -118,13 +139,15 @@ def joined(index, pieces):
         known |= {name: value for name, value in each.items() if name != "function"}
         known["function"] |= {name: value for name, value in each["function"].items() if name == "name"}
         known["function"]["arguments"] += each["function"].get("arguments", "")
-    logprobs = [entry for piece in own for entry in piece.get("logprobs", {}).get("content", ())]
+    logprobs = {}
+    for name, values in (each for piece in own for each in piece.get("logprobs", {}).items()):
+        logprobs.setdefault(name, []).extend(values)
     return {
         "index": index,
         "text": "".join(piece.get("text", "") for piece in own),
         "reasoning": "".join(piece.get("reasoning", "") for piece in own),
         "tool_calls": list(calls.values()),
-        **({"logprobs": {"content": logprobs}} if logprobs else {}),
+        **({"logprobs": logprobs} if logprobs else {}),
     }
 
 
