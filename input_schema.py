@@ -4,14 +4,14 @@
 With `stream` false, an answer that is more than text comes in one piece. All other names are those of vLLM's
 parameters.
 
-`minimum`, `maximum`, `min_length`, `max_length`, `max_items`, `format`, `is_prompt` and `model_checks` are our
-additions to the contract's `datatype`, `required`, `shape` and `example`. The web process checks requests against this
-before anything starts. Inputs with `model_checks` are checked by the engine, too.
+`minimum`, `maximum`, `min_length`, `max_length`, `max_items`, `format`, `json_schema`, `is_prompt` and `model_checks`
+are our additions to the contract's `datatype`, `required`, `shape` and `example`. The web process checks requests
+against this before anything starts. Inputs with `model_checks` are checked by the engine, too.
 """
 
 from typing import Any
 
-from everstream.llm.messages import check_inputs
+from everstream.llm.messages import MESSAGES_SCHEMA, check_inputs
 
 __all__ = ["INPUT_SCHEMA", "IS_STREAMING_OUTPUT", "check_inputs"]
 
@@ -30,9 +30,10 @@ INPUT_SCHEMA: dict[str, dict[str, Any]] = {
     | {
         "example": ['[{"role": "user", "content": "Why is the sky blue?"}]'],
         "format": "json",
+        "json_schema": MESSAGES_SCHEMA,
         "is_prompt": True,
     },
-    "prompts": CHECKED | {"example": [["one prompt", "another"]]},
+    "prompts": CHECKED | {"example": ["one prompt", "another"]},
     "raw": FLAG,
     "system": TEXT | {"example": ["You are terse."], "is_prompt": True},
     "stream": FLAG | {"example": [True]},

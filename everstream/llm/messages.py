@@ -82,7 +82,10 @@ def parse_messages(text: str) -> list[Message]:
 
 
 # The decoder stops at the first error, so a body of many small values does not become as many objects.
-_messages_decoder = msgspec.json.Decoder(Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)])
+_Messages = Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
+_messages_decoder = msgspec.json.Decoder(_Messages)
+MESSAGES_SCHEMA = msgspec.json.schema(_Messages)
+"""For `input_schema.py`."""
 _WANTED = {
     "": f"must be a JSON array of 1 to {MAX_MESSAGES} messages",
     "]": "must be an object with role and content",

@@ -117,7 +117,7 @@ def test_unknown_key_is_a_warning():
     assert parse(warnings, datatype="STRING", descripton="text")["x"].datatype == "STRING"
     assert warnings == [
         "INPUT_SCHEMA['x']: unknown key descripton is ignored; known keys: datatype, shape, required, example, "
-        "minimum, maximum, min_length, max_length, max_items, format, is_prompt, model_checks"
+        "minimum, maximum, min_length, max_length, max_items, format, json_schema, is_prompt, model_checks"
     ]
 
 
