@@ -1,7 +1,19 @@
 """Errors, one class per remedy. Each becomes HTTP in one place (`web.error_responses`), and an SSE event in one place
 per format (its encoder's `lost`)."""
 
-from typing import Any
+from typing import TypedDict
+
+
+class ErrorDetails(TypedDict):
+    """`param` names the field at fault."""
+
+    code: str
+    message: str
+    param: str | None
+
+
+class ErrorBody(TypedDict):
+    error: ErrorDetails
 
 
 class EverstreamError(Exception):
@@ -16,7 +28,7 @@ class EverstreamError(Exception):
         self.param = param
         self.code = code or self.code
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> ErrorBody:
         return {"error": {"code": self.code, "message": self.message, "param": self.param}}
 
 

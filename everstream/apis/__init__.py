@@ -8,6 +8,7 @@ from everstream.apis.anthropic.routes import API as ANTHROPIC
 from everstream.apis.inferless.routes import API as INFERLESS
 from everstream.apis.native.routes import API as NATIVE
 from everstream.apis.openai.routes import API as OPENAI
+from everstream.apis.openapi.routes import API as OPENAPI
 from everstream.apis.operations.routes import API as OPERATIONS
 
-APIS = (NATIVE, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS)
+APIS = (NATIVE, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS, OPENAPI)

@@ -7,6 +7,7 @@ from flask import Blueprint, Response
 
 from everstream.errors import EverstreamError
 from everstream.log.records import Generation
+from everstream.web.description import ApiDescription
 from everstream.web.sse import Encoder
 
 MakeEncoder = Callable[[Generation], Encoder]
@@ -17,16 +18,19 @@ def no_headers(response: Response) -> None:
 
 
 class Api(NamedTuple):
-    """`error_body` makes the JSON of every error under `prefix`, even if no route of this API raised it. `formats` are
-    those in which any generation's events can be read. `add_headers` is called with every response under `prefix`."""
+    """`error_body` makes the JSON of every error under one of `prefixes`, even if no route of this API raised it.
+    `formats` are those in which any generation's events can be read. `add_headers` is called with every response there.
+    `description`: for /openapi.json."""
 
     blueprint: Blueprint
-    prefix: str = "/"
-    error_body: Callable[[EverstreamError], dict[str, Any]] = EverstreamError.body
+    prefixes: Sequence[str] = ("/",)
+    error_body: Callable[[EverstreamError], Mapping[str, Any]] = EverstreamError.body
     formats: Mapping[str, MakeEncoder] = {}
     add_headers: Callable[[Response], None] = no_headers
+    description: ApiDescription | None = None
 
 
 def api_of(path: str, apis: Sequence[Api]) -> Api | None:
     """The API with the longest prefix of this path."""
-    return max((api for api in apis if path.startswith(api.prefix)), key=lambda api: len(api.prefix), default=None)
+    found = [(len(prefix), api) for api in apis for prefix in api.prefixes if path.startswith(prefix)]
+    return max(found, key=lambda each: each[0])[1] if found else None

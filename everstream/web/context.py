@@ -1,13 +1,13 @@
 """The objects that routes work with. `factory` makes them once per web process."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from flask import current_app
 
 from everstream.log.web_log import WebLog
 from everstream.settings import Settings
-from everstream.web.api import MakeEncoder
+from everstream.web.api import Api, MakeEncoder
 from everstream.web.follower import Follower
 from everstream.web.models import Models
 from everstream.web.prompt_validation import PromptValidator
@@ -23,6 +23,7 @@ class AppContext(msgspec.Struct):
     models: Models
     formats: Mapping[str, MakeEncoder]
     """All APIs' formats of events, by name."""
+    apis: Sequence[Api] = ()
     writes_directly: bool = False
 
     def allow_direct_writes(self) -> None:

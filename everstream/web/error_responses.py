@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Flask, Response, current_app, request
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_MS = 5000
 
-ErrorResponse = tuple[dict[str, Any], int, dict[str, str]] | Response
+ErrorResponse = tuple[Mapping[str, Any], int, dict[str, str]] | Response
 
 
 def register(app: Flask, apis: Sequence[Api]) -> None:
@@ -69,6 +69,6 @@ class _ErrorResponses:
         logger.exception("a request failed", exc_info=error)
         return self.of_error(InternalError())
 
-    def _body(self, error: EverstreamError) -> dict[str, Any]:
+    def _body(self, error: EverstreamError) -> Mapping[str, Any]:
         api = api_of(request.path, self._apis)
         return api.error_body(error) if api else error.body()

@@ -40,6 +40,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
         PromptValidator(web_log, len(settings.served)),
         Models(settings, web_log),
         {name: encoder for api in apis for name, encoder in api.formats.items()},
+        apis,
     )
     trust_proxies(app, settings.proxies)
     for api in apis:

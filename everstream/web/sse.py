@@ -17,7 +17,8 @@ HEARTBEAT = b": heartbeat\n\n"
 GONE = "expired"
 """Replaces n in the id of a terminal event that is not in the log. A client that sends it back has seen that event."""
 
-_EVENT_ID = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,8}|expired)(?:-(0|[1-9][0-9]{0,5}))?", re.ASCII)
+EVENT_ID = r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,8}|expired)(?:-(0|[1-9][0-9]{0,5}))?"
+_EVENT_ID = re.compile(EVENT_ID, re.ASCII)
 
 
 class EventId(NamedTuple):

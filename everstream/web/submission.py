@@ -27,7 +27,8 @@ from everstream.web.prompt_validation import refuse_what_cant_fit
 TEMPLATE_TOKENS = 512
 """Room for a chat template when a prompt's byte count serves as the upper bound of its tokens."""
 MAX_KEY_CHARS = 255
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{16,64}", re.ASCII)
+REQUEST_ID = "[A-Za-z0-9._-]{16,64}"
+_REQUEST_ID = re.compile(REQUEST_ID, re.ASCII)
 
 
 class RequestOptions(msgspec.Struct, frozen=True):

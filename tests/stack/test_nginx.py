@@ -277,11 +277,13 @@ def header_echo_server(address=("127.0.0.1", 0)):
             thread.join()
 
 
-def test_scripts_are_compressed_and_streams_are_not(proxied):
+def test_pages_are_compressed_and_streams_are_not(proxied):
     accepts = {"Accept-Encoding": "gzip"}
     script = requests.get(f"{proxied.url}/static/main.js", headers=accepts, timeout=30)
     assert (script.headers["Content-Encoding"], script.headers["Vary"]) == ("gzip", "Accept-Encoding")
-    assert requests.get(proxied.url, headers=accepts, timeout=30).headers["Content-Encoding"] == "gzip"
+    for path in ("", "/docs", "/openapi.json"):
+        page = requests.get(f"{proxied.url}{path}", headers=accepts, timeout=30)
+        assert page.headers["Content-Encoding"] == "gzip"
     again = requests.get(
         f"{proxied.url}/static/main.js", headers=accepts | {"If-None-Match": script.headers["ETag"]}, timeout=30
     )

@@ -207,7 +207,7 @@ def test_without_tools_there_is_nothing_to_choose(choice):
         ({"tools": [{"type": "web_search"}]}, "tools[0]", "'web_search'"),
         ({"tools": [NOW, {"type": "mcp", "server_label": "x"}]}, "tools[1]", "'mcp'"),
         ({"tools": [{"type": "function"}]}, "tools[0]", "needs a name"),
-        ({"tools": [NOW | {"parameters": []}]}, "tools[0]", "must be an object"),
+        ({"tools": [NOW | {"parameters": []}]}, "tools[0].parameters", "Expected `object"),
         ({"tool_choice": "required"}, "tool_choice", "no tools"),
         ({"tool_choice": {"type": "function", "name": "x"}, "tools": [NOW]}, "tool_choice", "'x'"),
         ({"tool_choice": {"type": "mcp", "server_label": "x"}, "tools": [NOW]}, "tool_choice", "'mcp'"),

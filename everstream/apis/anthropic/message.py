@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
@@ -21,7 +21,7 @@ class ToolUseBlock(Struct, tag="tool_use"):
 
     id: str
     name: str
-    input: Raw = Raw(b"{}")
+    input: Raw = field(default_factory=lambda: Raw(b"{}"))
 
 
 Block = TextBlock | ThinkingBlock | ToolUseBlock

@@ -5,7 +5,7 @@ Other fields are skipped, at every level, so that a response's blocks can be sen
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 NULL = Raw(b"null")
 Positive = Annotated[int, Meta(ge=1)]
@@ -72,7 +72,7 @@ class Tool(Struct):
 
     name: str = ""
     description: str | None = None
-    input_schema: Raw = NULL
+    input_schema: Raw = field(default_factory=lambda: NULL)
     strict: bool | None = None
     type: str | None = None
 

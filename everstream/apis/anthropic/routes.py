@@ -15,6 +15,7 @@ import msgspec
 from flask import Blueprint, Response
 
 from everstream.apis.anthropic import errors, requests
+from everstream.apis.anthropic.descriptions import DESCRIPTION
 from everstream.apis.anthropic.encoder import MessageEncoder
 from everstream.apis.anthropic.events import MessageEvents
 from everstream.apis.anthropic.whole_message import whole_message
@@ -42,10 +43,11 @@ def add_headers(response: Response) -> None:
 
 API = Api(
     blueprint,
-    "/v1/messages",
+    ("/v1/messages",),
     error_body,
     formats={"messages": partial(MessageEncoder, has_ids=True)},
     add_headers=add_headers,
+    description=DESCRIPTION,
 )
 
 

@@ -1,7 +1,7 @@
 """What the protocol says about the server and its models. Pure."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Literal, TypedDict
 
 from everstream.apis.inferless.encoders import VERSION
 from everstream.contract.schema import Field, Schema
@@ -11,17 +11,46 @@ EXTENSIONS = ("binary_tensor_data", "generate", "model_repository(index)")
 PLATFORM = "everstream"
 
 
-def server(version: str) -> dict[str, Any]:
+class ServerAbout(TypedDict):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorAbout(TypedDict):
+    """-1 is a dimension of any length."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelAbout(TypedDict):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorAbout]
+    outputs: list[TensorAbout]
+
+
+class ModelInIndex(TypedDict):
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str
+
+
+def server(version: str) -> ServerAbout:
     return {"name": PLATFORM, "version": version, "extensions": list(EXTENSIONS)}
 
 
-def model(name: str, schema: Schema) -> dict[str, Any]:
+def model(name: str, schema: Schema) -> ModelAbout:
     """`outputs` is empty, because a model declares only its inputs."""
     tensors = [_tensor(each, field) for each, field in schema.items()]
     return {"name": name, "versions": [VERSION], "platform": PLATFORM, "inputs": tensors, "outputs": []}
 
 
-def _tensor(name: str, field: Field) -> dict[str, Any]:
+def _tensor(name: str, field: Field) -> TensorAbout:
     return {"name": name, "datatype": field.wire_datatype, "shape": field.shape}
 
 

@@ -11,7 +11,7 @@
 | empty array | BYTES | its own |
 """
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
@@ -19,7 +19,20 @@ from everstream.apis.inferless.nesting import depth_of, flattened, nested
 from everstream.contract.schema import MAX_DIMENSIONS
 from everstream.log.entries import encode_json, text_literal
 
-Tensor = dict[str, Any]
+
+class TensorParameters(TypedDict):
+    event_id: str
+
+
+class Tensor(TypedDict):
+    """`data` is flat, in row-major order. `parameters`: if there are several outputs."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+    parameters: NotRequired[TensorParameters]
+
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _INT64 = range(-(2**63), 2**63)

@@ -30,26 +30,36 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     wants_binary: bool = False
 
 
-class _Output(msgspec.Struct, frozen=True):
+class RequestedOutput(msgspec.Struct, frozen=True):
     name: str
     parameters: dict[str, msgspec.Raw] | None = None
 
 
-class _InferBody(msgspec.Struct, frozen=True):
+class InferBody(msgspec.Struct, frozen=True):
+    """`parameters` are inputs too. `outputs`: the names of those to answer with."""
+
     id: str | None = None
     inputs: list[InputTensor] | None = None
     parameters: dict[str, msgspec.Raw] | None = None
-    outputs: list[_Output] | None = None
+    outputs: list[RequestedOutput] | None = None
 
 
-class _IndexBody(msgspec.Struct, frozen=True):
+class GenerateBody(msgspec.Struct, frozen=True):
+    """Besides the model's inputs, which may be in `parameters` or beside it. `text_input` is the model's prompt."""
+
+    text_input: str | None = None
+    parameters: dict[str, msgspec.Raw] | None = None
+    id: str | None = None
+
+
+class IndexBody(msgspec.Struct, frozen=True):
     ready: bool = False
 
 
 def infer(body: bytes, json_size: str | None, schema: Schema) -> ParsedRequest:
     """`json_size`: the value of the header `binary.HEADER`. Raises InvalidInput."""
     text, data = (body, memoryview(b"")) if json_size is None else binary.split(body, json_size)
-    given: _InferBody = _decoded(text, _InferBody)
+    given: InferBody = _decoded(text, InferBody)
     parameters, outputs = given.parameters or {}, given.outputs or []
     _check_count("inputs", given.inputs or [])
     _check_count("outputs", outputs)
@@ -79,7 +89,7 @@ def generate(body: bytes, schema: Schema) -> ParsedRequest:
 
 def ready_only(body: bytes) -> bool:
     """Of the body of `repository/index`, which may be empty. Raises InvalidInput."""
-    index: _IndexBody = _decoded(body or b"{}", _IndexBody)
+    index: IndexBody = _decoded(body or b"{}", IndexBody)
     return index.ready
 
 

@@ -19,6 +19,7 @@ from everstream import __version__
 from everstream.apis.inferless import metadata, requests, responses
 from everstream.apis.inferless.binary import HEADER as JSON_SIZE
 from everstream.apis.inferless.compression import inflated
+from everstream.apis.inferless.descriptions import DESCRIPTION, ErrorBody
 from everstream.apis.inferless.encoders import VERSION, GenerateEncoder, InferEncoder
 from everstream.apis.inferless.requests import ParsedRequest
 from everstream.contract import inputs
@@ -39,12 +40,11 @@ _MODEL = "/v2/models/<path:name>"
 _VERSION = f"{_MODEL}/versions/<version>"
 
 
-def error_body(error: EverstreamError) -> dict[str, Any]:
-    """Clients of this protocol expect a string."""
+def error_body(error: EverstreamError) -> ErrorBody:
     return {"error": error.message, "code": error.code, "param": error.param}
 
 
-API = Api(blueprint, "/v2", error_body)
+API = Api(blueprint, ("/v2",), error_body, description=DESCRIPTION)
 
 
 @blueprint.post(f"{_MODEL}/infer")
@@ -67,7 +67,7 @@ def generate_stream(name: str, version: str = VERSION) -> Response:
 
 @blueprint.get(_MODEL)
 @blueprint.get(_VERSION)
-def show_model(name: str, version: str = VERSION) -> dict[str, Any]:
+def show_model(name: str, version: str = VERSION) -> metadata.ModelAbout:
     return metadata.model(name, _served(name, version).inputs)
 
 
@@ -79,7 +79,7 @@ def model_ready(name: str, version: str = VERSION) -> tuple[dict[str, Any], int]
 
 
 @blueprint.get("/v2")
-def server() -> dict[str, Any]:
+def server() -> metadata.ServerAbout:
     return metadata.server(__version__)
 
 

@@ -30,7 +30,7 @@ class InputTensor(msgspec.Struct, frozen=True):
     name: str
     datatype: str = ""
     shape: list[int] | None = None
-    data: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     parameters: TensorParameters | None = None
 
     @property

@@ -1,12 +1,22 @@
 """A served model as JSON, for `GET /models` and the page's forms. Pure. Called by `routes`."""
 
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
 from everstream.contract.schema import Field
 from everstream.web.models import ServedModel
 from everstream.web.readiness import Readiness
+
+
+class ModelJson(TypedDict):
+    """`is_streaming` is null, and `inputs` empty, while it is not known what the model takes."""
+
+    name: str
+    state: Literal["ready", "loading", "failed"]
+    error: str | None
+    is_streaming: bool | None
+    inputs: dict[str, Field]
 
 
 def model_json(readiness: Readiness, model: ServedModel | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import re
 from flask import Blueprint, Response, render_template, request
 
 from everstream.apis.native import snapshot
+from everstream.apis.native.descriptions import DESCRIPTION
 from everstream.apis.native.model_json import model_json
 from everstream.contract import inputs
 from everstream.errors import InvalidInput, UnknownGeneration
@@ -23,6 +24,7 @@ from everstream.web import readiness
 from everstream.web.api import Api, MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.event_encoder import EventEncoder
+from everstream.web.pages import html
 from everstream.web.sse import EventId
 from everstream.web.streaming import admitted, begin, last_event_id, resume
 from everstream.web.submission import body, native_options, options_from_json, options_from_query, start
@@ -30,18 +32,12 @@ from everstream.web.submission import body, native_options, options_from_json, o
 _GENERATION = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 blueprint = Blueprint("native", __name__)
-API = Api(blueprint)
+API = Api(blueprint, description=DESCRIPTION)
 
 
 @blueprint.get("/")
 def page() -> Response:
-    response = Response(render_template("index.html"))
-    # Nothing from other origins, nothing inline: a model's output can't become code.
-    response.headers["Content-Security-Policy"] = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return response
+    return html(render_template("index.html"))
 
 
 @blueprint.get("/stream")

@@ -1,6 +1,6 @@
 """Errors as OpenAI's clients expect them. Pure."""
 
-from typing import Any
+from typing import TypedDict
 
 from everstream.errors import EverstreamError
 
@@ -13,7 +13,20 @@ TYPES = {
 """Any other status below 500 is an `invalid_request_error`."""
 
 
-def error_body(error: EverstreamError) -> dict[str, Any]:
+class ErrorDetails(TypedDict):
+    """`param` names the field at fault."""
+
+    code: str
+    message: str
+    param: str | None
+    type: str
+
+
+class OpenAIError(TypedDict):
+    error: ErrorDetails
+
+
+def error_body(error: EverstreamError) -> OpenAIError:
     """The body of a response, or the data of an event."""
     kind = "server_error" if error.status >= 500 else TYPES.get(error.status, "invalid_request_error")
     return {"error": {**error.body()["error"], "type": kind}}

@@ -17,6 +17,7 @@ from flask import Blueprint, Response
 
 from everstream.apis.openai import answers, headers, requests, tokens
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
+from everstream.apis.openai.descriptions import DESCRIPTION
 from everstream.apis.openai.errors import error_body
 from everstream.apis.openai.responses import routes as responses
 from everstream.errors import NotSupported
@@ -35,7 +36,7 @@ blueprint.register_blueprint(responses.blueprint)
 headers.register(blueprint)
 API = Api(
     blueprint,
-    "/v1/",
+    ("/v1/", "/tokenize", "/detokenize"),
     error_body,
     formats={
         "openai-chat": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=True, has_ids=True)),
@@ -43,6 +44,7 @@ API = Api(
         "completions": partial(ChunkEncoder, wanted=ChunkFormat(is_chat=False, has_ids=True)),
     },
     add_headers=headers.add,
+    description=DESCRIPTION,
 )
 
 Finish = Callable[[Generation, answers.Answer], dict[str, Any]]

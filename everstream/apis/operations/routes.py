@@ -16,6 +16,7 @@ from valkey.exceptions import ValkeyError
 
 from everstream import __version__
 from everstream.apis.operations import metrics
+from everstream.apis.operations.descriptions import DESCRIPTION
 from everstream.log.records import EngineStatus
 from everstream.log.retryable import UNAVAILABLE
 from everstream.web import readiness
@@ -25,7 +26,7 @@ from everstream.web.readiness import Readiness
 from everstream.web.submission import options_from_query
 
 blueprint = Blueprint("operations", __name__)
-API = Api(blueprint)
+API = Api(blueprint, description=DESCRIPTION)
 
 _SHOWN_FIELDS = ("name", "state", "model", "error", "max_model_len", "running", "model_requests")
 

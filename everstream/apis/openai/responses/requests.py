@@ -13,7 +13,7 @@ from msgspec import Meta, Raw, Struct
 
 from everstream.apis.openai.responses.items import Item
 from everstream.apis.openai.responses.messages import chat_messages, continues
-from everstream.apis.openai.responses.tools import NULL, Tool, ToolChoice, chat_tools
+from everstream.apis.openai.responses.tools import Tool, ToolChoice, chat_tools
 from everstream.errors import InvalidInput
 from everstream.log.entries import encode_json
 
@@ -40,7 +40,7 @@ _UNSUPPORTED = (
     "media_io_kwargs",
 )
 """Each would change the answer."""
-_NO_OP: dict[str, Any] = {
+NO_OP: dict[str, Any] = {
     "top_k": None,
     "min_p": None,
     "seed": None,
@@ -72,16 +72,16 @@ PARAMS = {
 
 
 class Format(Struct, omit_defaults=True):
-    """`text.format`. `schema` stays JSON."""
+    """`text.format`. What is in `schema` stays JSON."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
     description: str | None = None
-    schema: Raw = NULL
+    schema: dict[str, Raw] | None = None
     strict: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.type == "json_schema" and not (self.name and self.schema != NULL):
+        if self.type == "json_schema" and not (self.name and self.schema is not None):
             raise ValueError("a json_schema format needs name and schema")
 
 
@@ -152,8 +152,8 @@ def parse(body: dict[str, Any]) -> ParsedRequest:
     known = {name: given.pop(name) for name in Request.__struct_fields__ if name in given}
     request = _decoded(known)
     _check(request, has_input="input" in known)
-    passed_on = {name: given.pop(name) for name in _NO_OP if name in given}
-    passed_on = {name: value for name, value in passed_on.items() if value != _NO_OP[name]}
+    passed_on = {name: given.pop(name) for name in NO_OP if name in given}
+    passed_on = {name: value for name, value in passed_on.items() if value != NO_OP[name]}
     return ParsedRequest(request, passed_on, [*_without_effect(request), *(name[:100] for name in given)])
 
 

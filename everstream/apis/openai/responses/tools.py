@@ -6,16 +6,14 @@ from msgspec import Raw, Struct
 
 from everstream.errors import InvalidInput
 
-NULL = Raw(b"null")
-
 
 class Tool(Struct):
-    """A function that the client offers. `parameters` and `output_schema` stay JSON: a schema may be large."""
+    """A function that the client offers. What is in `parameters` stays JSON: a schema may be large."""
 
     type: str
     name: str = ""
     description: str | None = None
-    parameters: Raw = NULL
+    parameters: dict[str, Raw] | None = None
     strict: bool | None = None
 
     def __post_init__(self) -> None:
@@ -23,14 +21,12 @@ class Tool(Struct):
             raise ValueError(f"tools of type {self.type[:40]!r} are not supported, only functions")
         if not self.name:
             raise ValueError("a function needs a name")
-        if bytes(memoryview(self.parameters)[:1]) not in (b"{", b"n"):
-            raise ValueError("parameters must be an object, a JSON schema")
 
     def for_chat(self) -> dict[str, Any]:
         """In the form of a chat request."""
         given: dict[str, Any] = {"description": self.description, "strict": self.strict}
         function = {"name": self.name} | {name: value for name, value in given.items() if value is not None}
-        if self.parameters != NULL:
+        if self.parameters is not None:
             function["parameters"] = self.parameters
         return {"type": "function", "function": function}
 

@@ -1,0 +1,89 @@
+"""What `GET /openapi.json` says about these routes."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from everstream.apis.anthropic.message import (
+    BlockDelta,
+    BlockStart,
+    BlockStop,
+    ErrorBody,
+    Message,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+)
+from everstream.apis.anthropic.request_types import MessagesRequest, Prompt
+from everstream.errors import NotSupported, UnknownModel
+from everstream.web.description import (
+    ASK,
+    BODY,
+    RESUME,
+    START,
+    WHOLE,
+    Answer,
+    ApiDescription,
+    Description,
+    Fields,
+    failures,
+)
+from everstream.web.posts import HEADERS
+from everstream.web.shared_types import (
+    OPTIONS,
+    CompactQuery,
+    KeyHeader,
+    RequestIdHeader,
+    ResumeHeader,
+    ResumeQuery,
+)
+
+
+class Ping(Struct):
+    """A sign of life."""
+
+    type: Literal["ping"]
+
+
+class TokenCount(Struct):
+    input_tokens: int
+
+
+EVENTS = {
+    "message_start": MessageStart,
+    "content_block_start": BlockStart,
+    "content_block_delta": BlockDelta,
+    "content_block_stop": BlockStop,
+    "message_delta": MessageDelta,
+    "message_stop": MessageStop,
+    "ping": Ping,
+    "error": ErrorBody,
+}
+_UNKNOWN_MODEL = failures(UnknownModel)
+_NOT_FOUND = failures(UnknownModel, NotSupported)
+DESCRIPTION = ApiDescription(
+    "Anthropic's Messages API.",
+    {
+        "messages": Description(
+            "Answer a chat",
+            {
+                200: Answer("The message, whole, or with `stream` in pieces.", Message, EVENTS),
+                204: Answer("The client has seen the message's last event."),
+            },
+            (*BODY, *START, *RESUME, *WHOLE, *_UNKNOWN_MODEL),
+            Fields((ResumeQuery, CompactQuery)),
+            (KeyHeader, RequestIdHeader, ResumeHeader),
+            Fields((*OPTIONS, MessagesRequest), is_open=True),
+        ),
+        "count_tokens": Description(
+            "The number of a prompt's tokens",
+            {200: Answer("Their number.", TokenCount)},
+            (*BODY, *ASK, *_NOT_FOUND),
+            headers=(RequestIdHeader,),
+            body=Fields((*OPTIONS, Prompt), is_open=True),
+        ),
+    },
+    ErrorBody,
+    formats=(EVENTS,),
+    headers={**HEADERS, "request-id": "The same as `x-request-id`."},
+)

@@ -1,0 +1,123 @@
+"""What `GET /openapi.json` says about these routes."""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from everstream.apis.native.model_json import ModelJson
+from everstream.contract.schema import Schema
+from everstream.errors import ErrorBody, ErrorDetails, UnknownGeneration
+from everstream.web.description import (
+    BODY,
+    FOLLOW,
+    READ,
+    START,
+    Answer,
+    ApiDescription,
+    Description,
+    Failure,
+    Fields,
+    failures,
+)
+from everstream.web.shared_types import (
+    OPTIONS,
+    OWN_EVENTS,
+    CompactQuery,
+    FormatQuery,
+    ResumeHeader,
+    ResumeQuery,
+)
+
+MAX_NUMBER = 999_999_999
+
+
+class GenerationPath(Struct):
+    generation: Annotated[str, Meta(description="the generation's id", pattern="^[0-9a-f]{32}$")]
+
+
+class RangeQuery(Struct):
+    after: Annotated[int, Meta(description="only what follows this entry", ge=0, le=MAX_NUMBER)] | UnsetType = UNSET
+    limit: Annotated[int, Meta(description="of at most this many entries", ge=1, le=MAX_NUMBER)] | UnsetType = UNSET
+
+
+class ServedModels(Struct):
+    models: list[ModelJson]
+
+
+class Started(Struct):
+    id: str
+    events_url: str
+
+
+class Stopped(Struct):
+    id: str
+    state: Literal["stopping", "done", "cancelled", "failed"]
+
+
+class Snapshot(Struct):
+    """A generation so far. `last`: the number of the last entry included. `more`: whether others follow; only with
+    `limit`. `outputs`: everything that the model sent, if that is more than text. `error`: why it failed."""
+
+    id: str
+    text: str
+    state: Literal["queued", "running", "done", "cancelled", "failed"]
+    finish_reason: str | None
+    usage: dict[str, Any] | None
+    last: int
+    more: bool | UnsetType = UNSET
+    error: ErrorDetails | UnsetType = UNSET
+    outputs: list[dict[str, Any]] | UnsetType = UNSET
+
+
+def _all(inputs: Schema) -> Schema:
+    return inputs
+
+
+STREAM = Answer(
+    "The generation's events. Where a 429 or a 503 with `Retry-After` would be due, and the client accepts "
+    "`text/event-stream`, only a `retry`, because any other status closes an EventSource for good.",
+    events=OWN_EVENTS,
+)
+SEEN = Answer("The client has seen the generation's last event.")
+DESCRIPTION = ApiDescription(
+    "Everstream's own API, for EventSource and curl.",
+    {
+        "page": Description("The page", {200: Answer("The page.", media="text/html")}),
+        "stream": Description(
+            "Start a generation and follow it, or resume one",
+            {200: STREAM, 204: SEEN},
+            (*START, *FOLLOW, Failure(414, "uri_too_long")),
+            query=Fields((ResumeQuery, *OPTIONS), _all),
+            headers=(ResumeHeader,),
+        ),
+        "models": Description(
+            "The served models, with their states and inputs", {200: Answer("The models.", ServedModels)}, READ
+        ),
+        "submit": Description(
+            "Start a generation",
+            {201: Answer("It is queued.", Started, headers={"Location": "Of the generation."})},
+            (*BODY, *START),
+            body=Fields(OPTIONS, _all),
+        ),
+        "events": Description(
+            "Follow a generation",
+            {200: STREAM._replace(has_formats=True), 204: SEEN},
+            (*FOLLOW, *failures(UnknownGeneration)),
+            query=Fields((ResumeQuery, FormatQuery, CompactQuery)),
+            headers=(ResumeHeader,),
+        ),
+        "show": Description(
+            "A generation so far",
+            {200: Answer("The generation.", Snapshot)},
+            (*FOLLOW, *failures(UnknownGeneration)),
+            query=Fields((RangeQuery,)),
+        ),
+        "stop": Description(
+            "Stop a generation",
+            {200: Answer("It had ended before.", Stopped), 202: Answer("It is going to stop.", Stopped)},
+            (*READ, *failures(UnknownGeneration)),
+        ),
+    },
+    ErrorBody,
+    GenerationPath,
+)

@@ -1,0 +1,140 @@
+"""What `GET /openapi.json` says about these routes."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from everstream.apis.openai.errors import OpenAIError
+from everstream.apis.openai.objects import (
+    ChatChunk,
+    ChatCompletion,
+    Completion,
+    CompletionChunk,
+    Detokenized,
+    Model,
+    ModelList,
+    Tokens,
+)
+from everstream.apis.openai.requests import ApiFields, CompletionFields
+from everstream.apis.openai.responses.descriptions import EVENTS as RESPONSE_EVENTS
+from everstream.apis.openai.responses.descriptions import RESPONSES
+from everstream.apis.openai.tokens import TOKENS
+from everstream.contract.schema import Schema
+from everstream.errors import NotSupported, UnknownModel
+from everstream.web.description import (
+    ASK,
+    BODY,
+    READ,
+    RESUME,
+    START,
+    WHOLE,
+    Answer,
+    ApiDescription,
+    Description,
+    Events,
+    Failure,
+    Fields,
+    failures,
+)
+from everstream.web.posts import HEADERS
+from everstream.web.shared_types import (
+    OPTIONS,
+    CompactQuery,
+    KeyHeader,
+    ModelOption,
+    RequestIdHeader,
+    ResumeHeader,
+    ResumeQuery,
+    ServedName,
+)
+
+_OF_PROMPTS = ("prompts", "raw", "system", "stream")
+
+
+class Path(Struct):
+    name: ServedName
+    response_id: Annotated[str, Meta(description="the response's id", pattern="^resp_[0-9a-f]{32}$")]
+
+
+def _inputs(schema: Schema, without: Sequence[str]) -> Schema:
+    return {name: field for name, field in schema.items() if name not in (*_OF_PROMPTS, *without)}
+
+
+def _of_chat(schema: Schema) -> Schema:
+    return _inputs(schema, ("prompt",)) if "messages" in schema else {}
+
+
+def _of_completion(schema: Schema) -> Schema:
+    return _inputs(schema, ("prompt", "messages")) if "prompt" in schema else {}
+
+
+def _of_tokenize(schema: Schema) -> Schema:
+    return _inputs(schema, ())
+
+
+_CHAT_EVENTS = {"message": (ChatChunk, OpenAIError, "[DONE]")}
+_EVENTS = {"message": (CompletionChunk, OpenAIError, "[DONE]")}
+
+
+def _answers(whole: type, events: Events) -> dict[int, Answer]:
+    return {
+        200: Answer("The answer, whole, or with `stream` in pieces.", whole, events),
+        204: Answer("The client has seen the answer's last event."),
+    }
+
+
+_UNKNOWN_MODEL = failures(UnknownModel)
+_NOT_FOUND = failures(UnknownModel, NotSupported)
+_POST_HEADERS = (KeyHeader, RequestIdHeader, ResumeHeader)
+_POST_QUERY = Fields((ResumeQuery, CompactQuery))
+_POST_FAILURES = (*BODY, *START, *RESUME, *WHOLE, *_UNKNOWN_MODEL)
+DESCRIPTION = ApiDescription(
+    "OpenAI's API, with vLLM's parameters.",
+    {
+        **RESPONSES,
+        "chat_completions": Description(
+            "Answer a chat",
+            _answers(ChatCompletion, _CHAT_EVENTS),
+            _POST_FAILURES,
+            _POST_QUERY,
+            _POST_HEADERS,
+            Fields((*OPTIONS, ApiFields), _of_chat, is_open=True),
+        ),
+        "completions": Description(
+            "Continue prompts, without a chat template",
+            _answers(Completion, _EVENTS),
+            _POST_FAILURES,
+            _POST_QUERY,
+            _POST_HEADERS,
+            Fields((*OPTIONS, ApiFields, CompletionFields), _of_completion, is_open=True),
+        ),
+        "models": Description("The served models", {200: Answer("The models.", ModelList)}, READ),
+        "model": Description("One served model", {200: Answer("The model.", Model)}, (*READ, *_UNKNOWN_MODEL)),
+        "embeddings": Description(
+            "Not here: this server generates text", {}, (Failure(404, "embeddings_not_supported"),)
+        ),
+        "tokenize": Description(
+            "A prompt's tokens, with or without a chat template",
+            {200: Answer("The tokens.", Tokens)},
+            (*BODY, *ASK, *_NOT_FOUND),
+            headers=(RequestIdHeader,),
+            body=Fields((ModelOption,), _of_tokenize, is_open=True),
+        ),
+        "detokenize": Description(
+            "The text of tokens",
+            {200: Answer("The text.", Detokenized)},
+            (*BODY, *ASK, *_NOT_FOUND),
+            headers=(RequestIdHeader,),
+            body=Fields((ModelOption,), lambda _: TOKENS, is_open=True),
+        ),
+    },
+    OpenAIError,
+    Path,
+    {
+        **HEADERS,
+        "openai-version": "Of OpenAI's API.",
+        "openai-processing-ms": "How long the response took to begin.",
+    },
+    (_CHAT_EVENTS, _EVENTS, RESPONSE_EVENTS),
+)

@@ -1,0 +1,98 @@
+"""The OpenAPI document of all APIs. Pure. Called by `routes`.
+
+In: the routes, the APIs' descriptions, and what is served. Out: the document. Its schemas are those of the types that
+requests are decoded to, and of the models' own inputs.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from everstream.apis.openapi.components import JsonSchema, reachable, schemas_of
+from everstream.apis.openapi.fields import FieldSchemas
+from everstream.apis.openapi.operation import Operations, events_of, header, types_of
+from everstream.contract.schema import Schema
+from everstream.web.description import EVENT_FORMAT, SERVED_MODEL, ApiDescription, Description
+
+ABOUT = """\
+Token streams that survive whatever breaks. An event stream is resumed with the id of the last event that was seen; the
+prompt is not run again. The schema of `text/event-stream` is that of each of its events.
+
+A field that is null is the same as one that is missing. A request line or headers that can't be read, or are too long,
+get 400, 414 or 431, whatever the path."""
+
+
+class Route(NamedTuple):
+    """`path` is Flask's. `view`: the name of its view function, with that of its blueprint before it."""
+
+    path: str
+    method: str
+    view: str
+
+
+class Served(NamedTuple):
+    """What the document depends on besides the routes. `models`: the inputs of each model, as far as they are known.
+    `formats`: those of events."""
+
+    version: str
+    names: tuple[str, ...]
+    models: Mapping[str, Schema]
+    formats: tuple[str, ...]
+    max_prompt_chars: int
+
+
+def document(apis: Mapping[str, ApiDescription], routes: Sequence[Route], served: Served) -> JsonSchema:
+    """`apis`: by the names of their blueprints."""
+    made = {name: schemas_of(list(dict.fromkeys(types_of(api))), name) for name, api in apis.items()}
+    formats = [event for name, api in apis.items() for each in api.formats for event in events_of(each, made[name][0])]
+    paths: dict[str, JsonSchema] = {}
+    for name, api in apis.items():
+        fields = FieldSchemas(*made[name], served.models, served.max_prompt_chars)
+        operations = Operations(name, api, made[name][0], fields, formats)
+        for route in routes:
+            if described := _description(route, name, api):
+                _add(paths, route, operations, described)
+    components = {name: schema for _, own in made.values() for name, schema in own.items()}
+    whole = {
+        "openapi": "3.1.0",
+        "info": {"title": "Everstream", "version": served.version, "description": ABOUT},
+        "tags": [{"name": name, "description": api.about} for name, api in apis.items()],
+        "paths": paths,
+        "components": {
+            "schemas": reachable(paths, components),
+            "headers": {name: header(about) for api in apis.values() for name, about in api.headers.items()},
+        },
+    }
+    named: JsonSchema = _with_names(whole, {SERVED_MODEL: served.names, EVENT_FORMAT: served.formats})
+    return named
+
+
+_ARGUMENT = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+
+
+def _description(route: Route, name: str, api: ApiDescription) -> Description | None:
+    blueprint, _, view = route.view.partition(".")
+    return api.routes.get(view) if blueprint == name else None
+
+
+def _add(paths: dict[str, JsonSchema], route: Route, operations: Operations, described: Description) -> None:
+    path = _ARGUMENT.sub(r"{\1}", route.path)
+    operation = operations.operation(described, _ARGUMENT.findall(route.path), _operation_id(route, path))
+    paths.setdefault(path, {})[route.method.lower()] = operation
+
+
+def _operation_id(route: Route, path: str) -> str:
+    return "_".join([route.method.lower(), *re.findall("[A-Za-z0-9_]+", path)])
+
+
+def _with_names(value: Any, names: Mapping[str, tuple[str, ...]]) -> Any:
+    """With the values of strings that are known only now."""
+    if isinstance(value, list):
+        return [_with_names(item, names) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: _with_names(item, names) for name, item in value.items()}
+    kind = found.get("format")
+    if not (isinstance(kind, str) and kind in names):
+        return found
+    return {name: item for name, item in found.items() if name != "format"} | {"enum": list(names[kind])}

@@ -1,0 +1,143 @@
+"""The OpenAPI document and its page, from the application itself. `stack/test_openapi.py` sends requests by it."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from everstream.apis import APIS
+from everstream.settings import load_settings
+from everstream.web.factory import create_app
+from harness.stack import MODELS
+
+NOT_DESCRIBED = {"static"}
+"""The page's files."""
+SCHEMA = """
+IS_STREAMING_OUTPUT = True
+NASTY = '</code><script>alert("1")</script>'
+INPUT_SCHEMA = {
+    "<b>name</b>": {"datatype": "STRING", "required": True, "example": NASTY},
+    "any": {"datatype": "JSON", "json_schema": {"description": NASTY, "enum": [NASTY]}},
+}
+"""
+
+
+def app_of(**environ):
+    return create_app(APIS, load_settings({name: str(value) for name, value in environ.items()}))
+
+
+def document_of(app):
+    answer = app.test_client().get("/openapi.json")
+    assert answer.content_type == "application/json"
+    return answer.json
+
+
+def page_of(app):
+    answer = app.test_client().get("/docs")
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+    return answer.text
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return app_of(EVERSTREAM_APP_DIR=MODELS / "chat")
+
+
+@pytest.fixture(scope="module")
+def document(chat):
+    return document_of(chat)
+
+
+def test_every_route_is_described(chat, document):
+    routes = {
+        (re.sub("<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule), method.lower())
+        for rule in chat.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+        if rule.endpoint not in NOT_DESCRIBED
+    }
+    assert {(path, method) for path, methods in document["paths"].items() for method in methods} == routes
+
+
+def test_no_description_is_without_a_route(chat):
+    views = {rule.endpoint for rule in chat.url_map.iter_rules()}
+    described = {f"{api.blueprint.name}.{view}" for api in APIS for view in api.description.routes}
+    assert described <= views
+
+
+def body_of(document, path):
+    return document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+
+
+def test_body_is_made_of_the_models_own_inputs(document):
+    for path in ("/generations", "/v1/chat/completions"):
+        fields = body_of(document, path)["properties"]
+        assert fields["temperature"] == {
+            "type": ["number", "null"],
+            "minimum": 0,
+            "maximum": 2,
+            "examples": [0.7],
+        }
+        messages = fields["messages"]["anyOf"][0]
+        assert messages["minItems"] == 1
+        assert "tool" in messages["items"]["properties"]["role"]["enum"]
+        assert fields["flush_ms"]["anyOf"][0]["maximum"] == 1000
+    assert "system" not in fields
+
+
+def test_names_of_models_and_formats_are_listed(document):
+    fields = body_of(document, "/generations")["properties"]
+    assert fields["model"]["anyOf"][0]["enum"] == ["smollm2-135m-instruct"]
+    parameters = document["paths"]["/generations/{generation}/events"]["get"]["parameters"]
+    (formats,) = (each["schema"]["enum"] for each in parameters if each["name"] == "format")
+    assert {"openai-chat", "completions", "messages"} <= set(formats)
+
+
+def test_several_models_are_alternatives():
+    document = document_of(app_of(MODELS=f"chat={MODELS / 'chat'} echo={MODELS / 'echo'}"))
+    alternatives = body_of(document, "/generations")["anyOf"]
+    assert [(each["title"], "speed" in each["properties"]) for each in alternatives] == [
+        ("chat", False),
+        ("echo", True),
+    ]
+    # Only a chat's inputs are those of a chat completion.
+    assert "anyOf" not in body_of(document, "/v1/chat/completions")
+    query = document["paths"]["/stream"]["get"]["parameters"]
+    assert {each["name"]: each["required"] for each in query}.items() >= {"speed": False, "text": False}.items()
+
+
+def test_page_escapes_what_a_model_declares(tmp_path):
+    (tmp_path / "input_schema.py").write_text(SCHEMA)
+    (tmp_path / "app.py").write_text("")
+    page = page_of(app_of(EVERSTREAM_APP_DIR=tmp_path))
+    assert "<script" not in page and "<b>name" not in page
+    assert page.count("&lt;b&gt;name&lt;/b&gt;") > 1
+    assert "&lt;script&gt;alert(" in page
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.ids, self.targets, self.origins = [], set(), set()
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            elif name in ("href", "src"):
+                (self.targets if value.startswith("#") else self.origins).add(value)
+
+
+def test_page_has_every_type_and_route(chat, document):
+    page, links = page_of(chat), Links()
+    links.feed(page)
+    assert len(set(links.ids)) == len(links.ids)
+    assert {target[1:] for target in links.targets} <= set(links.ids)
+    assert links.origins == {"data:,", "/static/style.css", "/static/docs.css", "/openapi.json"}
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    assert {operation["operationId"] for operation in operations} < set(links.ids)
+
+
+def test_document_is_made_once(chat, monkeypatch):
+    page_of(chat)
+    monkeypatch.setattr("everstream.apis.openapi.routes.document", None)
+    assert page_of(chat) and document_of(chat)
