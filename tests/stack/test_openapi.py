@@ -1,0 +1,230 @@
+"""`GET /openapi.json`: every route is described, and does what is said."""
+
+from itertools import islice
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    allow_header_conformance,
+    negative_data_rejection,
+    positive_data_acceptance,
+)
+
+from everstream.apis import APIS
+from everstream.settings import load_settings
+from everstream.web.factory import create_app
+from harness.stack import MODELS, running_stack, wait_for
+
+EXAMPLES = 6
+COVERAGE_CASES = 25
+MAX_TOKENS = 5
+REQUEST_TIMEOUT_S = 60
+MESSAGES = [{"role": "user", "content": "a b c"}]
+FAIL = [{"role": "user", "content": "fail"}]
+FUNCTION = {"name": "look", "parameters": {"type": "object"}}
+CHATS = {
+    "plain": {},
+    "choices": {"n": 2},
+    "logprobs": {"logprobs": True},
+    "tools": {"tools": [{"type": "function", "function": FUNCTION}], "reasoning_effort": "low"},
+}
+RESPONSES = [
+    {},
+    {"include": ["message.output_text.logprobs"], "text": {"format": {"type": "text"}, "verbosity": "low"}},
+    {"tools": [{"type": "function", **FUNCTION}], "tool_choice": "auto", "reasoning": {"effort": "low"}},
+    {"metadata": {"a": "b"}, "instructions": "Be terse.", "max_output_tokens": 1},
+]
+REFUSED = ["400", "404", "405", "409", "414"]
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory):
+    """All parts, with a model that takes the chat model's inputs and echoes the prompt."""
+    options = {"WEB_CONCURRENCY": "1", "EVERSTREAM_MAX_PROMPT_CHARS": "1000"}
+    with running_stack(tmp_path_factory.mktemp("chat"), app_dir=MODELS / "chat", **options) as stack:
+        yield stack
+
+
+def app_of(model):
+    return create_app(APIS, load_settings({"EVERSTREAM_APP_DIR": str(MODELS / model)}))
+
+
+def operations(document):
+    return [f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods]
+
+
+OPERATIONS = operations(app_of("chat").test_client().get("/openapi.json").json)
+
+
+@pytest.fixture(scope="module")
+def schema(chat):
+    """What the service says of itself, with responses that may have no other fields."""
+    document = requests.get(f"{chat.url}/openapi.json", timeout=REQUEST_TIMEOUT_S).json()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            close(operation["responses"], document)
+    config = {"checks": {"negative_data_rejection": {"expected-statuses": REFUSED}}}
+    found = schemathesis.openapi.from_dict(document, config=schemathesis.Config.from_dict(config))
+    found.config.update(base_url=chat.url)
+    return found
+
+
+def close(schema, document):
+    """Allow no fields besides those described, at any depth."""
+    if isinstance(schema, list):
+        for each in schema:
+            close(each, document)
+    elif isinstance(schema, dict):
+        if "$ref" in schema and "/schemas/" in schema["$ref"]:
+            close(document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
+        if "additionalProperties" in schema:
+            return
+        if "properties" in schema:
+            schema["additionalProperties"] = False
+        for each in list(schema.values()):
+            close(each, document)
+
+
+@pytest.fixture(scope="module")
+def generation(chat):
+    """One that has ended."""
+    found = chat.submit(prompt="a b c")
+    wait_for(lambda: chat.show(found)["state"] == "done")
+    return found
+
+
+@pytest.mark.parametrize("mode", GenerationMode, ids=lambda mode: mode.value)
+@pytest.mark.parametrize("label", [label for label in OPERATIONS if "/versions/" not in label])
+def test_operation_does_what_is_said(schema, generation, label, mode):
+    """Valid requests and invalid ones: systematic ones first, then random ones, always the same."""
+    operation = schema.find_operation_by_label(label)
+    coverage = schema.iter_coverage_cases(
+        operation, generation_modes=[mode], generation_config=schema.config.generation_for(operation=operation)
+    )
+    for case in islice(coverage, COVERAGE_CASES):
+        check(case, generation)
+
+    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check_random(case):
+        check(case, generation)
+
+    if mode.is_positive or has_input(operation):
+        check_random()
+
+
+def has_input(operation):
+    """Only then a request can be invalid."""
+    return bool([*operation.iter_parameters()] or operation.body)
+
+
+def test_document_is_valid(schema):
+    schema.validate()
+
+
+def answers():
+    """Requests for answers of every kind, whole and streamed, with the status that they get."""
+    yield "GET /stream", {"query": {"prompt": "a b c"}}, 200
+    yield "GET /stream", {"query": {"prompt": "fail"}}, 200
+    yield "POST /generations", {"body": {"messages": MESSAGES, **CHATS["tools"]}}, 201
+    for kind in CHATS.values():
+        for stream in ({}, {"stream": True, "stream_options": {"include_usage": True}}):
+            yield "POST /v1/chat/completions", {"body": {"messages": MESSAGES, **kind, **stream}}, 200
+    for more in ({}, {"n": 2, "logprobs": 1}, {"max_tokens": 1}, {"stream": True}, {"stream": True, "logprobs": 1}):
+        yield "POST /v1/completions", {"body": {"prompt": "a b c", **more}}, 200
+    yield "POST /v1/completions", {"body": {"prompt": "fail"}}, 500
+    yield "POST /v1/completions", {"body": {"prompt": "fail", "stream": True}}, 200
+    for more in RESPONSES:
+        for stream in (False, True):
+            yield "POST /v1/responses", {"body": {"input": "a b c", "stream": stream, **more}}, 200
+    yield "POST /v1/responses", {"body": {"input": "fail", "stream": True}}, 200
+    for more in ({}, {"tools": [{"name": "look", "input_schema": {}}], "output_config": {"effort": "low"}}):
+        for stream in (False, True):
+            body = {"messages": MESSAGES, "max_tokens": 9, "stream": stream, **more}
+            yield "POST /v1/messages", {"body": body}, 200
+    yield "POST /v1/messages", {"body": {"messages": FAIL, "max_tokens": 9, "stream": True}}, 200
+    yield "POST /v1/messages", {"body": {"messages": FAIL, "max_tokens": 9}}, 500
+    tensor = {"name": "prompt", "shape": [1], "datatype": "BYTES", "data": ["a b c"]}
+    for accept in ("application/json", "text/event-stream"):
+        yield "POST /v2/models/{name}/infer", {"body": {"inputs": [tensor]}, "headers": {"Accept": accept}}, 200
+    for path in ("generate", "generate_stream"):
+        yield f"POST /v2/models/{{name}}/{path}", {"body": {"text_input": "a b c"}}, 200
+    yield "POST /v2/models/{name}/generate_stream", {"body": {"text_input": "fail"}}, 200
+    for wanted in ("openai-chat", "completions", "responses", "messages"):
+        yield "GET /generations/{generation}/events", {"query": {"format": wanted}}, 200
+    for query in ({}, {"limit": 1}, {"after": 2}):
+        yield "GET /generations/{generation}", {"query": query}, 200
+    yield "POST /tokenize", {"body": {"messages": MESSAGES}}, 200
+    yield "POST /detokenize", {"body": {"tokens": [1, 2]}}, 200
+    yield "POST /v1/messages/count_tokens", {"body": {"messages": MESSAGES}}, 200
+
+
+@pytest.mark.parametrize(
+    ("label", "given", "status"), list(answers()), ids=lambda each: each if isinstance(each, str) else ""
+)
+def test_answer_is_what_is_said(schema, generation, label, given, status):
+    """Every field and every event."""
+    operation = schema.find_operation_by_label(label)
+    known = {"name": "smollm2-135m-instruct", "generation": generation}
+    path = {each.name: known[each.name] for each in operation.path_parameters}
+    case = operation.Case(path_parameters=path, **given)
+    response = case.call(timeout=REQUEST_TIMEOUT_S)
+    assert response.status_code == status, response.text
+    case.validate_response(response, excluded_checks=[not_a_server_error])
+
+
+def test_stored_response_is_what_is_said(schema):
+    made = (
+        schema.find_operation_by_label("POST /v1/responses").Case(body={"input": MESSAGES, "background": True}).call()
+    )
+    response_id = made.json()["id"]
+    for label, query in (
+        ("GET /v1/responses/{response_id}", {"stream": "true"}),
+        ("GET /v1/responses/{response_id}", {}),
+        ("GET /v1/responses/{response_id}/input_items", {"limit": 1}),
+        ("POST /v1/responses/{response_id}/cancel", {}),
+        ("DELETE /v1/responses/{response_id}", {}),
+    ):
+        operation = schema.find_operation_by_label(label)
+        case = operation.Case(path_parameters={"response_id": response_id}, query=query)
+        response = case.call(timeout=REQUEST_TIMEOUT_S)
+        assert response.status_code == 200, response.text
+        case.validate_response(response)
+
+
+def check(case, generation):
+    shorten(case.body)
+    shorten(case.query)
+    if case.meta.generation.mode.is_positive and "generation" in case.path_parameters:
+        case.path_parameters["generation"] = generation
+    response = case.call(timeout=REQUEST_TIMEOUT_S)
+    # A schema can't say what goes with what. Paths that end with any name match more than their own.
+    excluded = [positive_data_acceptance, allow_header_conformance]
+    if resumes(case) or "" in (case.query or {}).values():
+        excluded.append(negative_data_rejection)
+    case.validate_response(response, excluded_checks=excluded)
+    if response.status_code == 400:
+        assert param_of(response.json()) is not None, response.text
+
+
+def shorten(fields):
+    """Have it end soon."""
+    if isinstance(fields, dict):
+        if isinstance(fields.get("max_tokens"), int) and fields["max_tokens"] > MAX_TOKENS:
+            fields["max_tokens"] = MAX_TOKENS
+        shorten(fields.get("parameters"))
+
+
+def resumes(case):
+    """Then the rest of the query is not looked at. (And an empty option is as good as none.)"""
+    return "Last-Event-ID" in (case.headers or {}) or "last_event_id" in (case.query or {})
+
+
+def param_of(body):
+    """The field at fault."""
+    error = body["error"]
+    return body["param"] if isinstance(error, str) else error.get("details", error)["param"]
