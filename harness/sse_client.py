@@ -122,14 +122,20 @@ class Connection:
         self.close()
 
 
-def connect(url, last_id="", headers=None, timeout=SILENCE_S, http_version="HTTP/1.1"):
+def connect(url, last_id="", headers=None, timeout=SILENCE_S, *, http_version="HTTP/1.1", body=None):
+    """With a `body`, which is sent as JSON, by POST."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
     connection._http_vsn_str = http_version
     request_headers = {"Accept": "text/event-stream", **(headers or {})}
     if last_id:
         request_headers["Last-Event-ID"] = last_id
-    connection.request("GET", parts.path + (f"?{parts.query}" if parts.query else ""), headers=request_headers)
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    if body is None:
+        connection.request("GET", target, headers=request_headers)
+    else:
+        request_headers["Content-Type"] = "application/json"
+        connection.request("POST", target, json.dumps(body), request_headers)
     response = connection.getresponse()
     return Connection(response.status, response.headers, [], Decoder(last_id=last_id), response, connection)
 

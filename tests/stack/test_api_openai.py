@@ -5,6 +5,7 @@ import json
 from typing import Literal
 
 import openai
+import psutil
 import pytest
 import requests
 from openai.types import Completion, CompletionChoice, Model
@@ -12,8 +13,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.shared import ErrorObject
 
 from everstream import __version__
+from harness.chat_outputs import end, piece
 from harness.openai_types import validated
-from harness.sse_client import Decoder, read_all, text_of
+from harness.sse_client import Decoder, connect, read_all, text_of
 from harness.stack import wait_for
 
 QUESTION = "Why is the sky blue and the sea too?"
@@ -287,14 +289,40 @@ def test_whole_chat_equals_the_streamed_one(chat, client, model, given):
 
 
 @pytest.mark.parametrize("given", RICH.values(), ids=RICH)
-def test_stream_cut_after_any_event_resumes_with_the_rest(chat, given):
-    body = REQUEST | given | {"request_id": f"0123456789abcdef-{len(str(given))}"}
-    events, _ = post(chat, "chat/completions", body)
+def test_chat_cut_after_any_event_resumes_with_the_rest(chat, given):
+    assert_resumes_after_any_event(chat, "chat/completions", REQUEST | given)
+
+
+@pytest.mark.parametrize("given", [{}, {"n": 2}, {"logprobs": 1}], ids=str)
+def test_completion_cut_after_any_event_resumes_with_the_rest(chat, given):
+    assert_resumes_after_any_event(chat, "completions", {"prompt": QUESTION, **given})
+
+
+def assert_resumes_after_any_event(stack, path, body):
+    events, _ = post(stack, path, body)
     seen = [(event.id, event.data) for event in events]
     assert len({event_id for event_id, _ in seen}) == len(seen)
     for number in range(1, len(seen)):
-        rest, _ = post(chat, "chat/completions", body, **{"Last-Event-ID": seen[number - 1][0]})
+        rest, _ = post(stack, path, body, **{"Last-Event-ID": seen[number - 1][0]})
         assert [(event.id, event.data) for event in rest] == seen[number:]
+
+
+@pytest.mark.parametrize(("path", "form"), [("chat/completions", "openai-chat"), ("completions", "completions")])
+def test_worker_killed_in_mid_stream(chat, gate, path, form):
+    outputs = [piece(text=text) for text in ("one", "two", "three", "four")]
+    said = json.dumps({"outputs": outputs, "end": end("stop"), "hold_before": 3, "gate": gate.path})
+    prompt = {"prompt": said} if path == "completions" else {"messages": [{"role": "user", "content": said}]}
+    url, body = f"{chat.url}/v1/{path}", {"stream": True, **prompt}
+    with connect(url, body=body) as viewer:
+        viewer.read(until=lambda seen: any("two" in event.data for event in seen.events))
+        psutil.Process(chat.worker_of(viewer.local_port)).kill()
+        events = viewer.read_until_cut().events
+    gate.open()
+    wait_for(lambda: len(chat.workers()) == 2, what="a new worker")
+    rest = read_all(url, viewer.decoder.last_id, body=body)
+    assert [text_of_chunks(part) for part in (events, rest)] == ["onetwo", "threefour"]
+    generation, _, _ = viewer.decoder.last_id.partition(".")
+    assert events + rest == read_all(f"{chat.events_url(generation)}?format={form}")
 
 
 OF_CHOICE = ("stop_reason", "token_ids", "prompt_token_ids", "prompt_logprobs")
