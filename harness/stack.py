@@ -180,7 +180,7 @@ class Stack:
 
     def start_web(self, command=WEB, *, cwd=PROJECT_ROOT):
         self.web = self._start("web", command, cwd=cwd)
-        self._wait_for(self._web_answers, self.web, what="the web part")
+        self._wait_for(self.web_answers, self.web, what="the web part")
 
     def start_nginx(self, *, tls=False, upstream=None, changes=None):
         """Put nginx in front of the web part, with the adapted shipped configuration. Also restarts a killed nginx."""
@@ -227,7 +227,7 @@ class Stack:
 
         wait_for(check, timeout_s, what)
 
-    def _web_answers(self):
+    def web_answers(self):
         return self._is_ok("/healthz")
 
     def _is_ok(self, path):

@@ -1,7 +1,6 @@
 """The field's load generators, unmodified: they see tokens as they come, not a lump at the end."""
 
 import json
-import statistics
 import subprocess
 import sys
 
@@ -40,9 +39,11 @@ def test_vllm_bench_serve(llm, tmp_path, backend, endpoint):
     subprocess.run(command, cwd=PROJECT_ROOT, check=True, timeout=RUN_TIMEOUT_S)
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["completed"], result["failed"], result["output_lens"]) == (REQUESTS, 0, [TOKENS] * REQUESTS)
-    # The tokens of a lump would be microseconds apart. A chat's role and end count as tokens here.
-    assert all(TOKENS - 1 <= len(gaps) <= TOKENS + 1 for gaps in result["itls"])
-    assert all(statistics.median(gaps) > LUMP_GAP_S for gaps in result["itls"])
+    # The tokens of a lump would be microseconds apart; on a busy machine, some tokens come together. A chat's role and
+    # end count as tokens here.
+    for gaps in result["itls"]:
+        assert len(gaps) <= TOKENS + 1
+        assert sum(gap > LUMP_GAP_S for gap in gaps) >= TOKENS // 4, gaps
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])

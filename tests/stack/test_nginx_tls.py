@@ -103,7 +103,7 @@ def test_eight_streams_of_one_browser_survive_killed_workers(chromium, proxied, 
     wait_for_in_page(page, lambda: page.evaluate("seen.every(events => events.length === 1)"))
     for pid in proxied.workers():
         psutil.Process(pid).kill()
-    wait_for(lambda: requests.get(f"http://127.0.0.1:{proxied.port}/healthz", timeout=5).ok, what="new workers")
+    wait_for(proxied.web_answers, what="new workers")
     gate.open()
     wait_for_in_page(page, lambda: page.evaluate("seen.every(events => events.at(-1)[0] !== 'message')"))
     assert page.evaluate("seen") == [[["message", 1], ["message", 2], ["done", 3]]] * STREAMS

@@ -154,7 +154,7 @@ def test_dead_part_is_restarted_and_named(launched, gate, words, name):
         wait_for(lambda: launched.part(words), what="the new process")
         if name == "web":
             events = stream.read_until_cut().events
-            wait_for(launched._web_answers)
+            wait_for(launched.web_answers)
             with connect(url, last_id=stream.decoder.last_id) as again:
                 events += again.read().events
         else:
