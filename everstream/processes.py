@@ -21,6 +21,11 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
         _libc.prctl(PR_SET_PDEATHSIG, signal_number)
 
 
+def how_it_ended(status: int) -> str:
+    """In words. `status` is below zero for the number of a signal, as in `subprocess` and `multiprocessing`."""
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
 def run_when_others_pause() -> None:
     """When all cores are busy, have the kernel run this process once another one pauses, instead of preempting it.
 

@@ -8,6 +8,7 @@ that waiting does not cure; 6 the model does not end a stopped generation's work
 """
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
@@ -137,6 +138,8 @@ async def _report(engine_log: EngineLog, status: EngineStatus) -> None:
 
 
 if __name__ == "__main__":
+    # A crash in native code leaves the Python stack in the output. Forked processes, such as vLLM's, inherit this.
+    faulthandler.enable()
     # For any model that runs on vLLM, through `llm.vllm_plugin` in the processes that vLLM starts.
     os.environ[ENGINE_PID_VARIABLE] = str(os.getpid())
     os.environ[SLEEP_VARIABLE] = "1"

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import IO, NamedTuple
 
 from everstream.host.terminal import Terminal
-from everstream.processes import die_with_parent
+from everstream.processes import die_with_parent, how_it_ended
 from everstream.settings import PROJECT_ROOT
 
 BACKOFF_MIN_S = 0.5
@@ -100,7 +100,7 @@ class ChildProcess:
         backoff_s = min(BACKOFF_MIN_S * 2 ** min(self._deaths, 10), BACKOFF_MAX_S)
         self._deaths += 1
         self._restart_at = time.monotonic() + backoff_s
-        cause = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        cause = how_it_ended(status)
         self._terminal.line(f"{self._program.name} {cause}; restarting in {backoff_s:g} s")
 
     def end(self) -> None:

@@ -28,12 +28,14 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from everstream.errors import ModelDied, ModelError
 from everstream.llm.detokenizer import Detokenizer, PublicDetokenizer
 from everstream.llm.vllm_internals import ASYNC_LLM_API, Internals, differences, find_internals, has
+from everstream.processes import how_it_ended
 
 logger = logging.getLogger(__name__)
 
 ABNORMAL_FINISHES = ("abort", "error")
 """Finish reasons that we never cause: a stop cancels the task that would see them."""
 DEATH_NOTICE_S = 10.0
+FINISHED_PROCESSES = "engine_core.resources.engine_manager.finished_procs"
 TRIAL_S = 60.0
 TRIAL_TOKENS = 2
 
@@ -53,6 +55,7 @@ class Vllm:
     def __init__(self, llm: AsyncLLM) -> None:
         self._llm = llm
         self._internals: Internals | None = None
+        self._has_died = False
         self._taps: dict[str, Tap] = {}
         self.tokenizer: Any = llm.get_tokenizer()
         self.max_model_len: int = llm.model_config.max_model_len
@@ -114,7 +117,13 @@ class Vllm:
 
     @property
     def has_died(self) -> bool:
-        return bool(getattr(self._llm, "errored", False))
+        """Logs, once, how vLLM's processes ended."""
+        is_dead = bool(getattr(self._llm, "errored", False))
+        if is_dead and not self._has_died and has(self._llm, FINISHED_PROCESSES):
+            for name, status in operator.attrgetter(FINISHED_PROCESSES)(self._llm)().items():
+                logger.error("vLLM's process %s %s", name, how_it_ended(status))
+        self._has_died = is_dead
+        return is_dead
 
     @property
     def running_requests(self) -> int | None:

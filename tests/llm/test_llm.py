@@ -250,8 +250,10 @@ def test_page_with_the_real_model(llm, page, artifacts):
 
 
 def test_idle_engine_exits_when_its_core_dies(llm):
-    """It must not claim generations that it can't run. Keep this test last: nothing starts another engine."""
+    """It must not claim generations that it can't run. The log says what happened to vLLM."""
     engine = llm.engines[-1]
     next(child for child in engine.children() if "VLLM::EngineCore" in " ".join(child.cmdline())).kill()
     wait_for(lambda: engine.popen.poll() is not None, what="the end of the engine process")
+    llm.start_engine()
+    assert "vLLM's process EngineCore was killed by SIGKILL" in engine.output
     assert engine.popen.returncode == 4
