@@ -23,7 +23,11 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
 
 def how_it_ended(status: int) -> str:
     """In words. `status` is below zero for the number of a signal, as in `subprocess` and `multiprocessing`."""
-    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    if status >= 0:
+        return f"ended with status {status}"
+    # Some real-time signals have no name.
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    return f"was killed by {name}"
 
 
 def run_when_others_pause() -> None:

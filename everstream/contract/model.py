@@ -12,6 +12,7 @@ between calls. Optional members:
     prompt_bound        a `PromptBound`
     running_requests    the model's own count of running requests
     has_died            whether the model can no longer serve
+    death               how it died, in words
 """
 
 import asyncio
@@ -58,6 +59,9 @@ class Model(Protocol):
 
     @property
     def has_died(self) -> bool: ...
+
+    @property
+    def death(self) -> str: ...
 
     async def infer(self, inputs: dict[str, Any], handler: StreamOutputHandler) -> None:
         """Run one generation to its end. Raises what the model raises."""
@@ -126,6 +130,10 @@ class LoadedModel:
     @property
     def has_died(self) -> bool:
         return bool(getattr(self._model, "has_died", False))
+
+    @property
+    def death(self) -> str:
+        return str(getattr(self._model, "death", ""))
 
     async def initialize(self) -> None:
         """Raises ModelLoadError."""

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import NoReturn
 
 from valkey.exceptions import ValkeyError
 
@@ -121,7 +122,7 @@ class Engine:
     async def _keep_leases(self) -> None:
         """Refresh our leases, take over expired ones, report our status."""
         if self._model.has_died:
-            die(EXIT_MODEL_DIED, "the model died")
+            self._die_with_model()
         tasks = list(self._running.values())
         claims = [(task.claim, task.log_bytes) for task in tasks]
         refreshed = await self._log.refresh(claims, calm_s=self._calm_s())
@@ -197,12 +198,16 @@ class Engine:
     def _forget(self, task: GenerationTask, ended: asyncio.Task[None]) -> None:
         if not ended.cancelled() and (error := ended.exception()):
             if isinstance(error, ModelDied):
-                die(EXIT_MODEL_DIED, f"the model died: {error}")
+                self._die_with_model(error)
             if not self._fatal_error.done():
                 self._fatal_error.set_exception(error)
         if self._running.get(task.claim.generation) is task:
             del self._running[task.claim.generation]
         self._update_capacity()
+
+    def _die_with_model(self, error: ModelDied | None = None) -> NoReturn:
+        causes = [str(cause) for cause in (error, self._model.death) if cause]
+        die(EXIT_MODEL_DIED, f"the model died: {'; '.join(causes)}" if causes else "the model died")
 
     def _update_capacity(self) -> None:
         if len(self._running) < self._capacity:

@@ -62,6 +62,10 @@ class InferlessPythonModel:
         return self.vllm.has_died
 
     @property
+    def death(self) -> str:
+        return self.vllm.death
+
+    @property
     def running_requests(self) -> int | None:
         return self.vllm.running_requests
 

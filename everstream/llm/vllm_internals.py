@@ -77,6 +77,7 @@ ASYNC_LLM_API = {
     "errored": "the death of an idle engine is noticed only at its next generation",
     "get_supported_tasks": "a request may wait forever for an engine that dies at its first request",
     "output_processor.get_num_unfinished_requests": "/readyz does not show vLLM's own count of requests",
+    "engine_core.resources.engine_manager.finished_procs": "the log does not say how vLLM's processes ended",
 }
 
 

@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 ABNORMAL_FINISHES = ("abort", "error")
 """Finish reasons that we never cause: a stop cancels the task that would see them."""
 DEATH_NOTICE_S = 10.0
-FINISHED_PROCESSES = "engine_core.resources.engine_manager.finished_procs"
 TRIAL_S = 60.0
 TRIAL_TOKENS = 2
 
@@ -55,7 +54,6 @@ class Vllm:
     def __init__(self, llm: AsyncLLM) -> None:
         self._llm = llm
         self._internals: Internals | None = None
-        self._has_died = False
         self._taps: dict[str, Tap] = {}
         self.tokenizer: Any = llm.get_tokenizer()
         self.max_model_len: int = llm.model_config.max_model_len
@@ -117,13 +115,14 @@ class Vllm:
 
     @property
     def has_died(self) -> bool:
-        """Logs, once, how vLLM's processes ended."""
-        is_dead = bool(getattr(self._llm, "errored", False))
-        if is_dead and not self._has_died and has(self._llm, FINISHED_PROCESSES):
-            for name, status in operator.attrgetter(FINISHED_PROCESSES)(self._llm)().items():
-                logger.error("vLLM's process %s %s", name, how_it_ended(status))
-        self._has_died = is_dead
-        return is_dead
+        return bool(getattr(self._llm, "errored", False))
+
+    @property
+    def death(self) -> str:
+        """How vLLM's processes ended, in words. Empty while they run."""
+        path = "engine_core.resources.engine_manager.finished_procs"
+        finished = operator.attrgetter(path)(self._llm)() if has(self._llm, path) else {}
+        return "; ".join(f"vLLM's process {name} {how_it_ended(status)}" for name, status in finished.items())
 
     @property
     def running_requests(self) -> int | None:

@@ -35,6 +35,8 @@ class AsyncLLM:
         self.model_config = SimpleNamespace(max_model_len=2048)
         self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(stream_interval=1))
         self.output_processor = OutputProcessor()
+        manager = SimpleNamespace(finished_procs=lambda: {"EngineCore": -9} if self.errored else {})
+        self.engine_core = SimpleNamespace(resources=SimpleNamespace(engine_manager=manager))
 
     def get_tokenizer(self):
         return self._tokenizer
