@@ -26,7 +26,7 @@ test-fast: $(LIGHT)/.installed  ## Run the most useful tests in about a minute, 
 	$(LIGHT)/bin/python -m pytest --numprocesses $(PYTEST_PROCESSES) $(FAST_TESTS) $(PYTEST_ARGS)
 
 test: setup-dev model lint  ## Set up if needed, and run all tests
-	$(BIN)/python -m pytest --numprocesses $(PYTEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(PYTEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: setup-dev model  ## Measure the speed and memory figures in docs/performance.md (about an hour)
 	$(BIN)/python -m bench.front_ends

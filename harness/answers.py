@@ -4,13 +4,13 @@ from harness.sse_client import text_of
 
 EMOJI = "🙂🎉🚀🌍👩‍👩‍👧‍👦漢字日本語"
 PROMPTS = [
-    {"prompt": f"Repeat after me, exactly: {EMOJI}", "max_tokens": 120},
-    {"prompt": "Write a line of emoji only, twenty of them 🎉🚀", "max_tokens": 150},
-    {"prompt": "Повтори: Привет, как дела?", "max_tokens": 120},
-    {"prompt": "List 5 facts about the sea", "max_tokens": 150},
-    {"prompt": "List 5 facts about the sea", "max_tokens": 150, "flush_ms": 200},
-    {"prompt": "Count from 1 to 20", "max_tokens": 150, "stop": ["17", "never said"]},
-    {"messages": [{"role": "user", "content": "Tell a story of a robot"}], "max_tokens": 97, "system": None},
+    {"prompt": f"Repeat after me, exactly: {EMOJI}", "max_tokens": 60},
+    {"prompt": "Write a line of emoji only, twenty of them 🎉🚀", "max_tokens": 60},
+    {"prompt": "Повтори: Привет, как дела?", "max_tokens": 60},
+    {"prompt": "List 5 facts about the sea", "max_tokens": 60},
+    {"prompt": "List 5 facts about the sea", "max_tokens": 60, "flush_ms": 200},
+    {"prompt": "Count from 1 to 20", "max_tokens": 60, "stop": ["8", "never said"]},
+    {"messages": [{"role": "user", "content": "Tell a story of a robot"}], "max_tokens": 47, "system": None},
 ]
 
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import requests
 
-AT_ONCE = 32
-TIMEOUT_S = 120
+AT_ONCE = 64
+TIMEOUT_S = 300
 DIFFERS = ("id", "created", "system_fingerprint")
 """Keys whose values are never the same."""
 
