@@ -286,7 +286,7 @@ def flat(value: Any) -> list[Any]:
 
 
 def _check_text(name: str, value: str, field: Field, max_chars: int) -> None:
-    limit = max_chars if field.max_length is None and field.is_prompt else field.max_length
+    limit = field.longest(max_chars)
     if limit is not None and len(value) > limit:
         raise InvalidInput(f"{name} has {len(value)} characters; at most {limit} are allowed", param=name)
     if field.min_length > len(value):

@@ -1,7 +1,8 @@
 """A model's declared inputs as JSON Schema: what `inputs` takes for each. Pure.
 
-In: a `Field`. Out: the schema of its value in a JSON body, or as the text of a query parameter. A single value in a
-list of one is taken too, but not shown.
+In: a `Field`. Out: the schema of its value in a JSON body, or as the text of a query parameter. `inputs` takes a little
+more than is shown: a single value in a list of one, and a flat list for a shape like [-1, 2], because a schema can't say
+that its length is a multiple of 2.
 """
 
 import math
@@ -9,11 +10,9 @@ from typing import Any
 
 import msgspec
 
-from everstream.contract.schema import INTEGERS, JSON, STRINGS, Field
+from everstream.contract.inlining import JsonSchema, inlined, plain_json
+from everstream.contract.schema import INTEGERS, JSON, MAX_DIMENSIONS, STRINGS, Field
 
-JsonSchema = dict[str, Any]
-
-_REFERENCE = "#/$defs/"
 _JSON_TEXT = {"type": "string", "contentMediaType": "application/json"}
 
 
@@ -21,7 +20,7 @@ def in_body(field: Field, max_prompt_chars: int) -> JsonSchema:
     """Null counts as absent."""
     if field.format == "json":
         # A string is taken for JSON text.
-        schema = {"anyOf": [inlined(field.json_schema or {}), dict(_JSON_TEXT)]}
+        schema = {"anyOf": [_declared(field), dict(_JSON_TEXT)]}
     else:
         schema = _value(field, max_prompt_chars)
     return _with_example(field, schema if field.required else _or_null(schema))
@@ -31,40 +30,30 @@ def in_query(field: Field, max_prompt_chars: int) -> JsonSchema:
     """An array is given by repeating its name."""
     if field.format == "json" or field.datatype == JSON:
         return dict(_JSON_TEXT)
-    return _array(field, _item(field, max_prompt_chars), 1) if field.is_array else _item(field, max_prompt_chars)
+    return _flat(field, _item(field, max_prompt_chars)) if field.is_array else _item(field, max_prompt_chars)
 
 
-def inlined(schema: JsonSchema) -> JsonSchema:
-    """Without references, so that it can be part of any document. A type within itself becomes any value."""
-    definitions = schema.get("$defs", {})
-    plain: JsonSchema = _inlined({name: value for name, value in schema.items() if name != "$defs"}, definitions, ())
-    return plain
-
-
-def _inlined(value: Any, definitions: JsonSchema, outer: tuple[str, ...]) -> Any:
-    if isinstance(value, list):
-        return [_inlined(item, definitions, outer) for item in value]
-    if not isinstance(value, dict):
-        return value
-    name = value["$ref"].removeprefix(_REFERENCE) if isinstance(value.get("$ref"), str) else ""
-    if name:
-        return {} if name in outer else _inlined(definitions[name], definitions, (*outer, name))
-    return {key: _inlined(item, definitions, outer) for key, item in value.items()}
+def _declared(field: Field) -> JsonSchema:
+    """Any JSON, if the declared schema can't be shown. `schema.parse_schema` has warned the author."""
+    try:
+        return inlined(field.json_schema or {})
+    except ValueError:
+        return {}
 
 
 def _value(field: Field, max_prompt_chars: int) -> JsonSchema:
     if field.datatype == JSON:
-        return inlined(field.json_schema or {})
+        return _declared(field)
     item = _item(field, max_prompt_chars)
     if not field.is_array:
         return item
-    array = _array(field, item, len(field.shape))
-    return {"anyOf": [array, item]} if field.shape == [-1] else array
+    options = [*_arrays(field, item), *([item] if _takes_one_item(field) else [])]
+    return options[0] if len(options) == 1 else {"anyOf": options}
 
 
 def _item(field: Field, max_prompt_chars: int) -> JsonSchema:
     if field.datatype in STRINGS:
-        longest = max_prompt_chars if field.max_length is None and field.is_prompt else field.max_length
+        longest = field.longest(max_prompt_chars)
         return {
             "type": "string",
             **({"minLength": field.min_length} if field.min_length else {}),
@@ -83,34 +72,58 @@ def _number(field: Field) -> JsonSchema:
     return {"type": "number"} | {name: bound for name, bound in bounds.items() if bound is not None}
 
 
-def _array(field: Field, item: JsonSchema, dimensions: int) -> JsonSchema:
-    """Nested in as many dimensions."""
-    schema = item
-    sizes = field.shape if dimensions == len(field.shape) else [-1]
-    for size in reversed(sizes):
-        schema = {"type": "array", "items": schema}
-        if size != -1:
-            schema |= {"minItems": size, "maxItems": size}
-    if sizes == [-1]:
-        schema["maxItems"] = field.most_items
-        known = math.prod(size for size in field.shape if size != -1)
-        if -1 not in field.shape:
-            schema |= {"minItems": known, "maxItems": known}
-    return schema
+def _arrays(field: Field, item: JsonSchema) -> list[JsonSchema]:
+    """The array, and if its shape has several dimensions, the flat list that stands for it."""
+    if len(field.shape) > MAX_DIMENSIONS:
+        return [{"type": "array"}]
+    if len(field.shape) == 1:
+        return [_flat(field, item)]
+    has_simple_length = -1 not in field.shape or _takes_one_item(field)
+    return [_nested(field, item), *([_flat(field, item)] if has_simple_length else [])]
+
+
+def _nested(field: Field, item: JsonSchema) -> JsonSchema:
+    """An array of arrays, like the shape."""
+    unknown, schema = field.shape.count(-1), item
+    for size in reversed(field.shape):
+        bounds = {"minItems": size, "maxItems": size} if size != -1 else {}
+        if size == -1 and unknown == 1:
+            bounds = {"maxItems": field.most_items // _known_items(field)}
+        schema = {"type": "array", "items": schema, **bounds}
+    # With several unknown dimensions, no flat list is taken, not even an empty one.
+    return schema if unknown < 2 or "minItems" in schema else {**schema, "minItems": 1}
+
+
+def _flat(field: Field, item: JsonSchema) -> JsonSchema:
+    if -1 in field.shape:
+        return {"type": "array", "items": item, "maxItems": field.most_items}
+    known = _known_items(field)
+    return {"type": "array", "items": item, "minItems": known, "maxItems": known}
+
+
+def _takes_one_item(field: Field) -> bool:
+    return field.shape.count(-1) < 2 and _known_items(field) == 1
+
+
+def _known_items(field: Field) -> int:
+    return math.prod(size for size in field.shape if size != -1)
 
 
 def _or_null(schema: JsonSchema) -> JsonSchema:
     if not schema:
         return schema
-    if "anyOf" in schema:
-        return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
-    if isinstance(schema.get("type"), str):
-        return {**schema, "type": [schema["type"], "null"]}
-    return {"anyOf": [schema, {"type": "null"}]}
+    options = schema["anyOf"] if schema.keys() == {"anyOf"} else [schema]
+    return {"anyOf": [*options, {"type": "null"}]}
 
 
 def _with_example(field: Field, schema: JsonSchema) -> JsonSchema:
-    return schema if field.example is None else {**schema, "examples": [_example(field)]}
+    if field.example is None:
+        return schema
+    try:
+        return {**schema, "examples": [plain_json(_example(field))]}
+    except ValueError:
+        # It is too large to be shown.
+        return schema
 
 
 def _example(field: Field) -> Any:
@@ -124,6 +137,6 @@ def _example(field: Field) -> Any:
     if field.format == "json" and isinstance(value, str):
         try:
             return msgspec.json.decode(value)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return value
     return value

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from everstream.contract.inlining import inlined
 from everstream.errors import ModelLoadError
 
 MAX_ITEMS = 1000
@@ -88,6 +89,10 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True):
             return self.max_items
         return MAX_ITEMS if self.datatype in STRINGS else MAX_NUMBERS
 
+    def longest(self, max_prompt_chars: int) -> int | None:
+        """How many characters a string may have; None: any number."""
+        return max_prompt_chars if self.max_length is None and self.is_prompt else self.max_length
+
 
 Schema = Mapping[str, Field]
 
@@ -131,7 +136,16 @@ def _parse_field(name: Any, declared: Any, warnings: list[str]) -> Field:
         field = msgspec.convert(known, Field)
     except msgspec.ValidationError as error:
         raise ModelLoadError(f"{where}: {error}") from None
+    if field.json_schema is not None:
+        _warn_unless_shown(where, field.json_schema, warnings)
     return _as_its_example(where, field, warnings)
+
+
+def _warn_unless_shown(where: str, json_schema: dict[str, Any], warnings: list[str]) -> None:
+    try:
+        inlined(json_schema)
+    except ValueError as error:
+        warnings.append(f"{where}: json_schema can't be shown, so any JSON is: {error}")
 
 
 def _datatype(where: str, declared: Any) -> str:

@@ -121,6 +121,17 @@ def test_unknown_key_is_a_warning():
     ]
 
 
+def test_json_schema_that_can_not_be_shown_is_a_warning():
+    warnings = []
+    assert parse(warnings, datatype="JSON", json_schema={"$ref": "#/$defs/X"})["x"].json_schema == {"$ref": "#/$defs/X"}
+    assert warnings == [
+        "INPUT_SCHEMA['x']: json_schema can't be shown, so any JSON is: unknown $ref '#/$defs/X'; only #/$defs/… within "
+        "the schema are known"
+    ]
+    parse(warnings, datatype="JSON", json_schema={"$ref": "#/$defs/X", "$defs": {"X": {}}})
+    assert len(warnings) == 1
+
+
 @pytest.mark.parametrize(
     ("datatype", "example", "taken_as"), [("INT8", [768], "INT64"), ("UINT8", [-1], "INT64"), ("INT32", [0.7], "FP64")]
 )
