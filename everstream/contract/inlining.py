@@ -121,7 +121,9 @@ class _Inlining:
         if isinstance(reference := value.get("$ref"), str):
             return self._definition(reference, outer)
         return {
-            keyword: self._keyword(keyword, item, outer) for keyword, item in value.items() if keyword != _OF_DEFINITIONS
+            keyword: self._keyword(keyword, item, outer)
+            for keyword, item in value.items()
+            if keyword != _OF_DEFINITIONS
         }
 
     def _definition(self, reference: str, outer: tuple[str, ...]) -> Any:

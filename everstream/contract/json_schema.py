@@ -1,8 +1,8 @@
 """A model's declared inputs as JSON Schema: what `inputs` takes for each. Pure.
 
-In: a `Field`. Out: the schema of its value in a JSON body, or as the text of a query parameter. `inputs` takes a little
-more than is shown: a single value in a list of one, and a flat list for a shape like [-1, 2], because a schema can't say
-that its length is a multiple of 2.
+In: a `Field`. Out: the schema of its value in a JSON body, or as the text of a query parameter. `inputs` takes
+more than is shown: a single value in a list of one, and a flat list for a shape like [-1, 2], because a schema can't
+say that its length is a multiple of 2.
 """
 
 import math

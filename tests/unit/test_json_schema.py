@@ -133,7 +133,9 @@ def test_property_that_is_named_like_a_keyword_may_be_a_reference():
 def mutual(count):
     """Definitions that refer to all others."""
     names = [f"d{number}" for number in range(count)]
-    definitions = {name: {"anyOf": [{"$ref": f"#/$defs/{other}"} for other in names if other != name]} for name in names}
+    definitions = {
+        name: {"anyOf": [{"$ref": f"#/$defs/{other}"} for other in names if other != name]} for name in names
+    }
     return {"$ref": "#/$defs/d0", "$defs": definitions}
 
 

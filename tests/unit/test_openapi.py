@@ -1,5 +1,6 @@
 """The OpenAPI document and its page, from the application itself. `stack/test_openapi.py` sends requests by it."""
 
+import functools
 import re
 from html.parser import HTMLParser
 
@@ -71,12 +72,8 @@ def body_of(document, path):
 def test_body_is_made_of_the_models_own_inputs(document):
     for path in ("/generations", "/v1/chat/completions"):
         fields = body_of(document, path)["properties"]
-        assert fields["temperature"] == {
-            "type": ["number", "null"],
-            "minimum": 0,
-            "maximum": 2,
-            "examples": [0.7],
-        }
+        number = {"type": "number", "minimum": 0, "maximum": 2}
+        assert fields["temperature"] == {"anyOf": [number, {"type": "null"}], "examples": [0.7]}
         messages = fields["messages"]["anyOf"][0]
         assert messages["minItems"] == 1
         assert "tool" in messages["items"]["properties"]["role"]["enum"]
@@ -105,10 +102,78 @@ def test_several_models_are_alternatives():
     assert {each["name"]: each["required"] for each in query}.items() >= {"speed": False, "text": False}.items()
 
 
+def folder_with(path, schema):
+    """A model folder with this `input_schema.py`."""
+    path.mkdir(exist_ok=True)
+    (path / "input_schema.py").write_text(schema)
+    (path / "app.py").write_text("")
+    return path
+
+
+def app_with(path, inputs):
+    """An application whose only model has these inputs."""
+    return app_of(EVERSTREAM_APP_DIR=folder_with(path, f"IS_STREAMING_OUTPUT = True\nINPUT_SCHEMA = {inputs!r}"))
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"json_schema": {"$ref": "#"}},
+        {"json_schema": {"$ref": "#/definitions/X"}},
+        {"json_schema": {"properties": {"x": True, "y": False, "z": {"items": True}}}},
+        {"json_schema": {"anyOf": []}},
+        {"json_schema": {"oneOf": [True], "description": 1}},
+        {"json_schema": {"anyOf": [True, {"type": "null"}]}},
+        {"json_schema": {"properties": {"items": {}, "type": {"type": []}}, "format": "served-model"}},
+        {"example": "#/components/schemas/Nothing"},
+        {"example": {"$ref": "#/components/schemas/Nothing", "format": "served-model"}},
+        {"example": ["x" * 100_000]},
+        {"json_schema": functools.reduce(lambda inner, _: {"items": {"oneOf": [inner]}}, range(16), {})},
+        {"datatype": "BOOL", "shape": [1] * 500},
+    ],
+    ids=lambda each: str(each)[:50],
+)
+def test_one_models_declarations_leave_other_models_alone(tmp_path, trouble):
+    inputs = {"x": {"datatype": "JSON", **trouble}}
+    path = folder_with(tmp_path / "odd", f"IS_STREAMING_OUTPUT = True\nINPUT_SCHEMA = {inputs!r}")
+    app = app_of(MODELS=f"echo={MODELS / 'echo'} odd={path}")
+    echo, odd = body_of(document_of(app), "/generations")["anyOf"]
+    assert "speed" in echo["properties"] and "x" in odd["properties"]
+    assert odd["properties"]["x"].get("examples", [trouble.get("example")]) == [trouble.get("example")]
+    assert "<code>speed</code>" in page_of(app)
+
+
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        ({"datatype": "INT8", "shape": [2]}, "array (2 to 2) of integer (-128 to 127)"),
+        ({"datatype": "STRING", "shape": [-1]}, "array (at most 1000) of string or string"),
+        (
+            {"json_schema": {"type": ["string", "array", "null"], "items": {"type": "object"}}},
+            "string or array of object",
+        ),
+        (
+            {"json_schema": {"type": "array", "items": {"type": ["array", "null"]}}},
+            "array of array of any JSON or null",
+        ),
+        ({"json_schema": {"oneOf": [{"type": "string"}, {"type": "boolean"}]}}, "string or boolean"),
+        ({"json_schema": {"type": "array", "items": {"oneOf": [{"type": "null"}, {}]}}}, "array of (any JSON or null)"),
+        (
+            {"json_schema": {"allOf": [{"type": "object"}, {"properties": {"a": False}}]}},
+            "object and object (a: nothing)",
+        ),
+        ({"json_schema": {"type": "null"}}, ""),
+    ],
+)
+def test_page_names_types(tmp_path, field, shown):
+    page = page_of(app_with(tmp_path, {"only_input": {"datatype": "JSON", **field}}))
+    _, _, body = page.partition('id="post_generations"')
+    row = re.search("<code>only_input</code></th>\\s*<td>(.*?)</td>", body)[1]
+    assert re.sub("<[^>]+>", "", row) == shown
+
+
 def test_page_escapes_what_a_model_declares(tmp_path):
-    (tmp_path / "input_schema.py").write_text(SCHEMA)
-    (tmp_path / "app.py").write_text("")
-    page = page_of(app_of(EVERSTREAM_APP_DIR=tmp_path))
+    page = page_of(app_of(EVERSTREAM_APP_DIR=folder_with(tmp_path, SCHEMA)))
     assert "<script" not in page and "<b>name" not in page
     assert page.count("&lt;b&gt;name&lt;/b&gt;") > 1
     assert "&lt;script&gt;alert(" in page

@@ -125,8 +125,8 @@ def test_json_schema_that_can_not_be_shown_is_a_warning():
     warnings = []
     assert parse(warnings, datatype="JSON", json_schema={"$ref": "#/$defs/X"})["x"].json_schema == {"$ref": "#/$defs/X"}
     assert warnings == [
-        "INPUT_SCHEMA['x']: json_schema can't be shown, so any JSON is: unknown $ref '#/$defs/X'; only #/$defs/… within "
-        "the schema are known"
+        "INPUT_SCHEMA['x']: json_schema can't be shown, so any JSON is: unknown $ref '#/$defs/X'; only #/$defs/… within"
+        " the schema are known"
     ]
     parse(warnings, datatype="JSON", json_schema={"$ref": "#/$defs/X", "$defs": {"X": {}}})
     assert len(warnings) == 1

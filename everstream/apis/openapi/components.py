@@ -5,21 +5,25 @@ that of the API: `openai.ChatCompletion`.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-JsonSchema = dict[str, Any]
+from everstream.contract.inlining import JsonSchema
+
 REFERENCE = "#/components/schemas/"
 
 
 def schemas_of(types: Sequence[Any], api: str) -> tuple[dict[Any, JsonSchema], dict[str, JsonSchema]]:
-    """The schemas by their types, and the components."""
+    """The schemas by their types, and the components. Raises ValueError if two types would have the same name."""
     schemas, components = msgspec.json.schema_components(types, ref_template=f"{REFERENCE}{{name}}")
+    names = {name: component_name(name, api) for name in components}
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"two types of {api} have the same name: {sorted(names)}")
     return (
-        {kind: _tidy(schema, api) for kind, schema in zip(types, schemas, strict=True)},
-        {component_name(name, api): _tidy(schema, api) for name, schema in components.items()},
+        {kind: _tidy(schema, names) for kind, schema in zip(types, schemas, strict=True)},
+        {names[name]: _tidy(schema, names) for name, schema in components.items()},
     )
 
 
@@ -28,38 +32,56 @@ def component_name(name: str, api: str) -> str:
     return ".".join([api, *name.split(".")[-2:]])
 
 
-def _tidy(value: Any, api: str) -> Any:
-    """With our names of components, and without what only Python needs."""
+def _tidy(value: Any, names: Mapping[str, str]) -> Any:
+    """Rename component references, and drop null defaults."""
     if isinstance(value, list):
-        return [_tidy(item, api) for item in value]
-    if isinstance(value, str) and value.startswith(REFERENCE):
-        return REFERENCE + component_name(value.removeprefix(REFERENCE), api)
+        return [_tidy(item, names) for item in value]
     if not isinstance(value, dict):
         return value
-    tidied = {name: _tidy(item, api) for name, item in value.items() if not _is_idle(name, item)}
+    tidied = {name: _tidy(item, names) for name, item in value.items() if not _is_null_default(name, item)}
+    if reference := _reference(value):
+        tidied["$ref"] = _renamed(reference, names)
+    if "discriminator" in value:
+        mapping = value["discriminator"]["mapping"]
+        renamed = {tag: _renamed(name.removeprefix(REFERENCE), names) for tag, name in mapping.items()}
+        tidied["discriminator"]["mapping"] = renamed
     if isinstance(value.get("description"), str):
         tidied["description"] = inspect.cleandoc(value["description"])
     return tidied
 
 
-def _is_idle(name: str, value: Any) -> bool:
-    """That a missing field is the same as null, is said once for all."""
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    return REFERENCE + names[name]
+
+
+def _is_null_default(name: str, value: Any) -> bool:
+    """Omit null defaults: the document's description covers them."""
     return name == "default" and value is None
 
 
-def reachable(roots: Any, components: dict[str, JsonSchema]) -> dict[str, JsonSchema]:
-    """Those components that `roots` refer to, in their order."""
+def reachable(roots: Any, components: Mapping[str, JsonSchema]) -> dict[str, JsonSchema]:
+    """Those components that `roots` refer to, in their order. A model's examples may refer to anything."""
     found: set[str] = set()
     todo = [roots]
     while todo:
-        new = set(_references(todo.pop())) - found
+        new = {name for name in _references(todo.pop()) if name in components} - found
         found |= new
         todo += [components[name] for name in new]
     return {name: schema for name, schema in components.items() if name in found}
 
 
-def _references(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value.removeprefix(REFERENCE)] if value.startswith(REFERENCE) else []
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [name for item in items for name in _references(item)]
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if reference := _reference(value):
+            yield reference
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+
+
+def _reference(schema: Mapping[str, Any]) -> str:
+    """The name of the component that it refers to; empty if to none."""
+    reference = schema.get("$ref")
+    is_known = isinstance(reference, str) and reference.startswith(REFERENCE)
+    return str(reference).removeprefix(REFERENCE) if is_known else ""

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from everstream.apis.openapi.components import JsonSchema, reachable, schemas_of
+from everstream.apis.openapi.components import reachable, schemas_of
 from everstream.apis.openapi.fields import FieldSchemas
 from everstream.apis.openapi.operation import Operations, events_of, header, types_of
+from everstream.contract.inlining import JsonSchema
 from everstream.contract.schema import Schema
 from everstream.web.description import EVENT_FORMAT, SERVED_MODEL, ApiDescription, Description
 
@@ -43,7 +44,8 @@ class Served(NamedTuple):
 
 def document(apis: Mapping[str, ApiDescription], routes: Sequence[Route], served: Served) -> JsonSchema:
     """`apis`: by the names of their blueprints."""
-    made = {name: schemas_of(list(dict.fromkeys(types_of(api))), name) for name, api in apis.items()}
+    enums = {SERVED_MODEL: served.names, EVENT_FORMAT: served.formats}
+    made = {name: _schemas_of(name, api, enums) for name, api in apis.items()}
     formats = [event for name, api in apis.items() for each in api.formats for event in events_of(each, made[name][0])]
     paths: dict[str, JsonSchema] = {}
     for name, api in apis.items():
@@ -53,7 +55,7 @@ def document(apis: Mapping[str, ApiDescription], routes: Sequence[Route], served
             if described := _description(route, name, api):
                 _add(paths, route, operations, described)
     components = {name: schema for _, own in made.values() for name, schema in own.items()}
-    whole = {
+    return {
         "openapi": "3.1.0",
         "info": {"title": "Everstream", "version": served.version, "description": ABOUT},
         "tags": [{"name": name, "description": api.about} for name, api in apis.items()],
@@ -63,8 +65,6 @@ def document(apis: Mapping[str, ApiDescription], routes: Sequence[Route], served
             "headers": {name: header(about) for api in apis.values() for name, about in api.headers.items()},
         },
     }
-    named: JsonSchema = _with_names(whole, {SERVED_MODEL: served.names, EVENT_FORMAT: served.formats})
-    return named
 
 
 _ARGUMENT = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
@@ -85,14 +85,24 @@ def _operation_id(route: Route, path: str) -> str:
     return "_".join([route.method.lower(), *re.findall("[A-Za-z0-9_]+", path)])
 
 
-def _with_names(value: Any, names: Mapping[str, tuple[str, ...]]) -> Any:
-    """With the values of strings that are known only now."""
+def _schemas_of(
+    name: str, api: ApiDescription, enums: Mapping[str, Sequence[str]]
+) -> tuple[dict[Any, JsonSchema], dict[str, JsonSchema]]:
+    schemas, components = schemas_of(list(dict.fromkeys(types_of(api))), name)
+    return (
+        {kind: _with_enums(schema, enums) for kind, schema in schemas.items()},
+        {each: _with_enums(schema, enums) for each, schema in components.items()},
+    )
+
+
+def _with_enums(value: Any, enums: Mapping[str, Sequence[str]]) -> Any:
+    """Replace placeholder formats by enums."""
     if isinstance(value, list):
-        return [_with_names(item, names) for item in value]
+        return [_with_enums(item, enums) for item in value]
     if not isinstance(value, dict):
         return value
-    found = {name: _with_names(item, names) for name, item in value.items()}
+    found = {name: _with_enums(item, enums) for name, item in value.items()}
     kind = found.get("format")
-    if not (isinstance(kind, str) and kind in names):
+    if not (isinstance(kind, str) and kind in enums):
         return found
-    return {name: item for name, item in found.items() if name != "format"} | {"enum": list(names[kind])}
+    return {name: item for name, item in found.items() if name != "format"} | {"enum": list(enums[kind])}

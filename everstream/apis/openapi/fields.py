@@ -6,8 +6,9 @@ Where several models are served, a body has an alternative for each, and a query
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from everstream.apis.openapi.components import REFERENCE, JsonSchema
+from everstream.apis.openapi.components import REFERENCE
 from everstream.contract import json_schema
+from everstream.contract.inlining import JsonSchema
 from everstream.contract.schema import Schema
 from everstream.web.description import Fields
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from everstream.apis.openapi.components import JsonSchema
 from everstream.apis.openapi.fields import FieldSchemas, Properties
+from everstream.contract.inlining import JsonSchema
 from everstream.errors import InternalError
 from everstream.web.description import Answer, ApiDescription, Description, Events, Failure, Fields, failures
 from everstream.web.sse import MIMETYPE

@@ -11,8 +11,8 @@ from typing import Any
 from flask import Blueprint, Response, current_app, render_template
 
 from everstream import __version__
-from everstream.apis.openapi.components import JsonSchema
 from everstream.apis.openapi.document import Route, Served, document
+from everstream.contract.inlining import JsonSchema
 from everstream.errors import ErrorBody
 from everstream.log.entries import encode_json
 from everstream.web.api import Api
