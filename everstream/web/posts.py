@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -11,7 +12,7 @@ from flask import Response, g, request
 
 from everstream.contract import inputs
 from everstream.contract.schema import Schema
-from everstream.errors import UnknownModel
+from everstream.errors import EverstreamError, UnknownModel
 from everstream.log.records import inputs_digest
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
@@ -112,6 +113,16 @@ def options_of_post(options: RequestOptions, *, is_stream: bool) -> RequestOptio
         abandon_after_s=None if can_return else app_context().settings.post_abandon_after_s,
         may_refuse_late=True,
     )
+
+
+@contextmanager
+def params_as(own_param: Callable[[str | None], str | None]) -> Iterator[None]:
+    """Errors about the model's inputs name the request's fields. `own_param`: what a request calls an input."""
+    try:
+        yield
+    except EverstreamError as error:
+        error.param = own_param(error.param)
+        raise
 
 
 def request_id() -> str:

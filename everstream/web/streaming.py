@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 
-from flask import Response, request, stream_with_context
+from flask import Response, g, request, stream_with_context
 
 from everstream.errors import (
     EntriesLost,
@@ -56,13 +56,16 @@ def last_event_id() -> EventId | None:
     return sse.parse_event_id(query, "last_event_id") if query else None
 
 
-def admitted(respond: Callable[[], Response]) -> Response:
-    """Make a response that may be a stream. It holds one of the worker's stream slots until it is closed."""
+def admitted(respond: Callable[[], Response], *, has_compact: bool = False) -> Response:
+    """Make a response that may be a stream. It holds one of the worker's stream slots until it is closed.
+
+    `has_compact`: the route's query has the option `compact`, see `follow`. Raises InvalidInput.
+    """
     if request.method == "HEAD":
         # Flask answers HEAD with the GET route, but HEAD must neither start nor follow a generation.
         return event_stream(iter(()))
     # Refuse it before anything starts.
-    wants_compact()
+    g.is_compact = has_compact and _wants_compact()
     give_back = app_context().follower.admit()
     try:
         response = respond()
@@ -73,7 +76,7 @@ def admitted(respond: Callable[[], Response]) -> Response:
     return response
 
 
-def wants_compact() -> bool:
+def _wants_compact() -> bool:
     """Whether text that was generated before the request should come in one event. Raises InvalidInput."""
     given = request.args.get("compact", "")
     if given not in ("", "true", "false"):
@@ -145,7 +148,10 @@ def begin_unless_refused(known: Generation, make_encoder: MakeEncoder) -> Respon
 
 
 def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Response:
-    """Stream what a client has not seen of a generation. A new client also gets the opening event."""
+    """Stream what a client has not seen of a generation. A new client also gets the opening event.
+
+    If the client has asked for it with `compact`, text that was generated before the request comes in one event.
+    """
     context, encoder = app_context(), make_encoder(known)
     settings, follower = context.settings, context.follower
     if not seen.is_first:
@@ -161,7 +167,7 @@ def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Respo
     writer = DirectWriter(client) if client and is_chunked else None
     reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue)
     # Given all entries, an encoder must not have those that the client has seen joined with others.
-    is_compact = wants_compact() and (seen.is_first or not encoder.needs_all)
+    is_compact = g.get("is_compact", False) and (seen.is_first or not encoder.needs_all)
     return event_stream(_frames(head, OpenReader(follower, reader, client), follower, compact if is_compact else list))
 
 

@@ -82,7 +82,7 @@ def options_from_query(names: Sequence[str]) -> RequestOptions:
 def _options(given: dict[str, Any]) -> RequestOptions:
     request_id, flush_ms = given.get("request_id", ""), given.get("flush_ms")
     if request_id != "":
-        request_id = checked_request_id(request_id, "request_id")
+        request_id = _checked_request_id(request_id)
     is_whole = isinstance(flush_ms, int) and not isinstance(flush_ms, bool)
     if flush_ms is not None and not (is_whole and 0 <= flush_ms <= MAX_FLUSH_MS):
         raise InvalidInput(f"flush_ms must be a whole number from 0 to {MAX_FLUSH_MS}", param="flush_ms")
@@ -107,12 +107,11 @@ def body_bytes() -> bytes:
     return data
 
 
-def checked_request_id(given: object, param: str) -> str:
-    """Raises InvalidInput, which names `param`."""
+def _checked_request_id(given: object) -> str:
     if not (isinstance(given, str) and is_request_id(given)):
         # Anyone who knows a request id can read its generation, so it must be as hard to guess as a generation's id.
         raise InvalidInput(
-            f"{param} must be 16 to 64 characters of A-Z a-z 0-9 . _ - (for example a UUID)", param=param
+            "request_id must be 16 to 64 characters of A-Z a-z 0-9 . _ - (for example a UUID)", param="request_id"
         )
     return given
 

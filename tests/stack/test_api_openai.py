@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 from typing import Literal
 
 import openai
@@ -16,7 +17,7 @@ from everstream import __version__
 from harness.chat_outputs import end, piece
 from harness.openai_types import validated
 from harness.sse_client import Decoder, connect, read_all, text_of
-from harness.stack import wait_for
+from harness.stack import MODELS, wait_for
 
 QUESTION = "Why is the sky blue and the sea too?"
 REQUEST = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
@@ -193,7 +194,8 @@ def test_client_raises_for_a_prompt_that_is_too_long(client, model):
         ("completions", {"prompt": ""}, "prompt", "prompt is empty"),
         ("completions", {"prompt": []}, "prompt", "prompt must be a string, or an array of strings"),
         ("completions", {"prompt": [{}]}, "prompt", "prompt must be a string, or an array of strings"),
-        ("completions", {"prompt": [[7], 7]}, "prompts", "must be an array of strings"),
+        ("completions", {"prompt": [[7], 7]}, "prompt", "must be an array of strings"),
+        ("completions", {"prompt": [[7], 7], "stream": False}, "prompt", "must be an array of strings"),
         ("completions", {"prompt": [[1.5] * 5000]}, "prompt", "prompt must be a string, or an array of strings"),
         ("completions?compact=yes", {"prompt": "a"}, "compact", "compact must be true or false"),
         ("completions", {"prompt": "a", "best_of": 2}, "best_of", "does not accept best_of"),
@@ -480,7 +482,7 @@ def test_unknown_model_is_not_found(client):
 
 def test_tokens_of_a_prompt(chat):
     """As vLLM's server counts them; an ignored field is named here too."""
-    for prompt in ({"prompt": QUESTION}, {"messages": REQUEST["messages"]}):
+    for prompt in ({"prompt": QUESTION, "messages": None}, {"messages": REQUEST["messages"]}):
         response = requests.post(f"{chat.url}/tokenize", json={**prompt, "unheard_of": 1}, timeout=60)
         found = response.json()
         assert (found["count"], found["max_model_len"], found["tokens"]) == (12, 1000, list(range(12)))
@@ -573,6 +575,18 @@ def test_late_joiner_may_ask_for_one_compact_event(chat, native_events):
     events = read_all(f"{chat.events_url(generation)}?compact=true&format=openai-chat")
     assert text_of_chunks(events) == QUESTION
     assert len(events) == 5
+
+
+def test_input_called_compact_is_the_models_own(own_stack, tmp_path):
+    """/stream has no option of that name, also when an EventSource repeats the request to resume."""
+    folder = tmp_path / "model"
+    shutil.copytree(MODELS / "echo", folder)
+    (folder / "input_schema.py").write_text("INPUT_SCHEMA = {'compact': {'datatype': 'STRING', 'required': True}}")
+    stack = own_stack(app_dir=folder).start()
+    url = f"{stack.url}/stream?compact=very"
+    events = read_all(url)
+    assert [event.json for event in events if event.type == "message"] == [{"input": "compact", "json": '"very"'}]
+    assert [event.id for event in read_all(url, events[0].id)] == [event.id for event in events[1:]]
 
 
 def test_client_that_leaves_frees_the_engine_unless_it_can_come_back(own_stack, gate):

@@ -53,7 +53,7 @@ API = Api(
 
 @blueprint.post("/v1/messages")
 def messages() -> Response:
-    return admitted(_respond)
+    return admitted(_respond, has_compact=True)
 
 
 def _respond() -> Response:

@@ -53,7 +53,9 @@ class GenerateBody(msgspec.Struct, frozen=True):
 
 
 class IndexBody(msgspec.Struct, frozen=True):
-    ready: bool = False
+    """`ready`: list only the models that are ready."""
+
+    ready: bool | None = None
 
 
 def infer(body: bytes, json_size: str | None, schema: Schema) -> ParsedRequest:
@@ -90,7 +92,7 @@ def generate(body: bytes, schema: Schema) -> ParsedRequest:
 def ready_only(body: bytes) -> bool:
     """Of the body of `repository/index`, which may be empty. Raises InvalidInput."""
     index: IndexBody = _decoded(body or b"{}", IndexBody)
-    return index.ready
+    return bool(index.ready)
 
 
 def _decoded(text: bytes | msgspec.Raw, kind: Any, name: str = "body") -> Any:

@@ -32,7 +32,7 @@ from everstream.web.json_response import json_response, outputs
 from everstream.web.models import ServedModel
 from everstream.web.sse import MIMETYPE
 from everstream.web.streaming import admitted, begin, last_event_id, resume
-from everstream.web.submission import RequestOptions, body_bytes, checked_request_id, is_request_id, start
+from everstream.web.submission import RequestOptions, body_bytes, idempotency_key, is_request_id, start
 from everstream.web.whole_response import wait_for_end
 
 blueprint = Blueprint("inferless", __name__)
@@ -50,7 +50,7 @@ API = Api(blueprint, ("/v2",), error_body, description=DESCRIPTION)
 @blueprint.post(f"{_MODEL}/infer")
 @blueprint.post(f"{_VERSION}/infer")
 def infer(name: str, version: str = VERSION) -> Response:
-    return admitted(partial(_infer, _served(name, version)))
+    return admitted(partial(_infer, _served(name, version)), has_compact=True)
 
 
 @blueprint.post(f"{_MODEL}/generate")
@@ -62,7 +62,7 @@ def generate(name: str, version: str = VERSION) -> Response:
 @blueprint.post(f"{_MODEL}/generate_stream")
 @blueprint.post(f"{_VERSION}/generate_stream")
 def generate_stream(name: str, version: str = VERSION) -> Response:
-    return admitted(partial(_generate_stream, _served(name, version)))
+    return admitted(partial(_generate_stream, _served(name, version)), has_compact=True)
 
 
 @blueprint.get(_MODEL)
@@ -152,10 +152,7 @@ def _checked_values(model: ServedModel, parsed: ParsedRequest) -> dict[str, Any]
 
 def _request_id(parsed: ParsedRequest) -> str:
     """The header's, or the body's `id` if it is hard to guess. Other ids are for the client alone."""
-    key = request.headers.get("Idempotency-Key", "")
-    if key:
-        return checked_request_id(key, "Idempotency-Key")
-    return parsed.id if is_request_id(parsed.id) else ""
+    return idempotency_key() or (parsed.id if is_request_id(parsed.id) else "")
 
 
 def _body() -> bytes:

@@ -82,7 +82,7 @@ def events(generation: str) -> Response:
     if seen.generation != generation:
         raise InvalidInput("Last-Event-ID belongs to a different generation than the URL", param="Last-Event-ID")
     encoder = _format()
-    return admitted(lambda: resume(seen, encoder))
+    return admitted(lambda: resume(seen, encoder), has_compact=True)
 
 
 def _format() -> MakeEncoder:

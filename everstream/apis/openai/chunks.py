@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from everstream.apis.openai.errors import error_body
+from everstream.apis.openai.requests import own_param
 from everstream.contract.chat_outputs import Choice, ChoiceEnd, ToolCall, ending, has_choices, pieces
 from everstream.errors import EverstreamError, ShuttingDown
 from everstream.log.entries import TOKEN, Entry, encode_json, failure, text_literal
@@ -96,7 +97,7 @@ class ChunkEncoder(PartsEncoder):
     def _end(self, entry: Entry) -> Iterator[bytes]:
         if entry.event != "done":
             # Without [DONE], as nothing has been completed.
-            yield encode_json(error_body(failure(entry)))
+            yield encode_json(error_body(self._failure(entry)))
             return
         said = ending(entry.data)
         for end in said.ends:
@@ -104,6 +105,12 @@ class ChunkEncoder(PartsEncoder):
         if self._wanted.include_usage:
             yield encode_json({**self._head, "choices": [], "usage": said.usage})
         yield DONE
+
+    def _failure(self, entry: Entry) -> EverstreamError:
+        error = failure(entry)
+        if not self._wanted.is_chat:
+            error.param = own_param(error.param)
+        return error
 
     def _chunk(self, piece: Choice, *, end: ChoiceEnd | None = None) -> bytes:
         choice: dict[str, Any] = {"index": piece.index}

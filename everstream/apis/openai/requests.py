@@ -132,6 +132,11 @@ def completion(body: dict[str, Any], schema: Schema) -> ParsedRequest:
     return _parsed(given, "prompt", {"raw": True} if "raw" in schema else {}, schema)
 
 
+def own_param(param: str | None) -> str | None:
+    """What a completion's request calls this input of the model."""
+    return "prompt" if param == "prompts" else param
+
+
 def _prompts(given: list[Any] | msgspec.Raw) -> list[Any]:
     try:
         if isinstance(given, list):

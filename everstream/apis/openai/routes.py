@@ -52,12 +52,15 @@ Finish = Callable[[Generation, answers.Answer], dict[str, Any]]
 
 @blueprint.post("/v1/chat/completions")
 def chat_completions() -> Response:
-    return admitted(partial(_respond, requests.chat, answers.chat_completion, is_chat=True))
+    return admitted(partial(_respond, requests.chat, answers.chat_completion, is_chat=True), has_compact=True)
 
 
 @blueprint.post("/v1/completions")
 def completions() -> Response:
-    return admitted(partial(_respond, requests.completion, answers.text_completion, is_chat=False))
+    with posts.params_as(requests.own_param):
+        return admitted(
+            partial(_respond, requests.completion, answers.text_completion, is_chat=False), has_compact=True
+        )
 
 
 @blueprint.get("/v1/models")

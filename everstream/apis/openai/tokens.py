@@ -24,7 +24,7 @@ _PROMPTS = ("prompt", "messages")
 
 
 def tokenize() -> dict[str, Any]:
-    given = body()
+    given = {name: value for name, value in body().items() if value is not None}
     model = _model(given)
     if ("prompt" in given) == ("messages" in given):
         raise InvalidInput("give either prompt or messages", param="prompt")

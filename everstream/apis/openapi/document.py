@@ -19,7 +19,7 @@ ABOUT = """\
 Token streams that survive whatever breaks. An event stream is resumed with the id of the last event that was seen; the
 prompt is not run again. The schema of `text/event-stream` is that of each of its events.
 
-A field that is null is the same as one that is missing. A request line or headers that can't be read, or are too long,
+A body's top-level field that is null is the same as one that is missing. A request line or headers that can't be read, or are too long,
 get 400, 414 or 431, whatever the path."""
 
 

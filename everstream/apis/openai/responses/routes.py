@@ -12,8 +12,6 @@ Besides OpenAI's fields, it accepts some of vLLM's (`requests`), `request_id`, `
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -52,13 +50,13 @@ def any_generation(generation: Generation) -> ResponseEncoder:
 
 @blueprint.post("/v1/responses")
 def create() -> Response:
-    return admitted(_create)
+    return admitted(_create, has_compact=True)
 
 
 @blueprint.get("/v1/responses/<response_id>")
 def retrieve(response_id: str) -> Response:
     if request.args.get("stream", "").lower() in ("true", "1"):
-        return admitted(partial(_follow, response_id))
+        return admitted(partial(_follow, response_id), has_compact=True)
     return _json(store.response(store.find(response_id)))
 
 
@@ -87,14 +85,14 @@ def _create() -> Response:
     parsed = parse(given)
     posts.name_ignored(parsed.ignored)
     conversation = store.conversation(parsed.request)
-    with _own_params():
+    with posts.params_as(own_param):
         checked = _checked(parsed, conversation, model)
     kept = record.encoded(parsed.request, conversation)
     options = _options(options, parsed, kept)
     make_encoder = _encoder(options.request_id, kept)
     if parsed.request.stream and (seen := last_event_id()) is not None:
         return resume(seen, make_encoder, inputs_digest(checked, model.queue))
-    with _own_params():
+    with posts.params_as(own_param):
         generation = start(model, checked, options)
     if parsed.request.stream:
         return begin(generation, make_encoder)
@@ -184,16 +182,6 @@ def _cancel(response_id: str) -> Response:
         app_context().log.stop(generation.id)
         wait_for_terminal(ResponseEncoder(generation, kept, has_ids=False), generation.queue)
     return _json(store.response(store.find(response_id)))
-
-
-@contextmanager
-def _own_params() -> Iterator[None]:
-    """Errors about the model's inputs name the request's fields."""
-    try:
-        yield
-    except InvalidInput as error:
-        error.param = own_param(error.param)
-        raise
 
 
 def _json(value: dict[str, Any]) -> Response:
