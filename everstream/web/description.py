@@ -50,12 +50,19 @@ class Failure(NamedTuple):
 class Fields(NamedTuple):
     """What a body, or a query, may have: the fields of these structs, and inputs of the served model.
 
-    `inputs` chooses among the model's; None: it has none. `is_open`: a body's other fields are ignored, not refused.
+    `inputs` chooses among the model's, or returns None if the route is not for this model. Without it, a request has no
+    inputs. `is_open`: a body's other fields are ignored, not refused. `yielding`: the names of fields that a request
+    does not have if only one model is served and has an input of that name.
     """
 
     types: Sequence[type]
-    inputs: Callable[[Schema], Schema] | None = None
+    inputs: Callable[[Schema], Schema | None] | None = None
     is_open: bool = False
+    yielding: Sequence[str] = ()
+
+
+def all_inputs(inputs: Schema) -> Schema:
+    return inputs
 
 
 Events = Mapping[str, Any]

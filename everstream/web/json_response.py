@@ -62,7 +62,7 @@ def json_response(pieces: Iterable[bytes]) -> Response:
 def streamed_json(pieces: Iterable[bytes]) -> Response:
     """The same, whatever its size. What goes wrong from now on cuts it."""
     bounded_connection()
-    return Response(_small(_cut(pieces)), mimetype=_MIMETYPE)
+    return Response(in_small_pieces(_cut(pieces)), mimetype=_MIMETYPE)
 
 
 def _cut(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -74,7 +74,7 @@ def _cut(pieces: Iterable[bytes]) -> Iterator[bytes]:
         raise ResponseCut("the log no longer has the rest") from None
 
 
-def _small(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def in_small_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """The send timeout applies to each, and a slow client needs that time for each."""
     for piece in pieces:
         for at in range(0, len(piece), PIECE_BYTES):

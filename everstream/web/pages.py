@@ -1,13 +1,32 @@
-"""HTML responses. Called by the routes that have pages."""
+"""Pages, and other long texts that the process keeps. Called by the routes that have them."""
 
 from flask import Response
 
+from everstream.web.context import app_context
+from everstream.web.json_response import in_small_pieces
+from everstream.web.streaming import PIECE_BYTES, bounded_connection
 
-def html(text: str) -> Response:
-    response = Response(text)
+
+def html(text: bytes) -> Response:
+    """Raises TooManyStreams."""
+    response = kept_text(text, "text/html")
     # Nothing from other origins, nothing inline: a model's output can't become code.
     response.headers["Content-Security-Policy"] = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
+    return response
+
+
+def kept_text(text: bytes, mimetype: str) -> Response:
+    """If it is long, a slow client has time for each piece of it, and it holds a stream slot until it is sent.
+
+    Raises TooManyStreams.
+    """
+    if len(text) <= PIECE_BYTES:
+        return Response(text, mimetype=mimetype)
+    bounded_connection()
+    response = Response(in_small_pieces([text]), mimetype=mimetype)
+    response.content_length = len(text)
+    response.call_on_close(app_context().follower.admit())
     return response

@@ -25,12 +25,11 @@ IGNORED = "x-everstream-ignored"
 MAX_IGNORED_CHARS = 1000
 WHOLE_FLUSH_MS = 1000
 """Nobody watches a response that comes whole, so its outputs are joined."""
-HEADERS = {
-    "x-request-id": "The request's own, or a new one.",
+ADDED_HEADERS = {
     IGNORED: "Names of the request's fields that have no effect.",
     "x-should-retry": "`false`: the same request would fail again.",
 }
-"""What `request_id` and `add_headers` add to responses, for descriptions."""
+"""What `add_headers` adds to responses, for descriptions."""
 _HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 

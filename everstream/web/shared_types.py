@@ -108,7 +108,7 @@ class Opened(Struct):
 
 
 class Queued(Struct):
-    """1: it is the next."""
+    """Position 1 is next."""
 
     position: int
 

@@ -4,13 +4,27 @@ import functools
 import re
 from html.parser import HTMLParser
 
+import msgspec
 import pytest
 
 from everstream.apis import APIS
+from everstream.apis.openapi.components import schemas_of
 from everstream.settings import load_settings
+from everstream.web.context import EXTENSION as CONTEXT
 from everstream.web.factory import create_app
+from everstream.web.streaming import PIECE_BYTES
 from harness.stack import MODELS
 
+PATHS_WITH_HEADERS = {
+    "/v1/messages": {"request-id", "x-everstream-ignored", "x-should-retry"},
+    "/v1/completions": {
+        "openai-processing-ms",
+        "openai-version",
+        "x-everstream-ignored",
+        "x-request-id",
+        "x-should-retry",
+    },
+}
 NOT_DESCRIBED = {"static"}
 """The page's files."""
 SCHEMA = """
@@ -170,6 +184,108 @@ def test_page_names_types(tmp_path, field, shown):
     _, _, body = page.partition('id="post_generations"')
     row = re.search("<code>only_input</code></th>\\s*<td>(.*?)</td>", body)[1]
     assert re.sub("<[^>]+>", "", row) == shown
+
+
+CLASHING = {name: {"datatype": "STRING", "required": True} for name in ("flush_ms", "model", "prompt", "stream", "id")}
+
+
+def names_of(path, document):
+    """The request's fields on this route whose schema is that of the model's input."""
+    body = body_of(document, path)
+    (schema,) = body.get("anyOf", [body])
+    return {name for name, field in schema["properties"].items() if field == {"type": "string"}}, schema["required"]
+
+
+def test_routes_own_fields_win_over_inputs_of_the_same_name(tmp_path):
+    """As in the routes. Without other models, nobody has to name one, so `model` may be an input."""
+    document = document_of(app_with(tmp_path / "one", CLASHING))
+    assert names_of("/generations", document) == (
+        {"model", "prompt", "stream", "id"},
+        ["model", "prompt", "stream", "id"],
+    )
+    query = document["paths"]["/stream"]["get"]["parameters"]
+    of_inputs = {each["name"] for each in query if each["schema"] == {"type": "string"}}
+    assert of_inputs == {"model", "prompt", "stream", "id"}
+    assert names_of("/v1/completions", document) == ({"id"}, ["prompt", "id"])
+    path = "/v2/models/{name}/generate"
+    assert names_of(path, document) == (
+        {"flush_ms", "model", "prompt", "stream"},
+        ["flush_ms", "model", "prompt", "stream"],
+    )
+    document = document_of(app_of(MODELS=f"named={tmp_path / 'one'}"))
+    assert names_of("/generations", document) == ({"prompt", "stream", "id"}, ["prompt", "stream", "id"])
+
+
+def test_body_of_a_model_without_inputs_is_closed(chat, monkeypatch):
+    models = chat.extensions[CONTEXT].models
+    model = msgspec.structs.replace(models.get(), inputs={})
+    monkeypatch.setattr(models, "find", lambda _: model)
+    document = document_of(chat)
+    assert body_of(document, "/generations")["additionalProperties"] is False
+    # It is no model for chats, so the body has the route's own fields alone.
+    assert "temperature" not in body_of(document, "/v1/chat/completions")["properties"]
+
+
+def test_document_changes_once_inputs_are_known(monkeypatch):
+    """Until then the body is open. Each application has its own document."""
+    app, other = (app_of(MODELS=f"chat={MODELS / 'chat'} echo={MODELS / 'echo'}") for _ in range(2))
+    models, find = app.extensions[CONTEXT].models, app.extensions[CONTEXT].models.find
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "find", lambda name: None if name == "echo" else find(name))
+        known, unknown = body_of(document_of(app), "/generations")["anyOf"]
+        assert (known["title"], known["additionalProperties"]) == ("chat", False)
+        assert unknown["title"] == "echo" and "additionalProperties" not in unknown
+        assert "speed" not in unknown["properties"] and "flush_ms" in unknown["properties"]
+        assert "speed" in body_of(document_of(other), "/generations")["anyOf"][1]["properties"]
+        assert "<code>speed</code>" not in page_of(app)
+    assert "speed" in body_of(document_of(app), "/generations")["anyOf"][1]["properties"]
+    assert "<code>speed</code>" in page_of(app)
+
+
+def test_status_of_an_answer_and_of_errors_has_both(document):
+    response = document["paths"]["/v2/models/{name}/ready"]["get"]["responses"]["503"]
+    assert response["description"] == "It is not. Or `log_unavailable`, `model_failed`, `model_loading`."
+    references = [
+        each["$ref"].rpartition("/")[2] for each in response["content"]["application/json"]["schema"]["anyOf"]
+    ]
+    assert references == ["inferless.ModelReady", "inferless.ErrorBody"]
+    assert "Retry-After" in response["headers"]
+    assert document["paths"]["/health"]["get"]["responses"].keys() == {"200", "400", "500", "503"}
+
+
+def test_headers_are_those_of_each_api(document):
+    of_route = {
+        path: set(document["paths"][path]["post"]["responses"]["200"]["headers"]) for path in PATHS_WITH_HEADERS
+    }
+    assert of_route == PATHS_WITH_HEADERS
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            if operation["tags"] == ["openai"]:
+                names = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
+                assert "x-request-id" in names, path
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+def test_long_text_is_sent_in_small_pieces(chat, path):
+    """A slow client has time for each, and counts as a stream."""
+    follower, client = chat.extensions[CONTEXT].follower, chat.test_client()
+    slots = follower._slots
+    response = client.get(path)
+    pieces = list(response.response)
+    assert max(map(len, pieces)) <= PIECE_BYTES < sum(map(len, pieces)) == response.content_length
+    assert follower._slots == slots + 1
+    response.close()
+    assert follower._slots == slots
+    client.head(path).close()
+    assert follower._slots == slots
+
+
+def test_types_of_the_same_name_are_an_error():
+    structs = [msgspec.defstruct("A", [], module=module) for module in ("one.x", "two.x")]
+    with pytest.raises(ValueError, match="two types of api have the same name"):
+        schemas_of(structs, "api")
+    names = schemas_of([msgspec.defstruct("A", [], module=module) for module in ("one", "two")], "api")[1]
+    assert names.keys() == {"api.one.A", "api.two.A"}
 
 
 def test_page_escapes_what_a_model_declares(tmp_path):

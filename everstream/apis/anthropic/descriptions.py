@@ -28,7 +28,7 @@ from everstream.web.description import (
     Fields,
     failures,
 )
-from everstream.web.posts import HEADERS
+from everstream.web.posts import ADDED_HEADERS
 from everstream.web.shared_types import (
     OPTIONS,
     CompactQuery,
@@ -70,20 +70,20 @@ DESCRIPTION = ApiDescription(
                 200: Answer("The message, whole, or with `stream` in pieces.", Message, EVENTS),
                 204: Answer("The client has seen the message's last event."),
             },
-            (*BODY, *START, *RESUME, *WHOLE, *_UNKNOWN_MODEL),
-            Fields((ResumeQuery, CompactQuery)),
-            (KeyHeader, RequestIdHeader, ResumeHeader),
-            Fields((*OPTIONS, MessagesRequest), is_open=True),
+            failures=(*BODY, *START, *RESUME, *WHOLE, *_UNKNOWN_MODEL),
+            query=Fields((ResumeQuery, CompactQuery)),
+            headers=(KeyHeader, RequestIdHeader, ResumeHeader),
+            body=Fields((*OPTIONS, MessagesRequest), is_open=True),
         ),
         "count_tokens": Description(
             "The number of a prompt's tokens",
             {200: Answer("Their number.", TokenCount)},
-            (*BODY, *ASK, *_NOT_FOUND),
+            failures=(*BODY, *ASK, *_NOT_FOUND),
             headers=(RequestIdHeader,),
             body=Fields((*OPTIONS, Prompt), is_open=True),
         ),
     },
     ErrorBody,
     formats=(EVENTS,),
-    headers={**HEADERS, "request-id": "The same as `x-request-id`."},
+    headers={**ADDED_HEADERS, "request-id": "The request's `x-request-id`, or a new one."},
 )

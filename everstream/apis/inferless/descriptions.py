@@ -7,8 +7,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from everstream.apis.inferless.binary import HEADER as JSON_SIZE
 from everstream.apis.inferless.metadata import ModelAbout, ModelInIndex, ServerAbout
 from everstream.apis.inferless.outputs import Tensor
-from everstream.apis.inferless.requests import GenerateBody, IndexBody, InferBody
-from everstream.contract.schema import Schema
+from everstream.apis.inferless.requests import IndexBody, InferBody
 from everstream.errors import UnknownModel, UnsupportedEncoding
 from everstream.web.description import (
     BODY,
@@ -21,6 +20,7 @@ from everstream.web.description import (
     ApiDescription,
     Description,
     Fields,
+    all_inputs,
     failures,
 )
 from everstream.web.shared_types import (
@@ -36,7 +36,9 @@ from everstream.web.shared_types import (
 
 
 class ErrorBody(TypedDict):
-    """Clients of this protocol expect a string. `param` names the field at fault."""
+    """`param` names the field at fault."""
+
+    # Clients of this protocol expect a string.
 
     error: str
     code: str
@@ -92,6 +94,14 @@ class GenerateFailed(Struct):
     code: str
 
 
+class GenerateBody(Struct):
+    """The model's inputs are given beside these fields or in `parameters`. `text_input` is the model's prompt."""
+
+    text_input: str | None = None
+    parameters: dict[str, Any] | None = None
+    id: str | None = None
+
+
 class Live(Struct):
     live: Literal[True]
 
@@ -105,17 +115,13 @@ class ModelReady(Struct):
     ready: bool
 
 
-def _all(inputs: Schema) -> Schema:
-    return inputs
-
-
 _SEEN = Answer("The client has seen the last event.")
 _BODY = (*BODY, *failures(UnsupportedEncoding))
 _MODEL = (*MODEL, *READ, *failures(UnknownModel))
 _STREAMED = (*_BODY, *_MODEL, *START, *RESUME)
 _HEADERS = (KeyHeader, ResumeHeader)
 _QUERY = Fields((ResumeQuery, CompactQuery))
-_GENERATE = Fields((GenerateBody,), _all, is_open=True)
+_GENERATE = Fields((GenerateBody,), all_inputs, is_open=True)
 _PIECES = {
     "open": GeneratedPiece,
     "message": GeneratedPiece,
@@ -137,43 +143,46 @@ DESCRIPTION = ApiDescription(
                 ),
                 204: _SEEN,
             },
-            (*_STREAMED, *WHOLE),
-            _QUERY,
-            (*_HEADERS, SizeHeader),
-            InferBody,
-            "The body may have a Content-Encoding, `gzip` or `deflate`.",
+            failures=(*_STREAMED, *WHOLE),
+            query=_QUERY,
+            headers=(*_HEADERS, SizeHeader),
+            body=InferBody,
+            details="The body may have a Content-Encoding, `gzip` or `deflate`.",
         ),
         "generate": Description(
             "Generate text",
             {200: Answer("The text.", Generated)},
-            (*_BODY, *_MODEL, *START, *WHOLE),
+            failures=(*_BODY, *_MODEL, *START, *WHOLE),
             headers=(KeyHeader,),
             body=_GENERATE,
         ),
         "generate_stream": Description(
             "Generate text, in pieces",
             {200: Answer("The pieces.", events=_PIECES), 204: _SEEN},
-            _STREAMED,
-            _QUERY,
-            _HEADERS,
-            _GENERATE,
+            failures=_STREAMED,
+            query=_QUERY,
+            headers=_HEADERS,
+            body=_GENERATE,
         ),
-        "show_model": Description("What a model takes", {200: Answer("Its inputs, as tensors.", ModelAbout)}, _MODEL),
+        "show_model": Description(
+            "What a model takes", {200: Answer("Its inputs, as tensors.", ModelAbout)}, failures=_MODEL
+        ),
         "model_ready": Description(
             "Whether a model is ready",
             {200: Answer("It is.", ModelReady), 503: Answer("It is not.", ModelReady)},
-            failures(UnknownModel),
+            failures=_MODEL,
         ),
         "server": Description("About this server", {200: Answer("Its name and extensions.", ServerAbout)}),
         "live": Description("Whether this process is alive", {200: Answer("It is.", Live)}),
         "ready": Description(
             "Whether every model is ready",
             {200: Answer("They are.", ServerReady), 503: Answer("Some model is not.", ServerReady)},
+            failures=READ,
         ),
         "index": Description(
             "The models and their states",
             {200: Answer("The models.", list[ModelInIndex])},
-            (*_BODY, *READ),
+            failures=(*_BODY, *READ),
             body=IndexBody,
             body_is_optional=True,
         ),

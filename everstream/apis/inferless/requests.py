@@ -44,14 +44,6 @@ class InferBody(msgspec.Struct, frozen=True):
     outputs: list[RequestedOutput] | None = None
 
 
-class GenerateBody(msgspec.Struct, frozen=True):
-    """Besides the model's inputs, which may be in `parameters` or beside it. `text_input` is the model's prompt."""
-
-    text_input: str | None = None
-    parameters: dict[str, msgspec.Raw] | None = None
-    id: str | None = None
-
-
 class IndexBody(msgspec.Struct, frozen=True):
     """`ready`: list only the models that are ready."""
 

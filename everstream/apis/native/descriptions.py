@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from everstream.apis.native.model_json import ModelJson
-from everstream.contract.schema import Schema
-from everstream.errors import ErrorBody, ErrorDetails, UnknownGeneration
+from everstream.errors import ErrorBody, ErrorDetails, InvalidInput, TooManyStreams, UnknownGeneration
 from everstream.web.description import (
     BODY,
     FOLLOW,
@@ -17,6 +16,7 @@ from everstream.web.description import (
     Description,
     Failure,
     Fields,
+    all_inputs,
     failures,
 )
 from everstream.web.shared_types import (
@@ -37,7 +37,7 @@ class GenerationPath(Struct):
 
 class RangeQuery(Struct):
     after: Annotated[int, Meta(description="only what follows this entry", ge=0, le=MAX_NUMBER)] | UnsetType = UNSET
-    limit: Annotated[int, Meta(description="of at most this many entries", ge=1, le=MAX_NUMBER)] | UnsetType = UNSET
+    limit: Annotated[int, Meta(description="at most this many entries", ge=1, le=MAX_NUMBER)] | UnsetType = UNSET
 
 
 class ServedModels(Struct):
@@ -69,10 +69,6 @@ class Snapshot(Struct):
     outputs: list[dict[str, Any]] | UnsetType = UNSET
 
 
-def _all(inputs: Schema) -> Schema:
-    return inputs
-
-
 STREAM = Answer(
     "The generation's events. Where a 429 or a 503 with `Retry-After` would be due, and the client accepts "
     "`text/event-stream`, only a `retry`, because any other status closes an EventSource for good.",
@@ -86,36 +82,38 @@ DESCRIPTION = ApiDescription(
         "stream": Description(
             "Start a generation and follow it, or resume one",
             {200: STREAM, 204: SEEN},
-            (*START, *FOLLOW, Failure(414, "uri_too_long")),
-            query=Fields((ResumeQuery, *OPTIONS), _all),
+            failures=(*START, *FOLLOW, Failure(414, "uri_too_long")),
+            query=Fields((ResumeQuery, *OPTIONS), all_inputs, yielding=("model",)),
             headers=(ResumeHeader,),
         ),
         "models": Description(
-            "The served models, with their states and inputs", {200: Answer("The models.", ServedModels)}, READ
+            "The served models, with their states and inputs",
+            {200: Answer("The models.", ServedModels)},
+            failures=READ,
         ),
         "submit": Description(
             "Start a generation",
-            {201: Answer("It is queued.", Started, headers={"Location": "Of the generation."})},
-            (*BODY, *START),
-            body=Fields(OPTIONS, _all),
+            {201: Answer("It is queued.", Started, headers={"Location": "The generation's URL."})},
+            failures=(*BODY, *START),
+            body=Fields(OPTIONS, all_inputs, yielding=("model",)),
         ),
         "events": Description(
             "Follow a generation",
             {200: STREAM._replace(has_formats=True), 204: SEEN},
-            (*FOLLOW, *failures(UnknownGeneration)),
+            failures=(*FOLLOW, *failures(UnknownGeneration)),
             query=Fields((ResumeQuery, FormatQuery, CompactQuery)),
             headers=(ResumeHeader,),
         ),
         "show": Description(
             "A generation so far",
             {200: Answer("The generation.", Snapshot)},
-            (*FOLLOW, *failures(UnknownGeneration)),
+            failures=(*READ, *failures(InvalidInput, TooManyStreams, UnknownGeneration)),
             query=Fields((RangeQuery,)),
         ),
         "stop": Description(
             "Stop a generation",
             {200: Answer("It had ended before.", Stopped), 202: Answer("It is going to stop.", Stopped)},
-            (*READ, *failures(UnknownGeneration)),
+            failures=(*READ, *failures(UnknownGeneration)),
         ),
     },
     ErrorBody,

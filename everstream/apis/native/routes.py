@@ -37,7 +37,7 @@ API = Api(blueprint, description=DESCRIPTION)
 
 @blueprint.get("/")
 def page() -> Response:
-    return html(render_template("index.html"))
+    return html(render_template("index.html").encode())
 
 
 @blueprint.get("/stream")

@@ -37,7 +37,7 @@ from everstream.web.description import (
     Fields,
     failures,
 )
-from everstream.web.posts import HEADERS
+from everstream.web.posts import ADDED_HEADERS
 from everstream.web.shared_types import (
     OPTIONS,
     CompactQuery,
@@ -61,12 +61,12 @@ def _inputs(schema: Schema, without: Sequence[str]) -> Schema:
     return {name: field for name, field in schema.items() if name not in (*_OF_PROMPTS, *without)}
 
 
-def _of_chat(schema: Schema) -> Schema:
-    return _inputs(schema, ("prompt",)) if "messages" in schema else {}
+def _of_chat(schema: Schema) -> Schema | None:
+    return _inputs(schema, ("prompt",)) if "messages" in schema else None
 
 
-def _of_completion(schema: Schema) -> Schema:
-    return _inputs(schema, ("prompt", "messages")) if "prompt" in schema else {}
+def _of_completion(schema: Schema) -> Schema | None:
+    return _inputs(schema, ("prompt", "messages")) if "prompt" in schema else None
 
 
 def _of_tokenize(schema: Schema) -> Schema:
@@ -96,35 +96,45 @@ DESCRIPTION = ApiDescription(
         "chat_completions": Description(
             "Answer a chat",
             _answers(ChatCompletion, _CHAT_EVENTS),
-            _POST_FAILURES,
-            _POST_QUERY,
-            _POST_HEADERS,
-            Fields((*OPTIONS, ApiFields), _of_chat, is_open=True),
+            failures=_POST_FAILURES,
+            query=_POST_QUERY,
+            headers=_POST_HEADERS,
+            body=Fields((*OPTIONS, ApiFields), _of_chat, is_open=True),
         ),
         "completions": Description(
             "Continue prompts, without a chat template",
             _answers(Completion, _EVENTS),
-            _POST_FAILURES,
-            _POST_QUERY,
-            _POST_HEADERS,
-            Fields((*OPTIONS, ApiFields, CompletionFields), _of_completion, is_open=True),
+            failures=_POST_FAILURES,
+            query=_POST_QUERY,
+            headers=_POST_HEADERS,
+            body=Fields((*OPTIONS, ApiFields, CompletionFields), _of_completion, is_open=True),
         ),
-        "models": Description("The served models", {200: Answer("The models.", ModelList)}, READ),
-        "model": Description("One served model", {200: Answer("The model.", Model)}, (*READ, *_UNKNOWN_MODEL)),
+        "models": Description(
+            "The served models", {200: Answer("The models.", ModelList)}, failures=READ, headers=(RequestIdHeader,)
+        ),
+        "model": Description(
+            "One served model",
+            {200: Answer("The model.", Model)},
+            failures=(*READ, *_UNKNOWN_MODEL),
+            headers=(RequestIdHeader,),
+        ),
         "embeddings": Description(
-            "Not here: this server generates text", {}, (Failure(404, "embeddings_not_supported"),)
+            "Not here: this server generates text",
+            {},
+            failures=(Failure(404, "embeddings_not_supported"),),
+            headers=(RequestIdHeader,),
         ),
         "tokenize": Description(
             "A prompt's tokens, with or without a chat template",
             {200: Answer("The tokens.", Tokens)},
-            (*BODY, *ASK, *_NOT_FOUND),
+            failures=(*BODY, *ASK, *_NOT_FOUND),
             headers=(RequestIdHeader,),
             body=Fields((ModelOption,), _of_tokenize, is_open=True),
         ),
         "detokenize": Description(
             "The text of tokens",
             {200: Answer("The text.", Detokenized)},
-            (*BODY, *ASK, *_NOT_FOUND),
+            failures=(*BODY, *ASK, *_NOT_FOUND),
             headers=(RequestIdHeader,),
             body=Fields((ModelOption,), lambda _: TOKENS, is_open=True),
         ),
@@ -132,8 +142,9 @@ DESCRIPTION = ApiDescription(
     OpenAIError,
     Path,
     {
-        **HEADERS,
-        "openai-version": "Of OpenAI's API.",
+        **ADDED_HEADERS,
+        "x-request-id": "The request's own, or a new one.",
+        "openai-version": "The version of OpenAI's API.",
         "openai-processing-ms": "How long the response took to begin.",
     },
     (_CHAT_EVENTS, _EVENTS, RESPONSE_EVENTS),

@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from everstream.apis.openapi.components import reachable, schemas_of
-from everstream.apis.openapi.fields import FieldSchemas
+from everstream.apis.openapi.fields import FieldSchemas, ModelInputs
 from everstream.apis.openapi.operation import Operations, events_of, header, types_of
 from everstream.contract.inlining import JsonSchema
-from everstream.contract.schema import Schema
 from everstream.web.description import EVENT_FORMAT, SERVED_MODEL, ApiDescription, Description
 
 ABOUT = """\
-Token streams that survive whatever breaks. An event stream is resumed with the id of the last event that was seen; the
-prompt is not run again. The schema of `text/event-stream` is that of each of its events.
+Token streams that survive dropped connections, killed web workers and dead engines. An event stream is resumed with the
+id of the last event that was seen; the prompt is not run again. The schema of `text/event-stream` is that of each of
+its events.
 
-A body's top-level field that is null is the same as one that is missing. A request line or headers that can't be read, or are too long,
-get 400, 414 or 431, whatever the path."""
+A body's top-level field that is null is the same as one that is missing. A request line or headers that can't be read,
+or are too long, get 400, 414 or 431, whatever the path."""
 
 
 class Route(NamedTuple):
@@ -32,24 +32,21 @@ class Route(NamedTuple):
 
 
 class Served(NamedTuple):
-    """What the document depends on besides the routes. `models`: the inputs of each model, as far as they are known.
-    `formats`: those of events."""
+    """What the document depends on besides the routes. `formats`: those of events."""
 
     version: str
-    names: tuple[str, ...]
-    models: Mapping[str, Schema]
+    inputs: ModelInputs
     formats: tuple[str, ...]
-    max_prompt_chars: int
 
 
 def document(apis: Mapping[str, ApiDescription], routes: Sequence[Route], served: Served) -> JsonSchema:
     """`apis`: by the names of their blueprints."""
-    enums = {SERVED_MODEL: served.names, EVENT_FORMAT: served.formats}
+    enums = {SERVED_MODEL: tuple(served.inputs.by_model), EVENT_FORMAT: served.formats}
     made = {name: _schemas_of(name, api, enums) for name, api in apis.items()}
     formats = [event for name, api in apis.items() for each in api.formats for event in events_of(each, made[name][0])]
     paths: dict[str, JsonSchema] = {}
     for name, api in apis.items():
-        fields = FieldSchemas(*made[name], served.models, served.max_prompt_chars)
+        fields = FieldSchemas(*made[name], served.inputs)
         operations = Operations(name, api, made[name][0], fields, formats)
         for route in routes:
             if described := _description(route, name, api):

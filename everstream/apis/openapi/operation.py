@@ -76,7 +76,7 @@ class Operations:
     def operation(self, route: Description, arguments: Sequence[str], operation_id: str) -> JsonSchema:
         """`arguments`: the names of the parameters in its path."""
         parameters = [*self._path(arguments), *self._query(route.query), *self._request_headers(route.headers)]
-        responses = {**self._answers(route.answers), **self._failures(route.failures)}
+        responses = _merged(self._answers(route.answers), self._failures(route.failures))
         return {
             "tags": [self._tag],
             "operationId": operation_id,
@@ -138,6 +138,27 @@ class Operations:
             **self._headers(retry),
             "content": {JSON: {"schema": self._schemas[self._api.error]}},
         }
+
+
+def _merged(answers: Mapping[int, JsonSchema], errors: Mapping[int, JsonSchema]) -> dict[int, JsonSchema]:
+    """A status may be that of an answer and of an error."""
+    both = {status: _either(answers[status], errors[status]) for status in answers.keys() & errors.keys()}
+    return {**answers, **errors, **both}
+
+
+def _either(answer: JsonSchema, error: JsonSchema) -> JsonSchema:
+    headers = answer.get("headers", {}) | error.get("headers", {})
+    contents = [response.get("content", {}) for response in (answer, error)]
+    schemas = {
+        media: [each[media]["schema"] for each in contents if media in each] for media in contents[0] | contents[1]
+    }
+    return {
+        "description": f"{answer['description']} Or {error['description']}.",
+        **({"headers": headers} if headers else {}),
+        "content": {
+            media: {"schema": found[0] if len(found) == 1 else {"anyOf": found}} for media, found in schemas.items()
+        },
+    }
 
 
 def _alternatives(kinds: Any) -> tuple[Any, ...]:

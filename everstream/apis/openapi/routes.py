@@ -12,34 +12,42 @@ from flask import Blueprint, Response, current_app, render_template
 
 from everstream import __version__
 from everstream.apis.openapi.document import Route, Served, document
+from everstream.apis.openapi.fields import ModelInputs
 from everstream.contract.inlining import JsonSchema
-from everstream.errors import ErrorBody
+from everstream.errors import ErrorBody, TooManyStreams
 from everstream.log.entries import encode_json
 from everstream.web.api import Api
 from everstream.web.context import app_context
-from everstream.web.description import READ, Answer, ApiDescription, Description
-from everstream.web.pages import html
+from everstream.web.description import READ, Answer, ApiDescription, Description, failures
+from everstream.web.pages import html, kept_text
 
+_FAILURES = (*READ, *failures(TooManyStreams))
 DESCRIPTION = ApiDescription(
     "This document.",
     {
-        "show_json": Description("This document", {200: Answer("An OpenAPI document.", JsonSchema)}, READ),
-        "show_page": Description("This document as a page", {200: Answer("The page.", media="text/html")}, READ),
+        "show_json": Description(
+            "This document", {200: Answer("An OpenAPI document.", JsonSchema)}, failures=_FAILURES
+        ),
+        "show_page": Description(
+            "This document as a page", {200: Answer("The page.", media="text/html")}, failures=_FAILURES
+        ),
     },
     ErrorBody,
 )
+EXTENSION = "everstream.openapi"
+"""Where the application keeps its last document."""
 blueprint = Blueprint("openapi", __name__)
 API = Api(blueprint, description=DESCRIPTION)
 
 
 @blueprint.get("/openapi.json")
 def show_json() -> Response:
-    return Response(_documents.current().text, mimetype="application/json")
+    return kept_text(_current().text, "application/json")
 
 
 @blueprint.get("/docs")
 def show_page() -> Response:
-    return html(_documents.current().page)
+    return html(_current().page)
 
 
 class _Document:
@@ -51,24 +59,18 @@ class _Document:
         self.text = encode_json(self._made)
 
     @cached_property
-    def page(self) -> str:
-        return render_template("docs.html", document=self._made, json=lambda value: encode_json(value).decode())
+    def page(self) -> bytes:
+        page = render_template("docs.html", document=self._made, json=lambda value: encode_json(value).decode())
+        return page.encode()
 
 
-class _Documents:
-    """Keeps the last document: all streams of the process wait while one is made, for 30 ms, and its page for 100."""
-
-    def __init__(self) -> None:
-        self._last: _Document | None = None
-
-    def current(self) -> _Document:
-        made_of = (_apis(), list(_routes()), _served())
-        if self._last is None or self._last.made_of != made_of:
-            self._last = _Document(made_of)
-        return self._last
-
-
-_documents = _Documents()
+def _current() -> _Document:
+    """The last document if nothing has changed: all streams wait while one is made, for 30 ms, and its page for 100."""
+    made_of = (_apis(), list(_routes()), _served())
+    last: _Document | None = current_app.extensions.get(EXTENSION)
+    if last is None or last.made_of != made_of:
+        last = current_app.extensions[EXTENSION] = _Document(made_of)
+    return last
 
 
 def _apis() -> dict[str, ApiDescription]:
@@ -76,10 +78,10 @@ def _apis() -> dict[str, ApiDescription]:
 
 
 def _served() -> Served:
-    context = app_context()
-    names = context.models.names()
-    found = {name: model.inputs for name in names if (model := context.models.find(name))}
-    return Served(__version__, tuple(names), found, tuple(context.formats), context.settings.max_prompt_chars)
+    models, settings = app_context().models, app_context().settings
+    found = {name: model.inputs if (model := models.find(name)) else None for name in models.names()}
+    inputs = ModelInputs(found, models.has_several, settings.max_prompt_chars)
+    return Served(__version__, inputs, tuple(app_context().formats))
 
 
 def _routes() -> Iterator[Route]:

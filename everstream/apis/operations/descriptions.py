@@ -8,7 +8,6 @@ from everstream.errors import ErrorBody, InvalidInput
 from everstream.web.description import READ, Answer, ApiDescription, Description, Fields, failures
 from everstream.web.shared_types import ServedName
 
-State = Literal["ready", "loading", "draining", "failed"]
 Awaited = Literal["valkey", "model", "engine"]
 
 
@@ -28,7 +27,7 @@ class Engine(Struct):
     """An engine process. `model_requests`: the model's own count of its requests."""
 
     name: str
-    state: State
+    state: Literal["ready", "loading", "draining", "failed"]
     model: str
     error: str
     max_model_len: int | None
@@ -38,7 +37,7 @@ class Engine(Struct):
 
 class ModelState(Struct):
     name: str
-    state: State
+    state: Literal["ready", "loading", "failed"]
     waiting_for: Awaited | UnsetType = UNSET
     message: str | UnsetType = UNSET
 
@@ -64,8 +63,10 @@ class ModelQuery(Struct):
 
 
 _HEALTH = Description(
-    "As vLLM's server has it: whether every model is ready",
+    "As vLLM's server has it: whether every model is ready, or the one that is named",
     {200: Answer("Every model is ready."), 503: Answer("Some model is not ready.")},
+    failures=failures(InvalidInput),
+    query=Fields((ModelQuery,)),
 )
 DESCRIPTION = ApiDescription(
     "Health, readiness and metrics, for operators and their tools.",
@@ -76,13 +77,13 @@ DESCRIPTION = ApiDescription(
         "readyz": Description(
             "Whether every served model is ready",
             {200: Answer("Every model is ready.", Ready), 503: Answer("What the first one waits for.", NotReady)},
-            failures(InvalidInput),
+            failures=failures(InvalidInput),
             query=Fields((ModelQuery,)),
         ),
         "show_metrics": Description(
             "Counters and gauges of the whole service",
             {200: Answer("Prometheus's text format.", media="text/plain")},
-            READ,
+            failures=READ,
         ),
     },
     ErrorBody,

@@ -9,15 +9,17 @@ from everstream.apis.openai.responses.output import OutputItem
 from everstream.apis.openai.responses.requests import NO_OP, Request
 from everstream.apis.openai.responses.tools import Tool, ToolChoice
 from everstream.contract.schema import Schema
-from everstream.errors import InvalidInput, UnknownModel, UnknownResponse
+from everstream.errors import InvalidInput, ShuttingDown, TooManyStreams, UnknownModel, UnknownResponse
 from everstream.web.description import (
     BODY,
+    FOLLOW,
     READ,
     RESUME,
     START,
     WHOLE,
     Answer,
     Description,
+    Failure,
     Fields,
     failures,
 )
@@ -72,7 +74,7 @@ class ResponseText(Struct):
 
 
 class Response(Struct):
-    """What it repeats of its request follows after `usage`."""
+    """Fields after `usage` echo the request."""
 
     id: str
     object: Literal["response"]
@@ -179,36 +181,43 @@ RESPONSES = {
     "responses.create": Description(
         "Answer a conversation",
         {200: Answer("The response, whole, or with `stream` as events.", Response, EVENTS), 204: _SEEN},
-        (*BODY, *START, *RESUME, *WHOLE, *failures(UnknownModel)),
-        Fields((ResumeQuery, CompactQuery)),
-        (KeyHeader, RequestIdHeader, ResumeHeader),
-        Fields((*OPTIONS, Request), _inputs, is_open=True),
-        "With `background`, the response comes at once, without its output.",
+        failures=(
+            *BODY,
+            *START,
+            *RESUME,
+            *WHOLE,
+            *failures(UnknownModel),
+            Failure(400, "previous_response_not_found"),
+        ),
+        query=Fields((ResumeQuery, CompactQuery)),
+        headers=(KeyHeader, RequestIdHeader, ResumeHeader),
+        body=Fields((*OPTIONS, Request), _inputs, is_open=True),
+        details="With `background`, the response comes at once, without its output.",
     ),
     "responses.retrieve": Description(
         "A response so far",
         {200: Answer("The response, or with `stream` its events.", Response, EVENTS), 204: _SEEN},
-        (*READ, *RESUME, *_UNKNOWN),
-        Fields((RetrieveQuery, ResumeQuery, CompactQuery)),
-        (RequestIdHeader, ResumeHeader),
+        failures=(*FOLLOW, *_UNKNOWN),
+        query=Fields((RetrieveQuery, ResumeQuery, CompactQuery)),
+        headers=(RequestIdHeader, ResumeHeader),
     ),
     "responses.input_items": Description(
         "What a response answers",
         {200: Answer("A page of items.", InputItems)},
-        (*READ, *failures(InvalidInput), *_UNKNOWN),
-        Fields((PageQuery,)),
-        (RequestIdHeader,),
+        failures=(*READ, *failures(InvalidInput), *_UNKNOWN),
+        query=Fields((PageQuery,)),
+        headers=(RequestIdHeader,),
     ),
     "responses.cancel": Description(
         "Stop a background response",
         {200: Answer("The response as it ended.", Response)},
-        (*READ, *WHOLE, *_UNKNOWN),
+        failures=(*READ, *failures(InvalidInput, TooManyStreams, ShuttingDown), *_UNKNOWN),
         headers=(RequestIdHeader,),
     ),
     "responses.delete": Description(
         "Forget a response",
         {200: Answer("It is forgotten.", Deleted)},
-        (*READ, *_UNKNOWN),
+        failures=(*READ, *_UNKNOWN),
         headers=(RequestIdHeader,),
     ),
 }
