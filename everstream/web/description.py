@@ -8,6 +8,8 @@ Pure. Read by `apis.openapi`.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from msgspec import Meta
+
 from everstream.contract.schema import Schema
 from everstream.errors import (
     FAILED_STATUS,
@@ -37,6 +39,11 @@ from everstream.errors import (
 SERVED_MODEL = "served-model"
 EVENT_FORMAT = "event-format"
 """The `format` of strings whose values are known only when the document is made: see `apis.openapi.document`."""
+
+
+REQUIRED_MARK = "x-required"
+REQUIRED = Meta(extra_json_schema={REQUIRED_MARK: True})
+"""Of a field that has a default only so that the error for a missing one can say more. Null is as good as missing."""
 
 
 class Failure(NamedTuple):

@@ -25,6 +25,11 @@ PATHS_WITH_HEADERS = {
         "x-should-retry",
     },
 }
+REQUIRED_FIELDS = {
+    "anthropic.Tool": ["name", "input_schema"],
+    "inferless.InputTensor": ["name", "datatype", "shape"],
+    "openai.Tool": ["type", "name"],
+}
 NOT_DESCRIBED = {"static"}
 """The page's files."""
 SCHEMA = """
@@ -278,6 +283,14 @@ def test_long_text_is_sent_in_small_pieces(chat, path):
     assert follower._slots == slots
     client.head(path).close()
     assert follower._slots == slots
+
+
+def test_fields_without_which_requests_are_refused_are_required(document):
+    """Also those with a default, which only serves to name them in the error."""
+    schemas = document["components"]["schemas"]
+    required = {name: schemas[name]["required"] for name in REQUIRED_FIELDS}
+    assert required == REQUIRED_FIELDS
+    assert schemas["inferless.InputTensor"]["properties"]["shape"] == {"type": "array", "items": {"type": "integer"}}
 
 
 def test_types_of_the_same_name_are_an_error():

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Raw, Struct, field
 
+from everstream.web.description import REQUIRED
+
 NULL = Raw(b"null")
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -68,11 +70,13 @@ Message = UserMessage | AssistantMessage | SystemMessage
 
 
 class Tool(Struct):
-    """A client's tool has an `input_schema`. Anthropic's own have another `type` than `custom`, and no schema."""
+    """A client's tool. `type` can only be `custom`: Anthropic's own tools are not supported."""
 
-    name: str = ""
+    name: Annotated[str, REQUIRED] = ""
     description: str | None = None
-    input_schema: Raw = field(default_factory=lambda: NULL)
+    input_schema: Annotated[Raw, Meta(extra_json_schema={"type": "object"}), REQUIRED] = field(
+        default_factory=lambda: NULL
+    )
     strict: bool | None = None
     type: str | None = None
 

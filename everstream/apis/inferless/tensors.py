@@ -4,7 +4,7 @@
 """
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,6 +13,7 @@ from everstream.apis.inferless.nesting import depth_of, flattened, nested
 from everstream.contract.inputs import check_containers
 from everstream.contract.schema import FLOATS, INTEGERS, JSON, MAX_DIMENSIONS, STRINGS, Field, normalised
 from everstream.errors import InvalidInput
+from everstream.web.description import REQUIRED
 
 MAX_SIZE = 2**63 - 1
 
@@ -25,12 +26,17 @@ class TensorParameters(msgspec.Struct, frozen=True):
 
 
 class InputTensor(msgspec.Struct, frozen=True):
-    """Every field has a default, so that the error for a missing one can name the input."""
+    """One of the model's inputs, by its name. `data` may be missing only if there is a `binary_data_size`."""
 
     name: str
-    datatype: str = ""
-    shape: list[int] | None = None
-    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    datatype: Annotated[str, REQUIRED] = ""
+    shape: Annotated[list[int] | None, REQUIRED] = None
+    data: Annotated[
+        msgspec.Raw,
+        msgspec.Meta(
+            description="flat, or nested like the shape, in row-major order", extra_json_schema={"type": "array"}
+        ),
+    ] = msgspec.field(default_factory=msgspec.Raw)
     parameters: TensorParameters | None = None
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from everstream.contract.inlining import JsonSchema
+from everstream.web.description import REQUIRED_MARK
 
 REFERENCE = "#/components/schemas/"
 
@@ -47,7 +48,17 @@ def _tidy(value: Any, names: Mapping[str, str]) -> Any:
         tidied["discriminator"]["mapping"] = renamed
     if isinstance(value.get("description"), str):
         tidied["description"] = inspect.cleandoc(value["description"])
+    for name, field in tidied.get("properties", {}).items():
+        if field.pop(REQUIRED_MARK, False):
+            tidied["properties"][name] = _without_default(field)
+            tidied.setdefault("required", []).append(name)
     return tidied
+
+
+def _without_default(field: JsonSchema) -> JsonSchema:
+    plain = {name: value for name, value in field.items() if name not in ("anyOf", "default")}
+    options = [option for option in field.get("anyOf", ()) if option != {"type": "null"}]
+    return {**plain, **options[0]} if len(options) == 1 else {**plain, **({"anyOf": options} if options else {})}
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:

@@ -1,18 +1,20 @@
 """A request's tools, and which of them the model may or must call. Pure. Called by `requests`."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from msgspec import Raw, Struct
 
 from everstream.errors import InvalidInput
+from everstream.web.description import REQUIRED
 
 
 class Tool(Struct):
-    """A function that the client offers. What is in `parameters` stays JSON: a schema may be large."""
+    """A function that the client offers; `type` is `function`, and `parameters` are a JSON Schema."""
 
     type: str
-    name: str = ""
+    name: Annotated[str, REQUIRED] = ""
     description: str | None = None
+    # Stays JSON within: a schema may be large.
     parameters: dict[str, Raw] | None = None
     strict: bool | None = None
 
@@ -33,7 +35,7 @@ class Tool(Struct):
 
 class AllowedTool(Struct):
     type: str
-    name: str = ""
+    name: Annotated[str, REQUIRED] = ""
 
 
 class ToolChoice(Struct, omit_defaults=True):
