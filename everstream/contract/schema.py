@@ -36,13 +36,14 @@ _MAX_FLOAT = 1.7976931348623157e308
 class Field(msgspec.Struct, frozen=True, omit_defaults=True):
     """One input. `shape` [1] is a single value, anything else an array; -1 is a dimension of any length.
 
-    The fields from `minimum` on are our additions to the contract. `format` "json": the string holds JSON.
-    `json_schema`: of that JSON, or of a value of the datatype JSON; it is shown, not checked. `is_prompt`: text that
-    the model tokenizes, limited to EVERSTREAM_MAX_PROMPT_CHARS. `model_checks`: only the model knows which values it
-    takes. Its `check` has to accept them before the request is queued, unless the response can wait for the model's
-    refusal.
+    `format` "json": the string holds JSON. `json_schema` describes that JSON, or a value of the datatype JSON.
+    `is_prompt`: text that the model tokenizes, limited to EVERSTREAM_MAX_PROMPT_CHARS. `model_checks`: only the model
+    knows which values it takes.
     """
 
+    # The docstring is part of /openapi.json. The fields from `minimum` on are our additions to the contract.
+    # `json_schema` is shown, not checked. Where `model_checks`, the model's `check` has to accept the value before the
+    # request is queued, unless the response can wait for the model's refusal.
     datatype: str
     shape: list[int] = msgspec.field(default_factory=lambda: [1])
     required: bool = False

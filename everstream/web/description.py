@@ -1,14 +1,16 @@
 """Describes the routes of an API, for `GET /openapi.json` and `/docs`.
 
-Each API has a `Description` of each of its routes, by the name of its view function, whose types are those that
-requests are decoded to and responses are made of. Paths, methods and path parameters come from the routes themselves.
-Pure. Read by `apis.openapi`.
+Each API has a `Description` of each of its routes, by the name of its view function. Most bodies are decoded to the
+types in it. Many types of responses serve only to describe them; `tests/stack/test_openapi.py` compares them with real
+responses. Paths, methods and the names of path parameters come from the routes themselves. Pure. Read by
+`apis.openapi`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from msgspec import Meta
+import msgspec
+from msgspec import Meta, Raw
 
 from everstream.contract.schema import Schema
 from everstream.errors import (
@@ -44,6 +46,11 @@ EVENT_FORMAT = "event-format"
 REQUIRED_MARK = "x-required"
 REQUIRED = Meta(extra_json_schema={REQUIRED_MARK: True})
 """Of a field that has a default only so that the error for a missing one can say more. Null is as good as missing."""
+
+
+def raw_field(default: bytes = b"") -> Any:
+    """A struct's field with this JSON as its default, by a factory: msgspec can't show a `Raw` in a schema."""
+    return msgspec.field(default_factory=lambda: Raw(default))
 
 
 class Failure(NamedTuple):

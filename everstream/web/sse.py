@@ -17,7 +17,11 @@ HEARTBEAT = b": heartbeat\n\n"
 GONE = "expired"
 """Replaces n in the id of a terminal event that is not in the log. A client that sends it back has seen that event."""
 
-EVENT_ID = r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,8}|expired)(?:-(0|[1-9][0-9]{0,5}))?"
+GENERATION_ID = "[0-9a-f]{32}"
+NUMBER = "0|[1-9][0-9]{0,8}"
+"""Of an entry or an event, up to `MAX_NUMBER`."""
+MAX_NUMBER = 999_999_999
+EVENT_ID = rf"({GENERATION_ID})\.({NUMBER}|{GONE})(?:-(0|[1-9][0-9]{{0,5}}))?"
 _EVENT_ID = re.compile(EVENT_ID, re.ASCII)
 
 

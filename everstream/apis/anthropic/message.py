@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct
+
+from everstream.web.description import raw_field
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
@@ -21,7 +23,7 @@ class ToolUseBlock(Struct, tag="tool_use"):
 
     id: str
     name: str
-    input: Raw = field(default_factory=lambda: Raw(b"{}"))
+    input: Raw = raw_field(b"{}")
 
 
 Block = TextBlock | ThinkingBlock | ToolUseBlock

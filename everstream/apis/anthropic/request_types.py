@@ -5,11 +5,10 @@ Other fields are skipped, at every level, so that a response's blocks can be sen
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Raw, Struct, field
+from msgspec import Meta, Raw, Struct
 
-from everstream.web.description import REQUIRED
+from everstream.web.description import REQUIRED, raw_field
 
-NULL = Raw(b"null")
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -74,9 +73,7 @@ class Tool(Struct):
 
     name: Annotated[str, REQUIRED] = ""
     description: str | None = None
-    input_schema: Annotated[Raw, Meta(extra_json_schema={"type": "object"}), REQUIRED] = field(
-        default_factory=lambda: NULL
-    )
+    input_schema: Annotated[Raw, Meta(extra_json_schema={"type": "object"}), REQUIRED] = raw_field(b"null")
     strict: bool | None = None
     type: str | None = None
 

@@ -13,7 +13,7 @@ from everstream.apis.inferless.nesting import depth_of, flattened, nested
 from everstream.contract.inputs import check_containers
 from everstream.contract.schema import FLOATS, INTEGERS, JSON, MAX_DIMENSIONS, STRINGS, Field, normalised
 from everstream.errors import InvalidInput
-from everstream.web.description import REQUIRED
+from everstream.web.description import REQUIRED, raw_field
 
 MAX_SIZE = 2**63 - 1
 
@@ -36,7 +36,7 @@ class InputTensor(msgspec.Struct, frozen=True):
         msgspec.Meta(
             description="flat, or nested like the shape, in row-major order", extra_json_schema={"type": "array"}
         ),
-    ] = msgspec.field(default_factory=msgspec.Raw)
+    ] = raw_field()
     parameters: TensorParameters | None = None
 
     @property

@@ -27,12 +27,11 @@ from everstream.web.shared_types import (
     ResumeHeader,
     ResumeQuery,
 )
-
-MAX_NUMBER = 999_999_999
+from everstream.web.sse import GENERATION_ID, MAX_NUMBER
 
 
 class GenerationPath(Struct):
-    generation: Annotated[str, Meta(description="the generation's id", pattern="^[0-9a-f]{32}$")]
+    generation: Annotated[str, Meta(description="the generation's id", pattern=f"^{GENERATION_ID}$")]
 
 
 class RangeQuery(Struct):

@@ -25,11 +25,11 @@ from everstream.web.api import Api, MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.event_encoder import EventEncoder
 from everstream.web.pages import html
-from everstream.web.sse import EventId
+from everstream.web.sse import GENERATION_ID, EventId
 from everstream.web.streaming import admitted, begin, last_event_id, resume
 from everstream.web.submission import body, native_options, options_from_json, options_from_query, start
 
-_GENERATION = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_GENERATION = re.compile(GENERATION_ID, re.ASCII)
 
 blueprint = Blueprint("native", __name__)
 API = Api(blueprint, description=DESCRIPTION)

@@ -20,8 +20,9 @@ from everstream.log.entries import TOKEN, Entry, encode_json, text_literal
 from everstream.log.records import Generation
 from everstream.web.context import AppContext, app_context
 from everstream.web.json_response import json_response, next_entries, outputs, read_page, streamed_json
+from everstream.web.sse import MAX_NUMBER, NUMBER
 
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+_NUMBER = re.compile(NUMBER, re.ASCII)
 
 
 class EntryRange(msgspec.Struct, frozen=True):
@@ -63,7 +64,7 @@ def _number(name: str, *, least: int) -> int | None:
     if not texts:
         return None
     if len(texts) > 1 or not _NUMBER.fullmatch(texts[0]) or int(texts[0]) < least:
-        raise InvalidInput(f"{name} must be one whole number from {least} to 999999999", param=name)
+        raise InvalidInput(f"{name} must be one whole number from {least} to {MAX_NUMBER}", param=name)
     return int(texts[0])
 
 

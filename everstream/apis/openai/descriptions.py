@@ -19,6 +19,7 @@ from everstream.apis.openai.objects import (
 from everstream.apis.openai.requests import ApiFields, CompletionFields
 from everstream.apis.openai.responses.descriptions import EVENTS as RESPONSE_EVENTS
 from everstream.apis.openai.responses.descriptions import RESPONSES
+from everstream.apis.openai.responses.history import RESPONSE_PREFIX
 from everstream.apis.openai.tokens import TOKENS
 from everstream.contract.schema import Schema
 from everstream.errors import NotSupported, UnknownModel
@@ -48,13 +49,14 @@ from everstream.web.shared_types import (
     ResumeQuery,
     ServedName,
 )
+from everstream.web.sse import GENERATION_ID
 
 _OF_PROMPTS = ("prompts", "raw", "system", "stream")
 
 
 class Path(Struct):
     name: ServedName
-    response_id: Annotated[str, Meta(description="the response's id", pattern="^resp_[0-9a-f]{32}$")]
+    response_id: Annotated[str, Meta(description="the response's id", pattern=f"^{RESPONSE_PREFIX}{GENERATION_ID}$")]
 
 
 def _inputs(schema: Schema, without: Sequence[str]) -> Schema:

@@ -1,4 +1,4 @@
-"""The headers of OpenAI's API, on all responses under /v1, errors included. Used by `routes`."""
+"""The headers of OpenAI's API, on all of its responses, errors included. Used by `routes`."""
 
 import time
 

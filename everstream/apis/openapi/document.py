@@ -1,7 +1,7 @@
 """The OpenAPI document of all APIs. Pure. Called by `routes`.
 
-In: the routes, the APIs' descriptions, and what is served. Out: the document. Its schemas are those of the types that
-requests are decoded to, and of the models' own inputs.
+In: the routes, the APIs' descriptions, and what is served. Out: the document. Its schemas are those of the
+descriptions' types, and of the models' own inputs.
 """
 
 import re

@@ -31,6 +31,7 @@ from everstream.web.shared_types import (
     ResumeHeader,
     ResumeQuery,
 )
+from everstream.web.sse import MAX_NUMBER
 
 
 class ResponseError(Struct):
@@ -122,7 +123,7 @@ class Deleted(Struct):
 
 class RetrieveQuery(Struct):
     stream: Literal["true", "false"] | UnsetType = UNSET
-    starting_after: Annotated[int, Meta(description="the number of an event", ge=0, le=999_999_999)] | UnsetType = UNSET
+    starting_after: Annotated[int, Meta(description="the number of an event", ge=0, le=MAX_NUMBER)] | UnsetType = UNSET
 
 
 class PageQuery(Struct):

@@ -11,10 +11,11 @@ import msgspec
 
 from everstream.apis.openai.responses.items import Item
 from everstream.errors import InvalidInput
+from everstream.web.sse import GENERATION_ID
 
 RESPONSE_PREFIX = "resp_"
-_RESPONSE_ID = re.compile(r"resp_([0-9a-f]{32})", re.ASCII)
-_ITEM_ID = re.compile(r"[a-z]{2,3}_([0-9a-f]{32})_i?[0-9]+", re.ASCII)
+_RESPONSE_ID = re.compile(f"{RESPONSE_PREFIX}({GENERATION_ID})", re.ASCII)
+_ITEM_ID = re.compile(f"[a-z]{{2,3}}_({GENERATION_ID})_i?[0-9]+", re.ASCII)
 PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco"}
 
 

@@ -43,7 +43,7 @@ class Part(Struct, omit_defaults=True):
 
 
 class Item(Struct, omit_defaults=True):
-    """Decoded, it has the fields that its type requires."""
+    """An item of a conversation. Its `type` decides which of the other fields it needs."""
 
     type: str | None = None
     id: str | None = None

@@ -32,13 +32,14 @@ from everstream.web import posts
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
+from everstream.web.sse import NUMBER
 from everstream.web.streaming import admitted, begin, last_event_id, resume
 from everstream.web.submission import RequestOptions, body, options_from_json, start
 from everstream.web.whole_response import wait_for_all, wait_for_terminal
 
 BACKGROUND_ABANDON_AFTER_S = 604_800.0
 """Nobody reads a background response while it comes into being, so a week without readers is not too long."""
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+_NUMBER = re.compile(NUMBER, re.ASCII)
 
 blueprint = Blueprint("responses", __name__)
 
