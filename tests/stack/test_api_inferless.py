@@ -276,6 +276,7 @@ def test_generate_without_text(tensors):
     assert post(tensors, {"text": "a"}, "/generate").json()["text_output"] == "a"
     error = error_of(post(tensors, {"text_input": "a"}, "/generate"), 400)
     assert error["param"] == "text_input"
+    assert post(tensors, {"text": "a", "text_input": None}, "/generate").json()["text_output"] == "a"
 
 
 @pytest.mark.parametrize("path", ["/generate", "/generate_stream"])

@@ -119,6 +119,7 @@ def test_example_that_is_too_large_is_not_shown(example):
         {"type": "object", "properties": {"$ref": {"type": "string"}}},
         {"enum": [{"$ref": "#/no/reference"}], "examples": [{"$ref": 1}]},
         {"properties": {"x": True, "y": False}, "additionalProperties": False},
+        {"properties": {"discriminator": {"type": "string"}}},
     ],
 )
 def test_schema_without_references_stays(schema):
@@ -128,6 +129,11 @@ def test_schema_without_references_stays(schema):
 def test_property_that_is_named_like_a_keyword_may_be_a_reference():
     schema = {"properties": {"enum": {"$ref": "#/$defs/Leaf"}}, "$defs": {"Leaf": {"type": "string"}}}
     assert inlined(schema) == {"properties": {"enum": {"type": "string"}}}
+
+
+def test_names_of_definitions_are_dropped_with_them():
+    union = {"oneOf": [{"$ref": "#/$defs/Leaf"}], "discriminator": {"propertyName": "type", "mapping": {}}}
+    assert inlined(union | {"$defs": {"Leaf": {}}}) == {"oneOf": [{}]}
 
 
 def mutual(count):

@@ -15,6 +15,7 @@ from everstream.contract.schema import STRINGS, Schema
 from everstream.errors import InvalidInput
 
 MAX_ID_CHARS = 256
+_NULL = msgspec.Raw(b"null")
 _BINARY_OUTPUT = ("binary_data", "binary_data_output")
 
 
@@ -71,13 +72,14 @@ def infer(body: bytes, json_size: str | None, schema: Schema) -> ParsedRequest:
 def generate(body: bytes, schema: Schema) -> ParsedRequest:
     """Names outside `parameters` win over those in it. Raises InvalidInput."""
     given: dict[str, msgspec.Raw] = _decoded(body, dict[str, msgspec.Raw])
-    parameters = _decoded(given.pop("parameters", b"null"), dict[str, msgspec.Raw] | None, "parameters") or {}
+    parameters = _decoded(given.pop("parameters", _NULL), dict[str, msgspec.Raw] | None, "parameters") or {}
     _check_count("parameters", parameters)
     _check_count("body", given)
-    text, request_id = given.pop("text_input", None), _decoded(given.pop("id", b"null"), str | None, "id")
+    text = inputs.parsed("text_input", given.pop("text_input", _NULL))
+    request_id = _decoded(given.pop("id", _NULL), str | None, "id")
     values = _known(parameters, schema) | _known(given, schema)
     if text is not None:
-        values[_text_name(schema)] = inputs.parsed("text_input", text)
+        values[_text_name(schema)] = text
     return ParsedRequest(values, _checked_id(request_id))
 
 
