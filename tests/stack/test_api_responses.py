@@ -426,6 +426,8 @@ def test_failed_response(client, chat, model):
     assert client.responses.retrieve(failed.id).error == failed.error
     refused = in_order(stream(chat, {"input": "refuse"}))[-1].response.error
     assert (refused.code, refused.type, refused.param) == ("invalid_prompt", "context_length_exceeded", "input")
+    error = post(chat, {"input": "refuse"}).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "input")
 
 
 @pytest.mark.parametrize(

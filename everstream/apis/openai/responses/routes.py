@@ -146,8 +146,9 @@ def _started(stored: StoredResponse) -> Response:
 
 def _whole(stored: StoredResponse) -> Response:
     (generation, kept), events = stored, store.events_of(stored)
-    for entry in wait_for_all(ResponseEncoder(generation, kept, has_ids=False), generation.queue):
-        events.entry(entry)
+    with posts.params_as(own_param):
+        for entry in wait_for_all(ResponseEncoder(generation, kept, has_ids=False), generation.queue):
+            events.entry(entry)
     return _json(events.response())
 
 
