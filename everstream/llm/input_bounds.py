@@ -41,8 +41,43 @@ def check_bounds(inputs: Mapping[str, Any]) -> None:
             if not isinstance(inputs[name], kind):
                 raise InvalidInput(f"{name} must be {in_words}", param=name)
             _check(name, inputs[name])
+    for name, schema in _schemas(inputs):
+        if _leads_nowhere(schema):
+            raise InvalidInput(f"{name} has a schema with a $ref that leads back to itself", param=name)
     if len(inputs.get("tools", ())) > MAX_TOOLS:
         raise InvalidInput(f"there are {len(inputs['tools'])} tools; at most {MAX_TOOLS} are allowed", param="tools")
+
+
+def _schemas(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each JSON Schema that vLLM makes a grammar of, and the input that holds it. Whatever has another form is vLLM's
+    to refuse."""
+    yield "structured_outputs", _at(inputs, "structured_outputs", "json")
+    yield "response_format", _at(inputs, "response_format", "json_schema", "schema")
+    for tool in inputs.get("tools", ()):
+        yield "tools", _at(tool, "function", "parameters")
+
+
+def _at(value: Any, *path: str) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _leads_nowhere(schema: Any) -> bool:
+    """Whether some reference refers to itself, through others too, so that no value can match."""
+    followed: set[str] = set()
+    for part in _containers(schema):
+        own: set[str] = set()
+        node: Any = part
+        while isinstance(node, dict) and isinstance(reference := node.get("$ref"), str) and reference.startswith("#"):
+            if reference in own:
+                return True
+            if reference in followed:
+                break
+            own.add(reference)
+            node = _at(schema, *reference.removeprefix("#").strip("/").split("/")) if reference != "#" else schema
+        followed |= own
+    return False
 
 
 def _check(name: str, value: Any) -> None:

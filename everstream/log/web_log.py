@@ -137,7 +137,9 @@ class WebLog:
             raise LogFull("the log has no room for another generation; try again later")
         found = _generation(started[0].decode(), started[1:-1], started[-1])
         if found.digest not in ("", digest):
-            raise RequestConflict("this request_id was used for a different request; use a new one", param="request_id")
+            raise RequestConflict(
+                "this request_id or idempotency key was used for a different request; use a new one", param="request_id"
+            )
         return found
 
     def record(self, generation: str) -> bytes | None:

@@ -75,6 +75,22 @@ def tools(url, model):
     return {"first": dumped(first), "second": dumped(second)}
 
 
+def tool_runner(url, model):
+    """The client's own loop, which begins by asking for a thread."""
+
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """The weather in a city.
+
+        Args:
+            city: The city's name.
+        """
+        return f"{WEATHER} in {city}"
+
+    options = {"tools": [get_weather], "messages": [user(QUESTION)], "tool_choice": {"type": "none"}}
+    return dumped(client_of(url).beta.messages.tool_runner(model=model, **options, **GREEDY).until_done())
+
+
 def tools_stream(url, model):
     options = {"tools": [TOOL], "tool_choice": {"type": "any"}, "messages": [user(WEATHER_QUESTION)]}
     with client_of(url).messages.stream(model=model, **options, **FORCED) as stream:

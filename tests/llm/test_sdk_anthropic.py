@@ -49,6 +49,10 @@ def test_tool_round(llm, sdk):
     assert called["second"]["content"][0]["text"]
 
 
+def test_tool_runner(llm, sdk):
+    assert_whole(sdk("anthropic_calls.tool_runner", llm))
+
+
 def test_tool_stream(llm, sdk):
     assert_tool_use(sdk("anthropic_calls.tools_stream", llm)["answer"])
 

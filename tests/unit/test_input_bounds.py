@@ -37,6 +37,33 @@ def test_too_many_repetitions_are_refused(inputs):
     assert raised.value.param == name
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"$ref": "#/$defs/a"}}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+    ],
+)
+def test_references_that_lead_nowhere_are_refused(schema):
+    for inputs in (
+        {"structured_outputs": {"json": schema}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}},
+        {"tools": tool(schema)},
+    ):
+        (name,) = inputs
+        with pytest.raises(InvalidInput, match="leads back to itself") as raised:
+            check_bounds(inputs)
+        assert raised.value.param == name
+
+
+def test_recursive_schemas_are_allowed():
+    tree = {"type": "object", "properties": {"left": {"$ref": "#/$defs/tree"}, "right": {"$ref": "#/$defs/other"}}}
+    check_bounds({"tools": tool({"$ref": "#/$defs/tree", "$defs": {"tree": tree, "other": {"$ref": "#/$defs/tree"}}})})
+    check_bounds({"tools": tool({"properties": {"a": {"$ref": "#"}, "b": {"$ref": "#/$defs/gone"}}})})
+    check_bounds({"tools": [1, {"function": "a"}], "response_format": {"json_schema": 7}})
+
+
 def test_large_schemas_are_refused():
     for size, is_allowed in ((MAX_CONTAINERS - 6, True), (MAX_CONTAINERS, False)):
         inputs = {"tools": tool({"enum": [[]] * size})}

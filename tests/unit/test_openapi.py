@@ -335,3 +335,23 @@ def test_document_is_made_once(chat, monkeypatch):
     page_of(chat)
     monkeypatch.setattr("everstream.apis.openapi.routes.document", None)
     assert page_of(chat) and document_of(chat)
+
+
+def parts(value):
+    """Every object in a document, examples apart."""
+    if isinstance(value, dict):
+        yield value
+        for name, item in value.items():
+            if name != "examples":
+                yield from parts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from parts(item)
+
+
+def test_generators_of_clients_can_read_it(document):
+    """They name classes by titles, need the type of items, and know no enums of true or false."""
+    for part in parts(document["components"]["schemas"]):
+        assert not isinstance(part.get("title"), str)
+        assert part.get("type") != "array" or "items" in part or "prefixItems" in part
+        assert not any(isinstance(item, bool) for item in part.get("enum", ()))

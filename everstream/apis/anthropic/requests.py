@@ -22,8 +22,9 @@ ALLOWED_TYPES = {
 }
 """By the first part of the place where an unknown type is."""
 
-_REFUSED = ("mcp_servers", "thread")
-"""These have the server do more than run a model, so an answer without them would be another one."""
+_REFUSED = {"mcp_servers": InvalidInput.code, "thread": "thread_unsupported_request"}
+"""These have the server do more than run a model, so an answer without them would be another one. By the code, the
+client's `tool_runner` knows that it has to send whole conversations instead of threads."""
 _SAMPLING = {
     "max_tokens": "max_tokens",
     "temperature": "temperature",
@@ -71,7 +72,7 @@ def _decoded(body: dict[str, Any], decoder: msgspec.json.Decoder[Any]) -> Any:
         if isinstance(value, msgspec.Raw):
             check_containers(name[:100], value)
         if name in _REFUSED and value:
-            raise InvalidInput(f"{name} is not supported", param=name)
+            raise InvalidInput(f"{name} is not supported", param=name, code=_REFUSED[name])
     try:
         # Decoding skips what is not honoured, without a look at its UTF-8.
         return decoder.decode(encode_json(body).decode())

@@ -34,12 +34,17 @@ def component_name(name: str, api: str) -> str:
 
 
 def _tidy(value: Any, names: Mapping[str, str]) -> Any:
-    """Rename component references, and drop null defaults."""
+    """Rename component references, drop null defaults, and write what generators of clients can read."""
     if isinstance(value, list):
         return [_tidy(item, names) for item in value]
     if not isinstance(value, dict):
         return value
-    tidied = {name: _tidy(item, names) for name, item in value.items() if not _is_null_default(name, item)}
+    tidied = {name: _tidy(item, names) for name, item in value.items() if not _is_dropped(name, item)}
+    if value.get("type") == "array" and "prefixItems" not in value:
+        tidied.setdefault("items", {})
+    if all(isinstance(item, bool) for item in value.get("enum", [None])):
+        del tidied["enum"]
+        tidied["type"] = "boolean"
     if reference := _reference(value):
         tidied["$ref"] = _renamed(reference, names)
     if "discriminator" in value:
@@ -65,9 +70,10 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
     return REFERENCE + names[name]
 
 
-def _is_null_default(name: str, value: Any) -> bool:
-    """Omit null defaults: the document's description covers them."""
-    return name == "default" and value is None
+def _is_dropped(name: str, value: Any) -> bool:
+    """Null defaults, which the document's description covers; and titles, because generators name their classes by
+    them, and several types of ours have the same."""
+    return (name == "default" and value is None) or (name == "title" and isinstance(value, str))
 
 
 def reachable(roots: Any, components: Mapping[str, JsonSchema]) -> dict[str, JsonSchema]:
