@@ -75,7 +75,7 @@ def _leads_nowhere(schema: Any) -> bool:
             if reference in followed:
                 break
             own.add(reference)
-            node = _at(schema, *reference.removeprefix("#").strip("/").split("/")) if reference != "#" else schema
+            node = _at(schema, *filter(None, reference[1:].split("/")))
         followed |= own
     return False
 
