@@ -29,6 +29,7 @@ from everstream.errors import (
     ModelError,
     ModelLoading,
     ModelUnavailable,
+    NotSupported,
     QueueFull,
     RequestConflict,
     ShuttingDown,
@@ -36,6 +37,7 @@ from everstream.errors import (
     TooManyChecks,
     TooManyStreams,
     TryLater,
+    UnknownModel,
 )
 
 SERVED_MODEL = "served-model"
@@ -145,3 +147,6 @@ WHOLE = (
     *(Failure(status, code) for code, status in FAILED_STATUS.items()),
 )
 """Of a response that waits for the generation's end."""
+ANSWER = (*BODY, *START, *RESUME, *WHOLE, *failures(UnknownModel))
+"""Of a POST that names its model and is answered whole or streamed, as in OpenAI's and Anthropic's APIs."""
+TOKENIZE = (*BODY, *ASK, *failures(UnknownModel, NotSupported))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from everstream.settings import MAX_FLUSH_MS
-from everstream.web.description import EVENT_FORMAT, SERVED_MODEL
+from everstream.web.description import EVENT_FORMAT, SERVED_MODEL, Fields
 from everstream.web.sse import EVENT_ID
 from everstream.web.submission import MAX_KEY_CHARS, REQUEST_ID
 
@@ -98,6 +98,11 @@ class KeyHeader(Struct, rename={"idempotency_key": "Idempotency-Key"}):
 
 class RequestIdHeader(Struct, rename={"request_id": "x-request-id"}):
     request_id: Annotated[str, Meta(description="repeated in the response, if it is harmless")] | UnsetType = UNSET
+
+
+POST_QUERY = Fields((ResumeQuery, CompactQuery))
+POST_HEADERS = (KeyHeader, RequestIdHeader, ResumeHeader)
+"""Of a POST whose failures are `description.ANSWER`."""
 
 
 class Opened(Struct):

@@ -15,28 +15,9 @@ from everstream.apis.anthropic.message import (
     MessageStop,
 )
 from everstream.apis.anthropic.request_types import MessagesRequest, Prompt
-from everstream.errors import NotSupported, UnknownModel
-from everstream.web.description import (
-    ASK,
-    BODY,
-    RESUME,
-    START,
-    WHOLE,
-    Answer,
-    ApiDescription,
-    Description,
-    Fields,
-    failures,
-)
+from everstream.web.description import ANSWER, TOKENIZE, Answer, ApiDescription, Description, Fields
 from everstream.web.posts import ADDED_HEADERS
-from everstream.web.shared_types import (
-    OPTIONS,
-    CompactQuery,
-    KeyHeader,
-    RequestIdHeader,
-    ResumeHeader,
-    ResumeQuery,
-)
+from everstream.web.shared_types import OPTIONS, POST_HEADERS, POST_QUERY, RequestIdHeader
 
 
 class Ping(Struct):
@@ -59,8 +40,6 @@ EVENTS = {
     "ping": Ping,
     "error": ErrorBody,
 }
-_UNKNOWN_MODEL = failures(UnknownModel)
-_NOT_FOUND = failures(UnknownModel, NotSupported)
 DESCRIPTION = ApiDescription(
     "Anthropic's Messages API.",
     {
@@ -70,15 +49,15 @@ DESCRIPTION = ApiDescription(
                 200: Answer("The message, whole, or with `stream` in pieces.", Message, EVENTS),
                 204: Answer("The client has seen the message's last event."),
             },
-            failures=(*BODY, *START, *RESUME, *WHOLE, *_UNKNOWN_MODEL),
-            query=Fields((ResumeQuery, CompactQuery)),
-            headers=(KeyHeader, RequestIdHeader, ResumeHeader),
+            failures=ANSWER,
+            query=POST_QUERY,
+            headers=POST_HEADERS,
             body=Fields((*OPTIONS, MessagesRequest), is_open=True),
         ),
         "count_tokens": Description(
             "The number of a prompt's tokens",
             {200: Answer("Their number.", TokenCount)},
-            failures=(*BODY, *ASK, *_NOT_FOUND),
+            failures=TOKENIZE,
             headers=(RequestIdHeader,),
             body=Fields((*OPTIONS, Prompt), is_open=True),
         ),

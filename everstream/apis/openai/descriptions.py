@@ -22,14 +22,11 @@ from everstream.apis.openai.responses.descriptions import RESPONSES
 from everstream.apis.openai.responses.history import RESPONSE_PREFIX
 from everstream.apis.openai.tokens import TOKENS
 from everstream.contract.schema import Schema
-from everstream.errors import NotSupported, UnknownModel
+from everstream.errors import UnknownModel
 from everstream.web.description import (
-    ASK,
-    BODY,
+    ANSWER,
     READ,
-    RESUME,
-    START,
-    WHOLE,
+    TOKENIZE,
     Answer,
     ApiDescription,
     Description,
@@ -39,16 +36,7 @@ from everstream.web.description import (
     failures,
 )
 from everstream.web.posts import ADDED_HEADERS
-from everstream.web.shared_types import (
-    OPTIONS,
-    CompactQuery,
-    KeyHeader,
-    ModelOption,
-    RequestIdHeader,
-    ResumeHeader,
-    ResumeQuery,
-    ServedName,
-)
+from everstream.web.shared_types import OPTIONS, POST_HEADERS, POST_QUERY, ModelOption, RequestIdHeader, ServedName
 from everstream.web.sse import GENERATION_ID
 
 _OF_PROMPTS = ("prompts", "raw", "system", "stream")
@@ -86,11 +74,6 @@ def _answers(whole: type, events: Events) -> dict[int, Answer]:
     }
 
 
-_UNKNOWN_MODEL = failures(UnknownModel)
-_NOT_FOUND = failures(UnknownModel, NotSupported)
-_POST_HEADERS = (KeyHeader, RequestIdHeader, ResumeHeader)
-_POST_QUERY = Fields((ResumeQuery, CompactQuery))
-_POST_FAILURES = (*BODY, *START, *RESUME, *WHOLE, *_UNKNOWN_MODEL)
 DESCRIPTION = ApiDescription(
     "OpenAI's API, with vLLM's parameters.",
     {
@@ -98,17 +81,17 @@ DESCRIPTION = ApiDescription(
         "chat_completions": Description(
             "Answer a chat",
             _answers(ChatCompletion, _CHAT_EVENTS),
-            failures=_POST_FAILURES,
-            query=_POST_QUERY,
-            headers=_POST_HEADERS,
+            failures=ANSWER,
+            query=POST_QUERY,
+            headers=POST_HEADERS,
             body=Fields((*OPTIONS, ApiFields), _of_chat, is_open=True),
         ),
         "completions": Description(
             "Continue prompts, without a chat template",
             _answers(Completion, _EVENTS),
-            failures=_POST_FAILURES,
-            query=_POST_QUERY,
-            headers=_POST_HEADERS,
+            failures=ANSWER,
+            query=POST_QUERY,
+            headers=POST_HEADERS,
             body=Fields((*OPTIONS, ApiFields, CompletionFields), _of_completion, is_open=True),
         ),
         "models": Description(
@@ -117,7 +100,7 @@ DESCRIPTION = ApiDescription(
         "model": Description(
             "One served model",
             {200: Answer("The model.", Model)},
-            failures=(*READ, *_UNKNOWN_MODEL),
+            failures=(*READ, *failures(UnknownModel)),
             headers=(RequestIdHeader,),
         ),
         "embeddings": Description(
@@ -129,14 +112,14 @@ DESCRIPTION = ApiDescription(
         "tokenize": Description(
             "A prompt's tokens, with or without a chat template",
             {200: Answer("The tokens.", Tokens)},
-            failures=(*BODY, *ASK, *_NOT_FOUND),
+            failures=TOKENIZE,
             headers=(RequestIdHeader,),
             body=Fields((ModelOption,), _of_tokenize, is_open=True),
         ),
         "detokenize": Description(
             "The text of tokens",
             {200: Answer("The text.", Detokenized)},
-            failures=(*BODY, *ASK, *_NOT_FOUND),
+            failures=TOKENIZE,
             headers=(RequestIdHeader,),
             body=Fields((ModelOption,), lambda _: TOKENS, is_open=True),
         ),

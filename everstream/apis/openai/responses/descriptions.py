@@ -9,24 +9,13 @@ from everstream.apis.openai.responses.output import OutputItem
 from everstream.apis.openai.responses.requests import NO_OP, Request
 from everstream.apis.openai.responses.tools import Tool, ToolChoice
 from everstream.contract.schema import Schema
-from everstream.errors import InvalidInput, ShuttingDown, TooManyStreams, UnknownModel, UnknownResponse
-from everstream.web.description import (
-    BODY,
-    FOLLOW,
-    READ,
-    RESUME,
-    START,
-    WHOLE,
-    Answer,
-    Description,
-    Failure,
-    Fields,
-    failures,
-)
+from everstream.errors import InvalidInput, ShuttingDown, TooManyStreams, UnknownResponse
+from everstream.web.description import ANSWER, FOLLOW, READ, Answer, Description, Failure, Fields, failures
 from everstream.web.shared_types import (
     OPTIONS,
+    POST_HEADERS,
+    POST_QUERY,
     CompactQuery,
-    KeyHeader,
     RequestIdHeader,
     ResumeHeader,
     ResumeQuery,
@@ -182,16 +171,9 @@ RESPONSES = {
     "responses.create": Description(
         "Answer a conversation",
         {200: Answer("The response, whole, or with `stream` as events.", Response, EVENTS), 204: _SEEN},
-        failures=(
-            *BODY,
-            *START,
-            *RESUME,
-            *WHOLE,
-            *failures(UnknownModel),
-            Failure(400, "previous_response_not_found"),
-        ),
-        query=Fields((ResumeQuery, CompactQuery)),
-        headers=(KeyHeader, RequestIdHeader, ResumeHeader),
+        failures=(*ANSWER, Failure(400, "previous_response_not_found")),
+        query=POST_QUERY,
+        headers=POST_HEADERS,
         body=Fields((*OPTIONS, Request), _inputs, is_open=True),
         details="With `background`, the response comes at once, without its output.",
     ),
