@@ -36,7 +36,8 @@ def test_pings_show_that_the_connection_lives(fast, gate):
     with connect(pinged(fast, generation)) as stream:
         stream.read(until=lambda seen: types(seen).count("ping") == 3)
         first, *others = (event.json for event in stream.events if event.type == "ping")
-        assert set(first) == {"generation", "interval_ms", "retry_ms", "last"}
+        assert set(first) == {"generation", "interval_ms", "retry_ms", "last", "worker"}
+        assert first["worker"] == fast.worker_of(stream.local_port)
         assert (first["generation"], first["retry_ms"]) == (generation, stream.decoder.retry_ms)
         assert others == [{"generation": generation, "interval_ms": 1000}] * 2
         gate.open()

@@ -67,13 +67,14 @@ class QueuedOf(Queued):
 
 
 class Ping(Struct):
-    """Sent first, with `retry_ms` and the number of the log's `last` entry, and whenever nothing else was sent for
-    `interval_ms`. With `retry_ms` alone: the server is going to end this stream."""
+    """Sent first, and whenever nothing else was sent for `interval_ms`. The first has the number of the log's `last`
+    entry, and the process id of the `worker`. One that adds only `retry_ms`: the server is going to end this stream."""
 
     generation: str
     interval_ms: int
     retry_ms: int | UnsetType = UNSET
     last: int | UnsetType = UNSET
+    worker: int | UnsetType = UNSET
 
 
 class EngineNews(Struct):

@@ -6,6 +6,8 @@ knows that its connection is dead. It also says what the model's engines do. Non
 names its generation, because a stream may have several.
 """
 
+import os
+
 from everstream.log.entries import encode_json
 from everstream.log.records import Generation
 from everstream.web.event_encoder import EventEncoder
@@ -23,7 +25,9 @@ class PingEncoder(EventEncoder):
         self.heartbeat = self._ping()
 
     def start(self, retry_ms: int, *, is_new: bool) -> bytes:
-        return super().start(retry_ms, is_new=is_new) + self._ping(retry_ms=retry_ms, last=self._last)
+        # Like /healthz, the process: one that is killed shows how its clients move to another.
+        first = self._ping(retry_ms=retry_ms, last=self._last, worker=os.getpid())
+        return super().start(retry_ms, is_new=is_new) + first
 
     def reconnect(self, retry_ms: int) -> bytes:
         return retry(retry_ms) + self._ping(retry_ms=retry_ms)
