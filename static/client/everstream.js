@@ -430,7 +430,7 @@ class Hub {
     this.#retryMs = retryMs ?? this.#retryMs;
     this.#watch();
     if (last === undefined) return;
-    this.#tell(generation, { type: 'connected', json: JSON.stringify({ worker }) });
+    this.#tell(generation, { type: 'connected', json: JSON.stringify({ worker, last }) });
     this.#catchingUp.set(generation, { last, first: this.#places().get(generation) });
     this.#checkCaughtUp(generation);
   }
