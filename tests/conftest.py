@@ -9,6 +9,7 @@ import pytest
 
 from everstream.llm import demo_model
 from everstream.settings import load_settings
+from harness import network
 from harness.answers import outcome, submit_all
 from harness.sse_client import read_all
 from harness.stack import MODELS, Stack, nginx_executable, running_stack
@@ -211,6 +212,15 @@ def browser_page(request):
 
     with fresh_page(request.getfixturevalue(request.param)) as page:
         yield page
+
+
+@pytest.fixture(scope="module")
+def link():
+    """A network namespace whose link can go dead, or a skip that says why there can be none."""
+    if reason := network.obstacle():
+        pytest.skip(reason)
+    with network.lossy_link() as link:
+        yield link
 
 
 @pytest.fixture(scope="session")
