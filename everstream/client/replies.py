@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from everstream.client.errors import EverstreamError, RequestRefused, Unavailable
 from everstream.client.events import is_generation
 
+EXPIRED = "generation_expired"
 MAX_REPLY_BYTES = 1 << 20
 MAX_RETRY_AFTER_S = 3600.0
 _MAX_MESSAGE_CHARS = 1000
@@ -38,11 +39,15 @@ def started(reply: Reply) -> str:
 
 
 def stopped(reply: Reply) -> str:
-    """The state after a DELETE: `stopping` or that of a generation that had ended. Raises like `started`."""
+    """The state after a DELETE: `stopping`, or that of a generation that had ended. Raises like `started`."""
     state = _fields(reply).get("state") if reply.status in (HTTPStatus.OK, HTTPStatus.ACCEPTED) else None
-    if not isinstance(state, str):
-        raise problem(reply)
-    return state
+    if isinstance(state, str):
+        return state
+    error = problem(reply)
+    if error.code == EXPIRED:
+        # Nothing is left to stop.
+        return "expired"
+    raise error
 
 
 def shown(reply: Reply) -> dict[str, Any]:

@@ -93,6 +93,8 @@ class Subscription:
         if event.type == "ping":
             self._heed_ping(_json(event))
             return
+        if event.type == "busy":
+            raise _busy(_json(event))
         if event.id is None:
             self._give(Event(event.type, "", None, _json(event)))
             return
@@ -125,6 +127,12 @@ class Subscription:
         if isinstance(interval, int | float) and interval > 0:
             least, most = _SILENCES_S
             self.silence_s = min(max(_MISSED_PINGS * interval / 1000, least), most)
+
+
+def _busy(data: Any) -> Unavailable:
+    """What a server sends in place of 429 or 503, because those close an EventSource for good."""
+    said = data if isinstance(data, dict) else {}
+    return Unavailable(str(said.get("code", "busy")), str(said.get("message", "the server is busy")))
 
 
 def _json(event: ServerSentEvent) -> Any:

@@ -75,8 +75,8 @@ class Client:
         return Answer(self, self._options.subscription(generation, after))
 
     def stop(self, generation: str) -> str:
-        """Stop a generation. The request is repeated until it is answered. Returns `stopping`, or how the generation
-        had ended before. Raises RequestRefused, GaveUp, ValueError."""
+        """Stop a generation. The request is repeated until it is answered. Returns `stopping`, how the generation
+        had ended before, or `expired`. Raises RequestRefused, GaveUp, ValueError."""
         return self._call("DELETE", self._options.addresses.generation(generation), replies.stopped)
 
     def close(self) -> None:

@@ -74,6 +74,8 @@ def test_expected_responses():
     assert started(Reply(201, {}, STARTED)) == GENERATION
     assert started(Reply(200, {}, STARTED)) == GENERATION
     assert stopped(Reply(202, {}, b'{"state":"stopping"}')) == "stopping"
+    gone = b'{"error":{"code":"generation_expired","message":"m"}}'
+    assert stopped(Reply(404, {}, gone)) == "expired"
     assert shown(Reply(200, {}, b'{"state":"done"}')) == {"state": "done"}
 
 

@@ -220,6 +220,18 @@ def test_first_delay_is_that_of_retry_until_there_is_progress():
     assert made.wait_s(0.0) == 0.05
 
 
+def test_busy_server():
+    made = subscription(give_up_after_s=0)
+    made.opened(STREAM)
+    with pytest.raises(Unavailable) as raised:
+        made.feed(b"retry: 5000\n\n" + event("busy", {"code": "too_many_streams", "message": "m", "retry_ms": 5000}))
+    assert raised.value.code == "too_many_streams"
+    with pytest.raises(GaveUp, match="m") as gave_up:
+        made.failed(raised.value, 0.0)
+    assert gave_up.value.code == "too_many_streams"
+    assert not made.events
+
+
 def test_gives_up_without_progress():
     made = connected(None, OPEN, give_up_after_s=10)
     made.failed(CUT, 0.0)
