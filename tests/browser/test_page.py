@@ -1,229 +1,381 @@
-"""The page in a real Chromium: tokens appear as they arrive, and the status line stays true whatever is cut."""
+"""The page in real browsers: tokens appear as they arrive, once, and the status is true whatever happens."""
 
-import http.server
 import json
-import threading
-from typing import ClassVar
 
 import pytest
 import requests
 from playwright.sync_api import expect
 
-from harness.stack import MODELS, Stack, wait_for
+from harness.cutting_proxy import CuttingProxy
+from harness.stack import MODELS, wait_for
+from tests.browser.chat_page import ChatPage
 from tests.stack.test_wire import NASTY
 
-
-def open_page(page, stack):
-    page.goto(stack.url)
-    return page
+SCRIPT = {"texts": ["a", "b", "c"], "hold_before": 3}
 
 
-def send(page, **script):
-    page.get_by_label("Prompt").fill(json.dumps(script))
-    page.get_by_role("button", name="Send").click()
+@pytest.fixture
+def chat(browser_page, fast):
+    return ChatPage(browser_page, fast.url)
 
 
-def state(page):
-    return page.get_by_role("status")
+@pytest.fixture
+def proxied_chat(browser_page, fast):
+    """The page behind a proxy with faults."""
+    with CuttingProxy(fast.port) as proxy:
+        yield ChatPage(browser_page, proxy.url), proxy
 
 
-def answer(page):
-    return page.get_by_label("Answer").evaluate("element => element.textContent")
-
-
-def wait_for_answer(page, text):
-    wait_for(lambda: answer(page) == text, what=f"the answer {text!r}")
-
-
-def generation_of(page):
-    return page.evaluate("JSON.parse(sessionStorage.getItem('everstream.generation')).id")
-
-
-def test_tokens_are_shown_as_they_arrive(page, fast, gate, artifacts):
-    open_page(page, fast)
-    expect(state(page)).to_have_text("Ready")
-    send(page, texts=["The ", "sky"], hold_before=2, gate=gate.path)
-    wait_for_answer(page, "The ")
-    expect(state(page)).to_have_text("Streaming")
-    expect(page.get_by_role("button", name="Send")).to_be_disabled()
-    expect(page.get_by_label("Answer")).to_have_attribute("aria-busy", "true")
-    page.screenshot(path=artifacts / "page-streaming.png")
+def test_tokens_are_shown_as_they_arrive(chat, gate, artifacts):
+    chat.open().expect_status("Ready")
+    chat.send(texts=["The ", "sky"], hold_before=2, gate=gate.path)
+    chat.wait_for_answer("The")
+    chat.expect_status("Streaming")
+    expect(chat.button("Stop")).to_be_visible()
+    expect(chat.button("Send")).to_be_hidden()
+    expect(chat.replies.last).to_have_attribute("aria-busy", "true")
+    chat.page.screenshot(path=artifacts / "page-streaming.png")
     gate.open()
-    expect(state(page)).to_have_text("Done, 2 tokens")
-    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
-    assert answer(page) == "The sky"
+    chat.expect_status("Done")
+    chat.expect_figures("2 tokens")
+    expect(chat.button("Stop")).to_be_hidden()
+    assert chat.answer == "The sky"
 
 
-def test_nasty_text_survives_exactly(page, fast):
-    open_page(page, fast)
-    send(page, texts=NASTY)
-    expect(state(page)).to_have_text(f"Done, {len(NASTY)} tokens")
-    assert answer(page) == "".join(NASTY)
+def test_nasty_text_is_kept_exactly(chat):
+    chat.open().send(texts=NASTY)
+    chat.expect_status("Done")
+    chat.wait_for(lambda: chat.source() == "".join(NASTY))
 
 
-def test_reload_mid_answer_resumes(page, fast, gate):
-    open_page(page, fast)
-    send(page, texts=["a", "b", "c"], hold_before=3, gate=gate.path)
-    wait_for_answer(page, "ab")
-    generation = generation_of(page)
-    page.reload()
-    wait_for_answer(page, "ab")
-    expect(state(page)).to_have_text("Streaming")
+def test_reload_goes_on(chat, fast, gate):
+    chat.open().send(**SCRIPT, gate=gate.path)
+    chat.wait_for_answer("ab")
+    generation = chat.generation()
+    chat.page.reload()
+    chat.wait_for_answer("ab")
+    chat.expect_status("Streaming")
     gate.open()
-    expect(state(page)).to_have_text("Done, 3 tokens")
-    assert answer(page) == "abc"
-    assert generation_of(page) == generation
+    chat.expect_status("Done")
+    assert chat.answer == "abc"
+    assert chat.generation() == generation
+    chat.page.reload()
+    chat.expect_status("Done")
+    assert chat.turns()[1] == "abc"
 
 
-def test_stop_cancels_the_generation(page, fast, gate):
-    open_page(page, fast)
-    send(page, texts=["a", "b"], hold_before=2, gate=gate.path)
-    wait_for_answer(page, "a")
-    wait_for(lambda: fast.running() == 1)
-    page.get_by_role("button", name="Stop").click()
-    expect(state(page)).to_have_text("Stopped")
-    wait_for(lambda: fast.running() == 0)
-    assert fast.show(generation_of(page))["state"] == "cancelled"
-    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+def test_reload_before_the_question_was_answered(proxied_chat, fast):
+    """The question was kept before it was sent, and is sent again with the same request id."""
+    chat, proxy = proxied_chat
+    chat.open().expect_status("Ready")
+    before = fast.metric("generations_started_total")
+    proxy.mode = "cut"
+    chat.send(texts=["once"])
+    wait_for(lambda: fast.metric("generations_started_total") == before + 1)
+    chat.expect_status("Connection lost, reconnecting")
+    proxy.mode = "pass"
+    chat.page.reload()
+    chat.expect_status("Done")
+    assert chat.answer == "once"
+    assert fast.metric("generations_started_total") == before + 1
 
 
-def test_failure_is_shown(page, fast):
-    open_page(page, fast)
-    send(page, texts=["a"], raise_before=1)
-    expect(state(page)).to_contain_text("Failed: the model raised ValueError: told to raise")
+@pytest.mark.parametrize("how", ["button", "key"])
+def test_stop(chat, fast, gate, how):
+    chat.open().send(**SCRIPT, gate=gate.path)
+    chat.wait_for_answer("ab")
+    if how == "button":
+        chat.button("Stop").click()
+    else:
+        chat.page.keyboard.press("Escape")
+    chat.expect_status("Stopped")
+    assert fast.show(chat.generation())["state"] == "cancelled"
+    chat.send(texts=["next"])
+    chat.wait_for_answer("next")
 
 
-def test_refused_prompt_is_shown(page, fast):
-    open_page(page, fast)
-    page.get_by_label("Prompt").fill("x" * 200_001)
-    page.get_by_role("button", name="Send").click()
-    expect(state(page)).to_have_text("Failed: prompt has 200001 characters; at most 200000 are allowed")
+def test_stop_is_repeated_until_it_is_acknowledged(proxied_chat, fast, gate):
+    """Also by a page that was loaded again meanwhile."""
+    chat, proxy = proxied_chat
+    chat.open().send(**SCRIPT, gate=gate.path)
+    chat.wait_for_answer("ab")
+    generation = chat.generation()
+    proxy.mode = "refuse"
+    chat.button("Stop").click()
+    chat.expect_status("Stopping…")
+    assert fast.show(generation)["state"] == "running"
+    proxy.mode = "pass"
+    chat.page.reload()
+    chat.expect_status("Stopped")
+    assert fast.show(generation)["state"] == "cancelled"
+    assert chat.page.evaluate("localStorage.getItem('everstream.stops')") == "[]"
 
 
-def test_second_prompt_replaces_the_first(page, fast):
-    open_page(page, fast)
+def test_stop_before_the_question_was_answered(proxied_chat, fast, gate):
+    chat, proxy = proxied_chat
+    chat.open().expect_status("Ready")
+    proxy.mode = "freeze"
+    chat.send(**SCRIPT, gate=gate.path)
+    chat.expect_status("Sending…")
+    chat.button("Stop").click()
+    chat.expect_status("Stopping…")
+    proxy.mode = "pass"
+    chat.expect_status("Stopped")
+    assert fast.show(chat.generation())["state"] == "cancelled"
+
+
+def test_failure_is_shown(chat):
+    chat.open().send(texts=["a"], raise_before=1)
+    expect(chat.status).to_contain_text("Failed: the model raised ValueError: told to raise")
+    expect(chat.replies.last.locator(".note")).to_contain_text("Failed: the model raised ValueError")
+
+
+def test_refused_question_is_shown(chat):
+    chat.open().ask("x" * 200_001)
+    chat.expect_status("Failed: prompt has 200001 characters; at most 200000 are allowed")
+
+
+def test_turns_are_kept_apart(chat):
+    chat.open()
     for text in ("first", "second"):
-        send(page, texts=[text])
-        wait_for_answer(page, text)
-        expect(state(page)).to_have_text("Done, 1 token")
+        chat.send(texts=[text])
+        chat.wait_for_answer(text)
+        chat.expect_status("Done")
+    assert [turn for turn in chat.turns() if turn in ("first", "second")] == ["first", "second"]
 
 
-def test_queued_without_an_engine(page, own_stack, artifacts):
+# Each state, reached for real.
+
+
+def test_model_that_is_loading(browser_page, own_stack):
     stack = own_stack()
     stack.start_valkey()
     stack.start_web()
-    stack.submit(texts=["before"])
-    open_page(page, stack)
-    send(page, texts=["a"])
-    expect(state(page)).to_have_text("Queued, position 2")
-    page.screenshot(path=artifacts / "page-queued.png")
+    chat = ChatPage(browser_page, stack.url).open()
+    chat.expect_status("Loading the model…")
+    chat.expect_figures("no engine process is reporting")
+    chat.send(texts=["a"])
+    chat.wait_for(lambda: chat.replies.count() == 1)
+    chat.expect_status("Loading the model…")
     stack.start_engine()
-    expect(state(page)).to_have_text("Done, 1 token")
+    chat.expect_status("Done")
+
+
+def test_place_in_the_queue(browser_page, own_stack, gate, artifacts):
+    stack = own_stack(EVERSTREAM_MAX_RUNNING="1").start()
+    first = stack.submit(texts=["a"], hold_before=1, gate=gate.path)
+    wait_for(lambda: stack.show(first)["state"] == "running")
+    stack.submit(texts=["b"])
+    chat = ChatPage(browser_page, stack.url).open()
+    chat.send(texts=["c"])
+    chat.expect_status("Queued: 2 of 2")
+    chat.page.screenshot(path=artifacts / "page-queued.png")
+    gate.open()
+    chat.expect_status("Done")
+
+
+def test_full_queue_is_waited_for(browser_page, own_stack, gate):
+    stack = own_stack(EVERSTREAM_MAX_RUNNING="1", EVERSTREAM_MAX_QUEUED="1").start()
+    running = stack.submit(texts=["a"], hold_before=1, gate=gate.path)
+    wait_for(lambda: stack.show(running)["state"] == "running")
+    stack.submit(texts=["b"])
+    chat = ChatPage(browser_page, stack.url).open()
+    chat.send(texts=["c"])
+    chat.expect_status("Waiting, because 1 requests are already waiting; try again later")
+    chat.expect_figures("attempt")
+    gate.open()
+    chat.expect_status("Done")
+    assert chat.answer == "c"
+
+
+def test_thinking_and_waiting_for_a_token(chat, gate):
+    chat.open().send(texts=["a"], hold_before=1, gate=gate.path)
+    chat.expect_status("Thinking…")
+    gate.open()
+    chat.expect_status("Done")
+
+
+def test_quiet_model(chat, gate):
+    chat.open().send(**SCRIPT, gate=gate.path)
+    chat.expect_status("Waiting for the next token")
+    gate.open()
+    chat.expect_status("Done")
+
+
+def test_engine_killed_in_mid_answer(browser_page, own_stack, gate):
+    stack = own_stack().start()
+    chat = ChatPage(browser_page, stack.url).open()
+    chat.send(**SCRIPT, gate=gate.path)
+    chat.wait_for_answer("ab")
+    stack.engines[0].kill()
+    chat.expect_status("The engine restarts, the answer goes on from here")
+    gate.open()
+    stack.start_engine()
+    chat.expect_status("Done")
+    assert chat.answer == "abc"
+
+
+def test_gunicorn_killed_in_mid_answer(browser_page, own_stack, gate):
+    stack = own_stack().start()
+    chat = ChatPage(browser_page, stack.url).open()
+    chat.send(**SCRIPT, gate=gate.path)
+    chat.wait_for_answer("ab")
+    stack.web.stop()
+    chat.expect_status("Connection lost, reconnecting")
+    chat.expect_figures("attempt")
+    gate.open()
+    stack.start_web()
+    chat.expect_status("Done")
+    assert chat.answer == "abc"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "shown"),
+    [
+        (401, b"<html>who are you?</html>", "Sign in again: the server answered 401"),
+        (403, b"<html>no</html>", "Sign in again: the server answered 403"),
+        (502, b"<html>bad gateway</html>", "Waiting, because the answer, 502 with text/html, is not Everstream's"),
+        (200, b"<html>hotel network</html>", "Reconnecting: the answer, 200 with text/html, is not Everstream's"),
+        (
+            503,
+            json.dumps({"error": {"code": "too_many_streams", "message": "no slot is free", "param": None}}).encode(),
+            "Waiting, because no slot is free",
+        ),
+    ],
+)
+def test_what_a_proxy_answers_is_told_apart(proxied_chat, gate, status, body, shown):
+    chat, proxy = proxied_chat
+    chat.open().send(**SCRIPT, gate=gate.path)
+    chat.wait_for_answer("ab")
+    kind = "application/json" if body.startswith(b"{") else "text/html"
+    # One for the stream, and one for the look at why it is closed.
+    for _ in range(2):
+        proxy.answer(status, body, content_type=kind)
+    proxy.cut_now()
+    chat.expect_status(shown)
+    gate.open()
+    chat.expect_status("Done")
+    assert chat.answer == "abc"
+
+
+def test_frozen_connection_is_noticed(proxied_chat, gate):
+    chat, proxy = proxied_chat
+    chat.open().send(**SCRIPT, gate=gate.path)
+    chat.wait_for_answer("ab")
+    proxy.mode = "freeze"
+    expect(chat.status).to_contain_text("Connection lost (nothing was received for 2 s), reconnecting")
+    gate.open()
+    proxy.mode = "pass"
+    chat.expect_status("Done")
+    assert chat.answer == "abc"
+
+
+def test_offline(page, fast, gate):
+    """Only Chromium can be told that it is."""
+    with CuttingProxy(fast.port) as proxy:
+        chat = ChatPage(page, proxy.url).open()
+        chat.send(**SCRIPT, gate=gate.path)
+        chat.wait_for_answer("ab")
+        page.context.set_offline(True)
+        proxy.mode = "refuse"
+        chat.expect_status("Offline: the answer goes on when the network is back")
+        gate.open()
+        proxy.mode = "pass"
+        page.context.set_offline(False)
+        chat.expect_status("Done")
+        assert chat.answer == "abc"
 
 
 @pytest.fixture
-def cut_off(page, own_stack, gate):
-    """A stack whose web part was killed while it streamed to the page."""
-    stack = own_stack().start()
-    open_page(page, stack)
-    send(page, texts=["a", "b", "c"], hold_before=3, gate=gate.path)
-    wait_for_answer(page, "ab")
-    stack.web.stop()
-    return stack
+def echo(browser_page, own_stack):
+    """A chat model that takes messages, and is abandoned soon."""
+    stack = own_stack(app_dir=MODELS / "chat", EVERSTREAM_ABANDON_AFTER_S="1").start()
+    with CuttingProxy(stack.port) as proxy:
+        yield ChatPage(browser_page, proxy.url), proxy, stack
 
 
-def assert_recovers(page, stack, gate):
-    """The page reports the lost connection, and shows the whole answer once the web part is back."""
-    expect(state(page)).to_have_text("Connection lost, reconnecting…")
+def test_continue_after_being_away(echo, gate):
+    chat, proxy, stack = echo
+    script = {"outputs": [{"text": "one "}, {"text": "two"}], "hold_before": 2, "gate": gate.path}
+    chat.open().ask(json.dumps(script))
+    chat.wait_for_answer("one")
+    proxy.mode = "refuse"
+    wait_for(lambda: stack.metric("generations_cancelled_total") == 1)
+    proxy.mode = "pass"
+    chat.expect_status("Stopped: nobody was reading")
+    bodies = []
+    chat.page.on("request", lambda request: bodies.append(request.post_data) if request.method == "POST" else None)
+    chat.button("Continue").click()
+    chat.expect_status("Done")
+    # This model echoes the last message, which is what it said before.
+    chat.wait_for(lambda: chat.source() == "one one")
+    assert json.loads(bodies[-1])["messages"][-1] == {"role": "assistant", "content": "one "}
+    assert json.loads(bodies[-1])["continue_final_message"] is True
+
+
+# Several tabs and devices.
+
+
+def test_eight_tabs_stream_and_stop(browser_page, fast, gate):
+    """Over HTTP/1.1 a browser has six connections per host."""
+    tabs = [ChatPage(browser_page.context.new_page(), fast.url) for _ in range(8)]
+    for tab in tabs:
+        tab.open().send(**SCRIPT, gate=gate.path)
+        tab.wait_for_answer("ab")
+    for tab in tabs[:4]:
+        tab.button("Stop").click()
+        tab.expect_status("Stopped")
     gate.open()
-    stack.start_web()
-    expect(state(page)).to_have_text("Done, 3 tokens")
-    assert answer(page) == "abc"
+    for tab in tabs[4:]:
+        tab.expect_status("Done")
+        assert tab.answer == "abc"
 
 
-def test_gunicorn_killed_mid_answer(page, cut_off, gate):
-    assert_recovers(page, cut_off, gate)
+def test_shared_address_follows_live(browser_page, browsers, fast, gate):
+    chat = ChatPage(browser_page, fast.url).open()
+    chat.send(**SCRIPT, gate=gate.path)
+    chat.wait_for_answer("ab")
+    other = browser_page.context.browser.new_context()
+    try:
+        second = ChatPage(other.new_page(), fast.url).open(f"/#g={chat.generation()}")
+        second.wait_for_answer("ab")
+        second.expect_status("Streaming")
+        gate.open()
+        second.expect_status("Done")
+        assert second.answer == "abc"
+        # A question there begins a conversation of its own.
+        second.send(texts=["mine"])
+        second.wait_for_answer("mine")
+        assert len(second.turns()) == 2
+    finally:
+        other.close()
 
 
-class Refusing(http.server.BaseHTTPRequestHandler):
-    """A proxy whose upstream is down: its 503 closes an EventSource permanently."""
-
-    seen: ClassVar[list[str]] = []
-
-    def do_GET(self):
-        self.seen.append(self.path)
-        self.send_error(503)
-
-    def log_message(self, *args):
-        pass
+def test_unknown_shared_address(chat):
+    chat.open(f"/#g={'0' * 32}")
+    expect(chat.status).to_contain_text("Failed:")
+    expect(chat.status).to_contain_text("expired")
 
 
-def test_closed_eventsource_is_recreated_with_the_last_id(page, cut_off, gate):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", cut_off.port), Refusing) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        generation = generation_of(page)
-        expected = f"/generations/{generation}/events?last_event_id={generation}.2"
-        wait_for_in_page(page, lambda: Refusing.seen.count(expected) >= 2)
-        server.shutdown()
-        thread.join()
-    assert_recovers(page, cut_off, gate)
+# A browser that keeps nothing.
+
+DENIED = """
+    Object.defineProperty(window, 'indexedDB', { get() { throw new DOMException('denied', 'SecurityError'); } });
+    Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('denied', 'SecurityError'); } });
+    delete window.SharedWorker;
+"""
 
 
-def wait_for_in_page(page, condition):
-    """Like `wait_for`, but lets the browser process its events."""
-    for _ in range(600):
-        if condition():
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError("timed out waiting for the condition")
-
-
-@pytest.fixture
-def naive(page, fast):
-    """A page that opens an EventSource and never closes it."""
-    open_page(page, fast)
-
-    def listen(query):
-        page.evaluate(
-            """query => {
-                window.seen = [];
-                window.source = new EventSource('/stream?' + query);
-                for (const type of ['message', 'done', 'failed', 'cancelled'])
-                    source.addEventListener(type, event => seen.push([type, event.lastEventId, event.data]));
-            }""",
-            query,
-        )
-
-    return listen
-
-
-def test_naive_eventsource_stops_after_the_end(page, naive):
-    naive("texts=a&texts=b")
-    wait_for_in_page(page, lambda: page.evaluate("source.readyState === EventSource.CLOSED"))
-    seen = page.evaluate("seen")
-    assert [row[0] for row in seen] == ["message", "message", "done"]
-
-
-def test_naive_eventsource_survives_a_killed_gunicorn(page, own_stack, gate):
-    stack = own_stack().start()
-    open_page(page, stack)
-    page.evaluate(
-        """gate => {
-            window.seen = [];
-            window.source = new EventSource(`/stream?texts=a&texts=b&hold_before=2&gate=${gate}`);
-            for (const type of ['message', 'done'])
-                source.addEventListener(type, event => seen.push(Number(event.lastEventId.split('.')[1])));
-        }""",
-        gate.path,
-    )
-    wait_for_in_page(page, lambda: page.evaluate("seen.length === 1"))
-    stack.web.stop()
-    wait_for_in_page(page, lambda: page.evaluate("source.readyState === EventSource.CONNECTING"))
+def test_denied_storage_is_said_and_harmless(browser_page, fast, gate):
+    browser_page.add_init_script(DENIED)
+    chat = ChatPage(browser_page, fast.url).open()
+    chat.send(**SCRIPT, gate=gate.path)
+    chat.wait_for_answer("ab")
     gate.open()
-    stack.start_web()
-    wait_for_in_page(page, lambda: page.evaluate("source.readyState === EventSource.CLOSED"))
-    assert page.evaluate("seen") == [1, 2, 3]
+    chat.expect_status("Done")
+    if not chat.page.locator("#sidebar").is_visible():
+        chat.button("Conversations").click()
+    expect(chat.page.locator("#unkept")).to_be_visible()
 
 
 def test_page_has_a_strict_security_policy(fast):
@@ -233,258 +385,3 @@ def test_page_has_a_strict_security_policy(fast):
     assert "frame-ancestors 'none'" in policy
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Referrer-Policy"] == "no-referrer"
-
-
-STATES = [
-    # The events; then the phase, the text and the status line.
-    ([], "idle", "", "Ready"),
-    (["connecting"], "connecting", "", "Connecting…"),
-    ([("queued", "", {"position": 3})], "queued", "", "Queued, position 3"),
-    ([("queued", "", {"position": 3}), ("queued", "", {"position": 0})], "connecting", "", "Connecting…"),
-    ([("message", "g.1", {"text": "a"})], "streaming", "a", "Streaming"),
-    ([("message", "g.1", {"text": "a"}), ("message", "g.1", {"text": "a"})], "streaming", "a", "Streaming"),
-    ([("message", "g.1", {"text": "a", "n": 1})], "streaming", "json\n", "Streaming"),
-    ([("message", "g.1", {"text": None})], "streaming", "json\n", "Streaming"),
-    ([("message", "g.1", {"text": "a"}), ("message", "g.2", {"OUT": "b"})], "streaming", "ajson\n", "Streaming"),
-    ([("message", "g.10", {"text": "a"}), ("message", "g.9", {"text": "b"})], "streaming", "a", "Streaming"),
-    ([("message", "g.1", {"text": "a"}), "lost"], "reconnecting", "a", "Connection lost, reconnecting…"),
-    ([("message", "g.1", {"text": "a"}), "lost", "connecting"], "streaming", "a", "Streaming"),
-    ([("message", "g.1", {"text": "a"}), ("resumed", "g.2", {"attempt": 2})], "streaming", "a", "Streaming"),
-    (["stopping", ("message", "g.1", {"text": "a"}), "lost"], "stopping", "a", "Stopping…"),
-    (["stopping", ("cancelled", "g.1", {"reason": "requested"})], "cancelled", "", "Stopped"),
-    ([("cancelled", "g.1", {"reason": "abandoned"})], "cancelled", "", "Stopped: nobody was reading"),
-    ([("done", "g.1", {"finish_reason": "stop", "usage": None}), "lost"], "done", "", "Done"),
-    (
-        [("done", "g.1", {"finish_reason": "length", "usage": {"completion_tokens": 7}})],
-        "done",
-        "",
-        "Done: stopped at the length limit, 7 tokens",
-    ),
-    ([("failed", "g.expired", {"message": "gone"}), ("message", "g.1", {"text": "a"})], "failed", "", "Failed: gone"),
-]
-
-
-def test_outputs_are_shown_as_the_server_sent_them(page, fast):
-    """JavaScript has no exact number for this one."""
-    open_page(page, fast)
-    shown = page.evaluate(
-        """async json => {
-            const { applyEvent, initialState } = await import('/static/state.js');
-            const event = { type: 'message', id: 'g.1', data: JSON.parse(json), json };
-            return applyEvent(initialState(), event).text;
-        }""",
-        '{"n":9223372036854775807}',
-    )
-    assert shown == '{"n":9223372036854775807}\n'
-
-
-@pytest.mark.parametrize(("events", "expected"), [(row[0], list(row[1:])) for row in STATES])
-def test_events_change_the_state(page, fast, events, expected):
-    open_page(page, fast)
-    rows = [(event, "", None) if isinstance(event, str) else event for event in events]
-    rows = [(*row, "json") for row in rows]
-    found = page.evaluate(
-        """async events => {
-            const { applyEvent, describe, initialState } = await import('/static/state.js');
-            const apply = (state, [type, id, data, json]) => applyEvent(Object.freeze(state), { type, id, data, json });
-            const state = events.reduce(apply, initialState());
-            return [state.phase, state.text, describe(state)];
-        }""",
-        rows,
-    )
-    assert found == expected
-
-
-@pytest.fixture(scope="module")
-def several(tmp_path_factory):
-    """A chat model, one that is no chat, and one that no engine runs."""
-    models = {"say": MODELS / "scripted", "echo": MODELS / "echo", "absent": MODELS / "nowhere"}
-    stack = Stack(tmp_path_factory.mktemp("several"), models=models, WEB_CONCURRENCY="1")
-    try:
-        stack.start_valkey()
-        stack.start_web()
-        for name in ("say", "echo"):
-            stack.start_engine(name)
-        wait_for(lambda: len(stack.readiness().get("engines", ())) == 2 and is_ready(stack, "echo"))
-        yield stack
-    finally:
-        stack.stop()
-
-
-def is_ready(stack, name):
-    return next(model["state"] for model in stack.readiness()["models"] if model["name"] == name) == "ready"
-
-
-def choose(page, name):
-    page.get_by_label("Model").select_option(name)
-
-
-def lines(page):
-    return answer(page).split("\n")[:-1]
-
-
-def outputs(page):
-    """Of a model that is no chat: each line is the JSON of one output."""
-    return [(output["input"], json.loads(output["json"])) for output in map(json.loads, lines(page))]
-
-
-def test_no_choice_of_a_single_model(page, fast):
-    open_page(page, fast)
-    wait_for_in_page(page, lambda: page.evaluate("document.querySelector('#model').length === 1"))
-    expect(page.get_by_label("Model")).to_be_hidden()
-    expect(page.get_by_label("Prompt")).to_be_visible()
-
-
-def test_chat_with_the_chosen_model(page, several):
-    open_page(page, several)
-    expect(page.get_by_label("Model")).to_have_value("say")
-    assert page.get_by_label("Model").locator("option").all_text_contents() == ["say", "echo", "absent (loading)"]
-    send(page, texts=["a", "b"])
-    expect(state(page)).to_have_text("Done, 2 tokens")
-    assert answer(page) == "ab"
-
-
-def test_form_of_a_model_that_is_no_chat(page, several, artifacts):
-    open_page(page, several)
-    choose(page, "echo")
-    expect(page.get_by_label("Prompt")).to_be_hidden()
-    expect(page.get_by_label("text")).to_have_value("Say it out loud")
-    speed = page.get_by_label("speed (optional)")
-    expect(speed).to_have_attribute("placeholder", "1.25")
-    assert [speed.get_attribute(name) for name in ("type", "min", "max", "value")] == ["number", "0.5", "2", None]
-    speed.fill("1.5")
-    page.get_by_label("seed (optional)").fill(str(2**63 - 1))
-    page.get_by_label("voices (optional)").fill('["<b>bold</b>", "b\\u2028"]')
-    page.get_by_label("is_loud (optional)").check()
-    page.screenshot(path=artifacts / "page-form.png", full_page=True)
-    page.get_by_role("button", name="Send").click()
-    expect(state(page)).to_have_text("Done")
-    page.screenshot(path=artifacts / "page-form-done.png", full_page=True)
-    assert dict(outputs(page)) == {
-        "text": "Say it out loud",
-        "speed": 1.5,
-        # JavaScript has no exact number for this one.
-        "seed": 2**63 - 1,
-        "is_loud": True,
-        "voices": ["<b>bold</b>", "b\u2028"],
-    }
-
-
-def test_untouched_optional_inputs_are_left_out(page, several):
-    open_page(page, several)
-    choose(page, "echo")
-    page.get_by_role("button", name="Send").click()
-    expect(state(page)).to_have_text("Done")
-    assert outputs(page) == [("text", "Say it out loud")]
-    page.get_by_label("is_loud (optional)").check()
-    page.get_by_label("is_loud (optional)").uncheck()
-    page.get_by_role("button", name="Send").click()
-    wait_for_in_page(page, lambda: outputs(page) == [("text", "Say it out loud"), ("is_loud", False)])
-
-
-def test_mistakes_in_the_form_are_shown(page, several):
-    open_page(page, several)
-    choose(page, "echo")
-    page.get_by_label("voices (optional)").fill("anna, ben")
-    page.get_by_role("button", name="Send").click()
-    expect(state(page)).to_have_text("Failed: voices must be JSON")
-    page.get_by_label("voices (optional)").fill("[1]")
-    page.get_by_role("button", name="Send").click()
-    expect(state(page)).to_contain_text("Failed: each item of voices must be a string")
-
-
-def test_reload_resumes_the_form(page, several):
-    open_page(page, several)
-    choose(page, "echo")
-    page.get_by_label("text").fill("again")
-    page.get_by_label("is_loud (optional)").check()
-    page.get_by_role("button", name="Send").click()
-    expect(state(page)).to_have_text("Done")
-    generation, seen = generation_of(page), outputs(page)
-    page.reload()
-    expect(state(page)).to_have_text("Done")
-    assert (generation_of(page), outputs(page)) == (generation, seen)
-    expect(page.get_by_label("Model")).to_have_value("echo")
-    expect(page.get_by_label("text")).to_have_value("again")
-    expect(page.get_by_label("is_loud (optional)")).to_be_checked()
-
-
-def test_choice_keeps_what_was_typed(page, several):
-    open_page(page, several)
-    choose(page, "echo")
-    page.get_by_label("text").fill("typed")
-    choose(page, "say")
-    expect(page.get_by_label("Prompt")).to_be_visible()
-    expect(page.locator("#fields")).to_be_hidden()
-    choose(page, "echo")
-    expect(page.get_by_label("text")).to_have_value("typed")
-
-
-def test_model_that_is_loading_gets_its_form_when_it_is_known(page, several):
-    open_page(page, several)
-    choose(page, "absent")
-    expect(page.get_by_text("absent is loading…")).to_be_visible()
-    expect(page.get_by_role("button", name="Send")).to_be_disabled()
-    engine = several.start_engine("absent", MODELS=f"absent={MODELS / 'plain'}")
-    expect(page.get_by_label("count")).to_have_value("3")
-    page.get_by_role("button", name="Send").click()
-    expect(state(page)).to_have_text("Done")
-    assert answer(page) == "0 1 2 "
-    engine.stop()
-
-
-OUT_APP = """
-class InferlessPythonModel:
-    def infer(self, inputs):
-        return {"OUT": inputs["prompt"].upper(), **inputs}
-"""
-PROMPT, SIZE = (
-    "'prompt': {'datatype': 'STRING', 'is_prompt': True}",
-    "'size': {'datatype': 'INT32', 'required': True, 'example': [7]}",
-)
-
-
-@pytest.fixture
-def prompted(own_stack, tmp_path):
-    """Models with an input `prompt` that don't send text. `sized` requires another input."""
-    for name, declared in (("out", PROMPT), ("sized", f"{PROMPT}, {SIZE}")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "app.py").write_text(OUT_APP)
-        (tmp_path / name / "input_schema.py").write_text(f"INPUT_SCHEMA = {{{declared}}}\n")
-    models = {name: tmp_path / name for name in ("out", "sized")}
-    return own_stack(models=models, WEB_CONCURRENCY="1").start()
-
-
-def test_prompt_whose_answer_is_no_text(page, prompted):
-    open_page(page, prompted)
-    page.get_by_label("Prompt").fill("a")
-    page.get_by_role("button", name="Send").click()
-    expect(state(page)).to_have_text("Done")
-    assert lines(page) == ['{"OUT":"A","prompt":"a"}']
-    choose(page, "sized")
-    expect(page.locator("#prompt-field")).to_be_hidden()
-    page.locator("#fields [name=prompt]").fill("b")
-    page.get_by_role("button", name="Send").click()
-    wait_for_in_page(page, lambda: lines(page) == ['{"OUT":"B","prompt":"b","size":7}'])
-
-
-def test_older_reply_about_the_models_is_ignored(page, fast):
-    """Else each choice of a model that is loading would add another loop of requests."""
-    open_page(page, fast)
-    seen = page.evaluate(
-        """async () => {
-            const { watchModels } = await import('/static/models.js');
-            const [replies, timers, seen] = [[], [], []];
-            const wait = window.setTimeout;
-            window.fetch = () => new Promise((resolve) => { replies.push(resolve); });
-            window.setTimeout = (call) => { timers.push(call); };
-            const askAgain = watchModels((models) => seen.push(models), () => false);
-            askAgain();
-            for (const number of [1, 0]) {
-                replies[number]({ ok: true, json: async () => ({ models: number }) });
-                await new Promise((resolve) => { wait(resolve, 0); });
-            }
-            return [seen, timers.length];
-        }"""
-    )
-    assert seen == [[1], 1]
