@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Keep compiled modules in our own environment, whatever the shell says: without them each start takes 10 s longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast bench hot chaos lint lock setup setup-dev model wheel clean help
+.PHONY: run test test-fast bench hot chaos lint lock screenshots setup setup-dev model wheel clean help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ hot: setup-dev  ## Time the functions that run for every token, and compare with
 
 chaos: setup-dev model  ## Kill every process under live streams, and count what was lost (CHAOS_SEED, CHAOS_SHORT=1)
 	$(BIN)/python -m chaos
+
+screenshots: setup-dev  ## Write pictures of the page, and films of it while parts are killed, to test-artifacts/screenshots
+	$(BIN)/python -m tools.screenshots
 
 lint: $(LIGHT)/.installed  ## Run ruff, mypy and import-linter, in their own small environment
 	$(LIGHT)/bin/ruff check .
