@@ -8,7 +8,7 @@ Playwright drives a stock Firefox over WebDriver BiDi, and nearly every call doe
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -18,7 +18,6 @@ import psutil
 from playwright.sync_api import expect, sync_playwright
 
 EXPECT_TIMEOUT_MS = 30_000
-EXIT_TIMEOUT_S = 30
 VIEWPORT = {"width": 900, "height": 700}
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -54,12 +53,12 @@ def obstacle(name):
 
 
 class Browsers:
-    """What one Playwright driver launches."""
+    """What one Playwright driver launches. `seen` collects all processes of its browsers."""
 
-    def __init__(self, playwright, driver):
+    def __init__(self, playwright, driver, seen):
         self._playwright = playwright
         self._driver = driver
-        self._seen = set()
+        self._seen = seen
 
     @contextmanager
     def launched(self, name):
@@ -74,26 +73,23 @@ class Browsers:
             self._seen |= set(self._driver.children(recursive=True))
             browser.close()
 
-    def end(self):
-        """Wait for every process of every browser to exit; kill those that don't."""
-        _, alive = psutil.wait_procs(self._seen, timeout=EXIT_TIMEOUT_S)
-        for process in alive:
-            process.kill()
-        psutil.wait_procs(alive, timeout=EXIT_TIMEOUT_S)
-
 
 @contextmanager
 def running_browsers(link=None):
     """A Playwright driver, whose event loop runs as long as this. With a link, all that it launches is inside it."""
     expect.set_options(timeout=EXPECT_TIMEOUT_MS)
-    this = psutil.Process()
+    this, seen = psutil.Process(), set()
     before = this.children()
     with _node(link) as node, mock.patch.dict(os.environ, PLAYWRIGHT_NODEJS_PATH=str(node)):
-        with sync_playwright() as started:
-            (driver,) = (child for child in this.children() if child not in before)
-            browsers = Browsers(started, driver)
-            yield browsers
-        browsers.end()
+        try:
+            with sync_playwright() as started:
+                (driver,) = (child for child in this.children() if child not in before)
+                yield Browsers(started, driver, seen)
+        finally:
+            # Nothing, unless a browser left a process behind.
+            for process in seen:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 @contextmanager
