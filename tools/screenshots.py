@@ -5,7 +5,6 @@ model, or uses a server that runs already; films need parts to kill, so there ar
 """
 
 import argparse
-import re
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -24,32 +23,37 @@ MIDDLE_CHARS = 240
 """By then an answer is well under way."""
 
 
-def answer(page):
-    return page.get_by_label("Answer").last.inner_text()
-
-
 def ask(page, url):
-    page.goto(url)
-    page.get_by_label("Prompt").fill(PROMPT)
+    welcome(page, url)
+    page.get_by_label("Message").fill(PROMPT)
     page.get_by_role("button", name="Send").click()
+    answer(page).wait_for()
 
 
-def said(page, chars):
-    return len(answer(page)) >= chars
+def answer(page):
+    return page.get_by_role("article", name="Answer").last
+
+
+def is_under_way(page):
+    return len(answer(page).inner_text()) >= MIDDLE_CHARS
 
 
 def is_finished(page):
-    return re.match("Done|Failed|Stopped", page.get_by_role("status").first.inner_text())
+    return answer(page).get_attribute("aria-busy") == "false"
 
 
-def ready(page, url):
+def phase(page):
+    return page.locator("#state").get_attribute("data-phase")
+
+
+def welcome(page, url):
     page.goto(url)
-    page.get_by_text("Ready").wait_for()
+    wait_for(lambda: phase(page) == "idle")
 
 
 def streaming(page, url):
     ask(page, url)
-    wait_for(lambda: said(page, MIDDLE_CHARS))
+    wait_for(lambda: is_under_way(page), timeout_s=300)
 
 
 def done(page, url):
@@ -57,16 +61,27 @@ def done(page, url):
     wait_for(lambda: is_finished(page), timeout_s=300)
 
 
+def health(page, url):
+    streaming(page, url)
+    page.get_by_role("button", name="Stream health").click()
+
+
+def conversations(page, url):
+    done(page, url)
+    page.get_by_role("button", name="Conversations").click()
+
+
+def settings(page, url):
+    done(page, url)
+    page.get_by_role("button", name="Settings").click()
+
+
 def docs(page, url):
     page.goto(f"{url}/docs")
-
-
-def docs_operation(page, url):
-    docs(page, url)
     page.locator("summary").first.click()
 
 
-SCENES = {"ready": ready, "streaming": streaming, "done": done, "docs": docs, "docs-operation": docs_operation}
+SCENES = {scene.__name__: scene for scene in (welcome, streaming, done, health, conversations, settings, docs)}
 """Each brings a page into a state to be photographed."""
 
 
@@ -74,7 +89,7 @@ def engine_killed(film, stack):
     """An engine is killed in mid-answer, and another one goes on."""
     page = film.page
     ask(page, stack.url)
-    film.until(lambda: said(page, MIDDLE_CHARS))
+    film.until(lambda: is_under_way(page))
     name = next(engine["name"] for engine in stack.readiness()["engines"] if engine["running"])
     engine = next(each for each in stack.engines if each.name == name)
     film.caption = f"kill -9 {engine.pid}   # the engine"
@@ -86,10 +101,10 @@ def gunicorn_killed(film, stack):
     """The web part is killed in mid-answer, and started again."""
     page = film.page
     ask(page, stack.url)
-    film.until(lambda: said(page, MIDDLE_CHARS))
+    film.until(lambda: is_under_way(page))
     film.caption = f"kill -9 {stack.web.pid}   # gunicorn"
     stack.web.stop()
-    film.until(lambda: "Connection lost" in page.get_by_role("status").first.inner_text())
+    film.until(lambda: phase(page) == "reconnecting")
     stack.start_web()
     film.caption = "gunicorn is back"
     film.until(lambda: is_finished(page))

@@ -38,8 +38,8 @@ def pictures(folder, *arguments):
 
 
 def test_scenes_of_a_running_server(chromium, fast, tmp_path):
-    expected = {f"ready-{width}-{scheme}.png": (width, 1) for width in (390, 768, 1440) for scheme in ("light", "dark")}
-    assert pictures(tmp_path, "--url", fast.url, "--scenes", "ready,engine-killed") == expected
+    expected = {f"docs-{width}-{scheme}.png": (width, 1) for width in (390, 768, 1440) for scheme in ("light", "dark")}
+    assert pictures(tmp_path, "--url", fast.url, "--scenes", "docs,engine-killed") == expected
 
 
 def test_film_of_a_killed_engine(chromium, tmp_path):
