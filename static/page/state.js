@@ -70,9 +70,8 @@ const CHANGES = {
 
 // What was generated before this connection comes in a burst, which says nothing about the rate.
 function timed(state, n, now) {
-  if (n <= state.catchUpTo) return {};
   const firstAt = state.firstAt ?? now;
-  if (state.lastAt === null) return { firstAt, lastAt: now };
+  if (n <= state.catchUpTo || state.lastAt === null) return { firstAt, lastAt: now };
   const passed = Math.max(now - state.lastAt, 0.1);
   const weight = 1 - Math.exp(-passed / RATE_MS);
   const before = state.intervalMs ?? passed;

@@ -1,10 +1,11 @@
 """Browsers behind a link that goes dead: packets vanish, and nobody is told."""
 
 import pytest
+from playwright.sync_api import expect
 
 from harness.browsers import running_browsers
 from harness.stack import wait_for
-from tests.browser.test_page import open_page, wait_for_in_page
+from tests.browser.chat_page import ChatPage
 
 LISTEN = """
     query => {
@@ -33,14 +34,27 @@ def stack(own_stack, link):
 
 
 def test_what_the_link_swallowed_arrives_later(browser_page, stack, link, gate):
-    open_page(browser_page, stack)
+    chat = ChatPage(browser_page, stack.url).open()
     browser_page.evaluate(LISTEN, f"texts=a&texts=b&texts=c&hold_before=2&gate={gate.path}")
-    wait_for_in_page(browser_page, lambda: browser_page.evaluate("seen.length === 1"))
+    chat.wait_for(lambda: browser_page.evaluate("seen.length === 1"))
     generation = browser_page.evaluate("generation")
     with link.dropped():
         gate.open()
         wait_for(lambda: stack.show(generation)["state"] == "done")
         wait_for(lambda: link.lost() > 0, what="events sent in vain")
         assert browser_page.evaluate("[seen, source.readyState === EventSource.OPEN]") == [["a"], True]
-    wait_for_in_page(browser_page, lambda: browser_page.evaluate("seen.includes('done')"))
+    chat.wait_for(lambda: browser_page.evaluate("seen.includes('done')"))
     assert browser_page.evaluate("seen") == ["a", "b", "c", "done"]
+
+
+def test_page_notices_within_two_heartbeats(browser_page, own_stack, link, gate):
+    """EventSource itself takes minutes."""
+    stack = own_stack(EVERSTREAM_HOST=link.address).start()
+    chat = ChatPage(browser_page, stack.url).open()
+    chat.send(texts=["a", "b"], hold_before=2, gate=gate.path)
+    chat.wait_for_answer("a")
+    with link.dropped():
+        expect(chat.status).to_have_text("Connection lost (nothing was received for 2 s), reconnecting")
+        gate.open()
+    chat.expect_status("Done")
+    assert chat.answer == "ab"

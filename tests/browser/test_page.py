@@ -303,14 +303,10 @@ def test_continue_after_being_away(echo, gate):
     wait_for(lambda: stack.metric("generations_cancelled_total") == 1)
     proxy.mode = "pass"
     chat.expect_status("Stopped: nobody was reading")
-    bodies = []
-    chat.page.on("request", lambda request: bodies.append(request.post_data) if request.method == "POST" else None)
     chat.button("Continue").click()
     chat.expect_status("Done")
     # This model echoes the last message, which is what it said before.
     chat.wait_for(lambda: chat.source() == "one one")
-    assert json.loads(bodies[-1])["messages"][-1] == {"role": "assistant", "content": "one "}
-    assert json.loads(bodies[-1])["continue_final_message"] is True
 
 
 # Several tabs and devices.
