@@ -1,14 +1,19 @@
 """Faults on request: what is killed comes back, and no stream loses or repeats anything."""
 
 from contextlib import closing
+from itertools import islice
 
 import psutil
 import pytest
 import requests
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import allow_header_conformance, positive_data_acceptance
 
 from everstream.log.web_log import WebLog
 from harness.sse_client import assert_whole, connect, follow_to_the_end, read_all, text_of
 from harness.stack import MODELS, Supervised, wait_for, web_alone
+from tests.stack.test_openapi import COVERAGE_CASES, close, schema_of
 
 TEXTS = [f"{n} " for n in range(40)]
 REQUEST_TIMEOUT_S = 30
@@ -117,6 +122,27 @@ def test_only_json_is_accepted(demo, content_type):
 def test_bad_requests_name_the_field(demo, body, param):
     answer = requests.post(f"{demo.url}/demo/kill", json=body, timeout=REQUEST_TIMEOUT_S)
     assert refusal(answer) == (400, "invalid_request", param)
+
+
+@pytest.mark.parametrize("mode", GenerationMode, ids=lambda mode: mode.value)
+@pytest.mark.parametrize("label", ["GET /demo", "POST /demo/kill"])
+def test_requests_are_answered_as_described(demo, label, mode):
+    """There is no engine to kill, and it is never a worker's turn."""
+    with closing(WebLog(demo.settings)) as log:
+        log.take_kill_turn("worker", 600)
+    document = requests.get(f"{demo.url}/openapi.json", timeout=REQUEST_TIMEOUT_S).json()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            close(operation["responses"], document)
+    schema = schema_of(document, demo.url)
+    operation = schema.find_operation_by_label(label)
+    cases = schema.iter_coverage_cases(
+        operation, generation_modes=[mode], generation_config=schema.config.generation_for(operation=operation)
+    )
+    # 429 and 503 are what a valid request gets here.
+    excluded = [not_a_server_error, positive_data_acceptance, allow_header_conformance]
+    for case in islice(cases, COVERAGE_CASES):
+        case.call_and_validate(timeout=REQUEST_TIMEOUT_S, excluded_checks=excluded)
 
 
 def test_get_kills_nothing(demo):
