@@ -26,7 +26,9 @@ function path(points, read, end, top) {
     }
     const x = (WIDTH * (point.at - end + CHART_S)) / CHART_S;
     const y = HEIGHT - 2 - ((HEIGHT - 4) * value) / top;
-    steps.push(`${last !== null && point.at - last <= GAP_S ? 'L' : 'M'}${x.toFixed(1)} ${y.toFixed(1)}`);
+    const isNext = last !== null && point.at - last <= GAP_S;
+    // A line without length is a dot, so that a point alone can be seen.
+    steps.push(isNext ? `L${x.toFixed(1)} ${y.toFixed(1)}` : `M${x.toFixed(1)} ${y.toFixed(1)}h0`);
     last = point.at;
   }
   return steps.join('');
@@ -42,7 +44,8 @@ function fill(body, points, lines, format) {
   }));
 }
 
-// Adds the chart to `parent`. `lines`: [{ name, read(point) → number or null }]. Returns a function that draws points.
+// Adds the chart to `parent`. `lines`: [{ name, read(point) → number or null }]. Returns a function that shows
+// points, without drawing them anew unless `isDue`.
 export function addChart(parent, title, lines, format) {
   const figure = element('figure', { class: 'chart' }, parent);
   const heading = element('figcaption', {}, figure);
@@ -65,15 +68,15 @@ export function addChart(parent, title, lines, format) {
   let drawn = [];
   details.addEventListener('toggle', () => fill(body, drawn, lines, format));
 
-  return (points) => {
+  return (points, isDue) => {
     drawn = points;
     const newest = points[points.length - 1];
     const highest = Math.max(0, ...points.flatMap((point) => lines.map((line) => line.read(point) ?? 0)));
-    top.textContent = highest ? `up to ${format(highest)}` : '';
     lines.forEach((line, at) => {
-      paths[at].setAttribute('d', path(points, line.read, newest.at, highest || 1));
+      if (isDue) paths[at].setAttribute('d', path(points, line.read, newest.at, highest || 1));
       values[at].textContent = format(line.read(newest));
     });
+    if (isDue) top.textContent = highest ? `up to ${format(highest)}` : '';
     const words = lines.map((line) => `${line.name} ${format(line.read(newest))}`).join(', ');
     svg.setAttribute('aria-label', `${title}: now ${words}; highest of the last five minutes ${format(highest)}`);
     if (details.open) fill(body, points, lines, format);

@@ -1,6 +1,6 @@
 // The dashboard: events in, one rendering for each animation frame out.
 import { addChart } from './chart.js';
-import { bytes, clock, count, duration, rate, uptime } from './format.js';
+import { bytes, count, duration, rate, uptime } from './format.js';
 import { START, applyEvent } from './state.js';
 
 const RECONNECT_MS = 2000;
@@ -73,12 +73,12 @@ function render(now) {
   const status = document.querySelector('#link');
   // A status that is written again is read out again.
   if (status.textContent !== message) status.textContent = message;
-  if (points.length && (!calm.matches || now - drawnAt >= CALM_MS)) {
-    drawnAt = now;
-    for (const draw of drawings) draw(points);
+  const isDue = !calm.matches || now - drawnAt >= CALM_MS;
+  if (points.length) {
+    if (isDue) drawnAt = now;
+    for (const draw of drawings) draw(points, isDue);
   }
   if (!shown) return;
-  document.querySelector('#dashboard').dataset.at = clock(shown.point.at);
   TILES.forEach(([, text], at) => { tiles[at].textContent = text(shown); });
   const engines = shown.engines.map((each) => [each.name, each.model, each.state, count(each.running), uptime(each.uptime_s)]);
   rows(document.querySelector('#engines tbody'), engines.length ? engines : [['none', '', '', '', '']]);
