@@ -26,8 +26,6 @@ class ReadReports:
         self._seen: set[str] = set()
         self._counted: Counter[str] = Counter()
         self._worker = ""
-        self._has_streams = False
-        """As the log knows it."""
 
     def start(self) -> None:
         # Not earlier: forked processes must not share it.
@@ -44,12 +42,12 @@ class ReadReports:
 
     def _report(self) -> None:
         seen, counted = self._seen | self._readers.keys(), +self._counted
+        # When the last one ends, its generation has just been read.
         streams = sum(len(readers) for readers in self._readers.values())
-        if seen or counted or self._has_streams:
+        if seen or counted:
             self._seen, self._counted = set(), Counter()
             try:
                 self._log.touch(seen, counted, worker=self._worker, streams=streams)
-                self._has_streams = streams > 0
             except UNAVAILABLE:
                 self._seen |= seen
                 self._counted += counted

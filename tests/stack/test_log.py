@@ -1,6 +1,7 @@
 """The log's protocol against a real Valkey: one writer, one terminal entry, idempotent appends."""
 
 import asyncio
+import time
 import uuid
 
 import pytest
@@ -84,6 +85,22 @@ DONE = (encode_entry("done", {"finish_reason": "stop"}), b"")
 async def claim_one(engine):
     (claim,) = await engine.claim(1)
     return claim
+
+
+def test_claim_says_how_long_the_job_was_queued(web, run):
+    async def test(engine):
+        generation, one, client = submit(web), engine("one"), web._client
+        # As if it had been submitted earlier: the time is in the job's id.
+        job_id, jobs = f"{int(time.time() * 1000) - 90_000}-0", web._keys.jobs
+        client.delete(jobs)
+        client.xadd(jobs, {"generation": generation}, id=job_id)
+        client.hset(web._keys.generation(generation), "job_id", job_id)
+        for _ in tries(30, "the claim"):
+            if claims := await one.claim(1):
+                break
+        assert 90 <= claims[0].queued_s < 150
+
+    run(test)
 
 
 def expire_leases(web, *claims, lease_s=LEASE_S):

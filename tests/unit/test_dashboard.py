@@ -13,6 +13,8 @@ from everstream.log.counters import COUNTERS
 from everstream.log.figures import Figures
 from everstream.log.histograms import INTER_TOKEN_LATENCY, KINDS, TIME_TO_FIRST_TOKEN, totals
 from everstream.log.records import EngineStatus
+from everstream.settings import load_settings
+from everstream.web.follower import Follower
 from harness.sse_client import Decoder
 
 TIMEOUT_S = 30
@@ -60,10 +62,11 @@ def test_rates_are_of_the_last_seconds_and_percentiles_of_the_last_minute():
     assert (first.window_s, first.recent.tokens, first.totals.tokens) == (0, 0, 1000)
     for at in range(1, 200):
         gaps = {f"{GAP}:0.025": 9 * at, f"{GAP}:0.5": at if at > 100 else 0}
-        shown = history.add(figures(at, streams=at, tokens_generated=1000 + 10 * at, **gaps))
+        tokens = 1000 + 10 * at + 20 * max(0, at - 190)
+        shown = history.add(figures(at, streams=at, tokens_generated=tokens, **gaps))
     assert (shown.point.streams, shown.point.queued, shown.log.bytes, shown.log.max_bytes) == (199, 2, 10, 100)
-    assert (shown.point.tokens_per_s, shown.point.outputs_per_s) == (10, 10)
-    assert (shown.window_s, shown.recent.tokens, shown.totals.tokens) == (60, 600, 2990)
+    assert (shown.point.tokens_per_s, shown.point.outputs_per_s) == (30, 10)
+    assert (shown.window_s, shown.recent.tokens, shown.totals.tokens) == (60, 780, 3170)
     latency = shown.point.inter_token_latency
     assert latency.p50 == pytest.approx(0.01 + 0.015 * 300 / 540)
     assert shown.point.time_to_first_token is None
@@ -175,6 +178,20 @@ def test_viewers_are_told_that_nothing_is_known_until_it_is_again(sampler, log, 
         pass
     assert event.json["point"]["at"] == log.reads
     viewer.close()
+
+
+def test_second_viewer_need_not_wait_for_the_next_figures(sampler, log, monkeypatch):
+    monkeypatch.setattr("everstream.apis.dashboard.sampler.EVERY_S", 3600)
+    one, other = next_event(sampler.open()), next_event(sampler.open())
+    assert (one, log.reads) == (other, 1)
+
+
+def test_draining_worker_tells_the_sampler(sampler):
+    follower = Follower(None, load_settings({}))
+    follower.on_drain(sampler.drain)
+    viewer = sampler.open()
+    follower.drain()
+    assert viewer.next(TIMEOUT_S) is None
 
 
 def test_quiet_viewer_gets_heartbeats_and_a_draining_one_ends(sampler, log):

@@ -26,7 +26,7 @@ def quantile(share: float, bounds: Sequence[float], counts: Sequence[int]) -> fl
     count as the highest."""
     rank = share * sum(counts)
     for at, below in enumerate(accumulate(counts)):
-        if below >= rank and counts[at]:
+        if below >= rank:
             break
     if at == len(bounds):
         return float(bounds[-1])
