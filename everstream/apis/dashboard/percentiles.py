@@ -25,9 +25,7 @@ def quantile(share: float, bounds: Sequence[float], counts: Sequence[int]) -> fl
     """As Prometheus's `histogram_quantile` estimates it: values lie evenly in their bucket, and those above all bounds
     count as the highest."""
     rank = share * sum(counts)
-    for at, below in enumerate(accumulate(counts)):
-        if below >= rank:
-            break
+    at, below = next((at, below) for at, below in enumerate(accumulate(counts)) if below >= rank)
     if at == len(bounds):
         return float(bounds[-1])
     lower = bounds[at - 1] if at else 0.0
