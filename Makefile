@@ -79,7 +79,8 @@ clean:  ## Remove the environments; keep the demo model and the log in the user'
 	@$(PYTHON) -m venv $* || { echo "everstream | on Debian: apt-get install python3-venv"; exit 1; }
 	@touch $@
 
-INSTALLING := requirements-web.txt requirements-uv.txt constraints.txt hashes.txt pyproject.toml hatch_build.py tools/install.py
+INSTALLING := requirements-web.txt requirements-python-client.txt requirements-uv.txt constraints.txt hashes.txt \
+		pyproject.toml hatch_build.py tools/install.py
 
 $(VENV)/.installed: $(VENV)/.made requirements.txt requirements-cpu.txt requirements-cpu.excludes requirements-engine.txt \
 		$(INSTALLING)

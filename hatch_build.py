@@ -8,7 +8,12 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-EXTRAS = {"web": "requirements-web.txt", "cpu": "requirements-cpu.txt", "gpu": "requirements.txt"}
+EXTRAS = {
+    "web": "requirements-web.txt",
+    "client": "requirements-python-client.txt",
+    "cpu": "requirements-cpu.txt",
+    "gpu": "requirements.txt",
+}
 PROJECT_FILES = ("app.py", "input_schema.py", "gunicorn.conf.py", "templates", "static")
 
 

@@ -124,7 +124,6 @@ class Stack:
         self.name = folder.name
         self.folder = folder
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         self.valkey = None
         self.engines = []
         self.web = None
@@ -152,6 +151,7 @@ class Stack:
             **environ,
         }
         self.settings = load_settings(self.environ)
+        self.url = self.settings.url
         Stack.unstopped.append(self)
 
     def start(self, *, engines=1):
@@ -186,7 +186,7 @@ class Stack:
         """Put nginx in front of the web part, with the adapted shipped configuration. Also restarts a killed nginx."""
         self.nginx_port = self.nginx_port or free_port()
         self.tls_port = (self.tls_port or free_port()) if tls else None
-        upstream = upstream or f"127.0.0.1:{self.port}"
+        upstream = upstream or self.settings.address
         config = Layout(self.folder, self.nginx_port, upstream, self.tls_port, changes or {}).write()
         self.nginx = self._start("nginx", [nginx_executable(), "-p", str(self.folder), "-c", str(config)])
         self.url = f"http://127.0.0.1:{self.nginx_port}"
@@ -286,7 +286,7 @@ class Stack:
 
         def all_have_answered():
             # Not through nginx, which would stay with one worker.
-            answer = requests.get(f"http://127.0.0.1:{self.port}/healthz", timeout=REQUEST_TIMEOUT_S).json()
+            answer = requests.get(f"{self.settings.url}/healthz", timeout=REQUEST_TIMEOUT_S).json()
             counts[answer["pid"]] = answer["streams"]
             return len(counts) == int(self.environ["WEB_CONCURRENCY"])
 

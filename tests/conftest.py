@@ -9,6 +9,7 @@ import pytest
 
 from everstream.llm import demo_model
 from everstream.settings import load_settings
+from harness import network
 from harness.answers import outcome, submit_all
 from harness.sse_client import read_all
 from harness.stack import MODELS, Stack, nginx_executable, running_stack
@@ -18,7 +19,6 @@ SHARED = ("fast", "plain", "llm", "proxied", "chat")
 """The session-scoped stacks, by fixture name."""
 ALARM_INTERVAL_S = 30
 """Longer than stopping a stack takes."""
-BROWSER_TIMEOUT_MS = 30_000
 
 # No example fails for being slow. `make test` draws the same examples on every run, so it can't fail without a change;
 # `--hypothesis-profile=search` draws new ones, and many more.
@@ -166,30 +166,61 @@ class Gate:
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    """The browser, or a skip that names what is missing. Playwright's event loop runs as long as this fixture."""
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.skip("chromium is missing: apt-get install chromium")
-    from playwright.sync_api import expect, sync_playwright
+def browsers():
+    """Launches browsers. Playwright's event loop runs as long as this fixture."""
+    from harness.browsers import running_browsers
 
-    expect.set_options(timeout=BROWSER_TIMEOUT_MS)
-    flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=flags)
+    with running_browsers() as browsers:
+        yield browsers
+
+
+@pytest.fixture(scope="module")
+def chromium(browsers):
+    """The browser, or a skip that names what is missing."""
+    with browsers.launched(available("chromium")) as browser:
         yield browser
-        browser.close()
+
+
+@pytest.fixture(scope="module")
+def firefox(browsers):
+    """The same for Firefox."""
+    with browsers.launched(available("firefox")) as browser:
+        yield browser
+
+
+def available(name):
+    from harness.browsers import obstacle
+
+    if reason := obstacle(name):
+        pytest.skip(reason)
+    return name
 
 
 @pytest.fixture
 def page(chromium):
     """A fresh page; an error in its scripts fails the test."""
-    page = chromium.new_page(viewport={"width": 900, "height": 700})
-    errors = []
-    page.on("pageerror", lambda error: errors.append(error))
-    yield page
-    page.close()
-    assert errors == []
+    from harness.browsers import fresh_page
+
+    with fresh_page(chromium) as page:
+        yield page
+
+
+@pytest.fixture(params=["chromium", "firefox"])
+def browser_page(request):
+    """Like `page`, in each browser in turn."""
+    from harness.browsers import fresh_page
+
+    with fresh_page(request.getfixturevalue(request.param)) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def link():
+    """A network namespace whose link can go dead, or a skip that says why there can be none."""
+    if reason := network.obstacle():
+        pytest.skip(reason)
+    with network.lossy_link() as link:
+        yield link
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The records that travel through the log besides entries: jobs, generations, engine statuses, validations."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -117,7 +118,7 @@ def decode_status(report: bytes) -> EngineStatus | None:
         return None
 
 
-def engine_failure(engines: list[EngineStatus]) -> EverstreamError | None:
+def engine_failure(engines: Sequence[EngineStatus]) -> EverstreamError | None:
     """Why no engine of a queue can serve, if that is certain: every known one has failed, because of the model or the
     log."""
     if not engines or any(engine.state != "failed" for engine in engines):

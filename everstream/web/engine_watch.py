@@ -1,6 +1,5 @@
-"""Ends a model's open streams if none of its engines can work with the log, because no more entries will come.
-
-Used by `follower`.
+"""Tells readers what their model's engines do, and ends their streams if no engine can work with the log, because no
+more entries will come. Used by `follower`.
 """
 
 import time
@@ -9,11 +8,13 @@ import gevent
 from valkey.exceptions import ValkeyError
 
 from everstream.errors import EverstreamError, LogBroken
-from everstream.log.records import engine_failure
+from everstream.log.records import EngineStatus, engine_failure
 from everstream.log.retryable import UNAVAILABLE
 from everstream.log.web_log import WebLog
 from everstream.web import duties
+from everstream.web.model_state import of_engines
 from everstream.web.reader import Readers
+from everstream.web.sse import EngineState
 
 EVERY_S = 1.0
 
@@ -27,12 +28,34 @@ class EngineWatch:
         """By queue."""
 
     def start(self) -> None:
-        gevent.spawn(duties.repeat, self._end_broken, EVERY_S, "can't read the engines' statuses")
+        gevent.spawn(duties.repeat, self._watch, EVERY_S, "can't read the engines' statuses")
 
-    def _end_broken(self) -> None:
+    def _watch(self) -> None:
         # All readers of a generation have the same queue.
         queues = {generation: next(iter(readers)).queue for generation, readers in self._readers.items()}
-        failures = {queue: self._failure(queue) for queue in set(queues.values())}
+        failures = {queue: self._look_at(queue) for queue in set(queues.values())}
+        self._end_broken(queues, failures)
+
+    def _look_at(self, queue: str) -> EverstreamError | None:
+        """Tell the queue's readers what its engines do, and return why none of them can serve, if that is certain."""
+        try:
+            engines = self._log.engines([queue])
+        except UNAVAILABLE:
+            raise
+        except ValkeyError as error:
+            return LogBroken(f"the log (Valkey) can't be read: {error}")
+        self._tell(queue, engines)
+        return engine_failure(engines)
+
+    def _tell(self, queue: str, engines: list[EngineStatus]) -> None:
+        now = of_engines(engines)
+        for readers in list(self._readers.values()):
+            for reader in list(readers):
+                if reader.queue == queue and reader.encoder.shows_engines:
+                    reader.tell_engine(EngineState(now.state, now.message))
+
+    def _end_broken(self, queues: dict[str, str], failures: dict[str, EverstreamError | None]) -> None:
+        """`queues`: by generation; `failures`: by queue."""
         broken = {queue: failure for queue, failure in failures.items() if isinstance(failure, LogBroken)}
         now = time.monotonic()
         self._broken_since = {queue: self._broken_since.get(queue, now) for queue in broken}
@@ -40,14 +63,6 @@ class EngineWatch:
             # Wait for one lease: after an outage, a healthy engine may not have reported again yet.
             if queue in broken and now - self._broken_since[queue] >= self._lease_s:
                 self._end(generation, broken[queue])
-
-    def _failure(self, queue: str) -> EverstreamError | None:
-        try:
-            return engine_failure(self._log.engines([queue]))
-        except UNAVAILABLE:
-            raise
-        except ValkeyError as error:
-            return LogBroken(f"the log (Valkey) can't be read: {error}")
 
     def _end(self, generation: str, failure: LogBroken) -> None:
         is_in_the_log = True

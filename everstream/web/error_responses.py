@@ -10,6 +10,7 @@ from valkey.exceptions import ValkeyError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from everstream.errors import BodyTooLarge, EverstreamError, InternalError, LogBroken, LogUnavailable, TryLater
+from everstream.log.entries import encode_json
 from everstream.log.retryable import UNAVAILABLE
 from everstream.web import sse, throttled_logging
 from everstream.web.api import Api, api_of
@@ -33,6 +34,13 @@ def register(app: Flask, apis: Sequence[Api]) -> None:
     app.register_error_handler(Exception, responses.of_bug)
 
 
+def _come_back(error: EverstreamError) -> list[bytes]:
+    """`busy` says why; an EventSource that doesn't listen for it ignores it."""
+    retry_ms = random.randint(RETRY_MS, 2 * RETRY_MS)  # noqa: S311
+    data = encode_json({"code": error.code, "message": error.message, "retry_ms": retry_ms})
+    return [sse.retry(retry_ms), sse.event("busy", data)]
+
+
 class _ErrorResponses:
     def __init__(self, apis: Sequence[Api]) -> None:
         self._apis = apis
@@ -42,7 +50,7 @@ class _ErrorResponses:
             return self._body(error), error.status, {}
         if is_eventsource():
             # Any status but 200 closes an EventSource for good; after this one it reconnects.
-            return event_stream(iter([sse.retry(random.randint(RETRY_MS, 2 * RETRY_MS))]))  # noqa: S311
+            return event_stream(iter(_come_back(error)))
         return self._body(error), error.status, {"Retry-After": str(RETRY_MS // 1000)}
 
     def of_unavailable_log(self, error: Exception) -> ErrorResponse:

@@ -3,7 +3,7 @@ bytes out."""
 
 from everstream.errors import EverstreamError, InvalidInput
 from everstream.log.entries import TOKEN, Entry, encode_json
-from everstream.web.sse import GONE, GREETING, HEARTBEAT, EventId, event, retry
+from everstream.web.sse import GONE, GREETING, HEARTBEAT, EngineState, EventId, Queued, event, retry
 
 
 class EventEncoder:
@@ -11,6 +11,7 @@ class EventEncoder:
 
     format = "events"
     heartbeat = HEARTBEAT
+    shows_engines = False
     needs_all = False
 
     def __init__(self, generation: str, model: str = "") -> None:
@@ -41,8 +42,11 @@ class EventEncoder:
             return self.token(entry.n, entry.data)
         return event(entry.event, entry.data, f"{self.generation}.{entry.n}")
 
-    def queued(self, position: int) -> bytes:
-        return event("queued", encode_json({"position": position}))
+    def queued(self, place: Queued) -> bytes:
+        return event("queued", encode_json(place._asdict()))
+
+    def engine(self, state: EngineState) -> bytes:  # noqa: ARG002 - silent unless `shows_engines`
+        return b""
 
     def lost(self, error: EverstreamError) -> bytes:
         return event("failed", encode_json({"code": error.code, "message": error.message}), f"{self.generation}.{GONE}")

@@ -12,6 +12,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import gevent
 
@@ -27,8 +28,8 @@ from everstream.web.live_batch import LiveBatch
 from everstream.web.log_reads import LogReads
 from everstream.web.queue_positions import QueuePositions
 from everstream.web.read_reports import ReadReports
-from everstream.web.reader import Heartbeat, Queued, Reader, Readers
-from everstream.web.sse import Encoder
+from everstream.web.reader import Heartbeat, Reader, Readers
+from everstream.web.sse import Encoder, EngineState, Queued
 
 MAX_BEAT_S = 0.25
 """The longest interval between checks for streams that are due a heartbeat."""
@@ -79,16 +80,16 @@ class Follower:
         """Add to one of `log.counters.COUNTERS`."""
         self._reports.count(name, by)
 
-    def admit(self) -> Callable[[], None]:
-        """Take one of the worker's stream slots, and return a function that releases it. Raises TooManyStreams."""
-        if self._slots >= self._settings.max_streams:
+    def admit(self, streams: int = 1) -> Callable[[], None]:
+        """Take some of the worker's stream slots, and return a function that releases them. Raises TooManyStreams."""
+        if self._slots + streams > self._settings.max_streams:
             self.count("streams_refused")
             raise TooManyStreams(f"this process is at its limit of {self._slots} streams; try again later")
-        self._slots += 1
-        return self._release_slot
+        self._slots += streams
+        return partial(self._release_slots, streams)
 
-    def _release_slot(self) -> None:
-        self._slots -= 1
+    def _release_slots(self, streams: int) -> None:
+        self._slots -= streams
 
     def drain(self) -> None:
         """End all streams without a terminal event. The clients reconnect to another process."""
@@ -125,7 +126,7 @@ class Follower:
         if not readers:
             del self._readers[reader.generation]
 
-    def next(self, reader: Reader) -> list[Entry] | Queued | Heartbeat | None:
+    def next(self, reader: Reader) -> list[Entry] | Queued | EngineState | Heartbeat | None:
         """Wait up to heartbeat_s for the next thing to send. None: the reader left, or the worker is draining.
 
         Don't call it after a terminal entry. Raises EverstreamError if the log can't supply the rest.
@@ -142,7 +143,7 @@ class Follower:
             reader.wait()
         return None
 
-    def _next(self, reader: Reader) -> list[Entry] | Queued | None:
+    def _next(self, reader: Reader) -> list[Entry] | Queued | EngineState | None:
         """What can be sent now; None: nothing yet. Requests a read of the log if the reader is behind."""
         cursor = reader.cursor
         if not cursor.reading:
@@ -153,7 +154,7 @@ class Follower:
                 return entries
         if reader.error:
             raise reader.error
-        return reader.take_position()
+        return reader.take_news()
 
     def _is_silent(self, reader: Reader) -> bool:
         return time.monotonic() > reader.last_sent_at + self._settings.heartbeat_s - self._beat_s

@@ -15,6 +15,8 @@ E = TypeVar("E")
 class PartsEncoder:
     """Part of an `Encoder`. `has_ids`: whether the client gets ids."""
 
+    shows_engines = False
+
     def __init__(self, generation: str, *, has_ids: bool) -> None:
         self.generation = generation
         self._has_ids = has_ids
@@ -22,6 +24,9 @@ class PartsEncoder:
 
     def resume(self, seen: sse.EventId) -> None:
         self._seen = seen
+
+    def engine(self, state: sse.EngineState) -> bytes:  # noqa: ARG002 - see `shows_engines`
+        return b""
 
     def _framed(self, n: int, events: Sequence[E], frame: Callable[[E], bytes], seen: int = 0) -> bytes:
         """Those of entry n's events that the client has not seen. `frame` makes an event's lines, without its id and

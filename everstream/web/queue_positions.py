@@ -10,6 +10,7 @@ from everstream.log.records import engine_failure
 from everstream.log.web_log import WebLog
 from everstream.web import duties
 from everstream.web.reader import Reader
+from everstream.web.sse import Queued
 
 CLAIMED_WITHIN_S = 0.1
 EVERY_S = 0.5
@@ -60,7 +61,8 @@ class QueuePositions:
             if position is None:
                 # Claimed: tell the reader if it was told a position, and stop tracking it.
                 self._readers.discard(reader)
-                position = 0 if reader.sent_position is not None else None
-            elif failure:
+                reader.move_to(Queued(0, len(positions)) if reader.sent_place is not None else None)
+                continue
+            if failure:
                 self._log.fail(reader.generation, failure, only_queued=True)
-            reader.move_to(position)
+            reader.move_to(Queued(position, len(positions)))

@@ -9,13 +9,9 @@ from gevent.hub import Waiter
 from everstream.errors import EverstreamError
 from everstream.web.cursor import Cursor
 from everstream.web.direct_writer import DirectWriter
-from everstream.web.sse import Encoder
+from everstream.web.sse import Encoder, EngineState, Queued
 
-
-class Queued(NamedTuple):
-    """A position in the queue, from 1; 0 once an engine has claimed the generation."""
-
-    position: int
+READY = EngineState("ready")
 
 
 class Heartbeat(NamedTuple):
@@ -33,13 +29,15 @@ class Reader:
         "_waiter",
         "cursor",
         "encoder",
+        "engine",
         "error",
         "generation",
         "last_sent_at",
         "left",
-        "position",
+        "place",
         "queue",
-        "sent_position",
+        "sent_engine",
+        "sent_place",
         "writer",
     )
 
@@ -53,8 +51,9 @@ class Reader:
         """When something was last sent to the client, by the monotonic clock."""
         self.left = False
         self.error: EverstreamError | None = None
-        self.position: int | None = None
-        self.sent_position: int | None = None
+        self.place: Queued | None = None
+        self.sent_place: Queued | None = None
+        self.engine = self.sent_engine = READY
         self._waiter: Waiter | None = None
         self._is_awake = True
 
@@ -78,18 +77,27 @@ class Reader:
         self.cursor.mark_behind()
         self.wake()
 
-    def move_to(self, position: int | None) -> None:
-        """Set the position in the queue. None: not queued, and no position was ever sent."""
-        if position != self.position:
-            self.position = position
+    def move_to(self, place: Queued | None) -> None:
+        """Set the place in the queue. None: not queued, and no place was ever sent."""
+        if place != self.place:
+            self.place = place
             self.wake()
 
-    def take_position(self) -> Queued | None:
-        """Its place in the queue, if the client does not know it yet."""
-        if self.position == self.sent_position:
-            return None
-        self.sent_position = self.position
-        return Queued(self.position or 0)
+    def tell_engine(self, engine: EngineState) -> None:
+        """Set what the model's engines do."""
+        if engine != self.engine:
+            self.engine = engine
+            self.wake()
+
+    def take_news(self) -> Queued | EngineState | None:
+        """What the client does not know yet about its place in the queue, and about the engines."""
+        if self.engine != self.sent_engine:
+            self.sent_engine = self.engine
+            return self.engine
+        if self.place != self.sent_place:
+            self.sent_place = self.place
+            return self.place
+        return None
 
     def mark_sent(self) -> None:
         """The client was just sent something."""

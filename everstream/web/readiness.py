@@ -1,29 +1,24 @@
-"""Whether each model can be used now, and what it waits for if not. Used by the routes that report this.
+"""The state of each served model. Used by the routes that report it.
 
-In: the engines' reports. Out: one `Readiness` per served model. Raises ValkeyError if the log can't be read.
+In: the engines' reports in the log. Out: one `Readiness` per served model. Raises ValkeyError if the log can't be read.
 """
 
 from collections.abc import Sequence
 
 import msgspec
 
-from everstream.errors import LogBroken
-from everstream.log.records import EngineStatus, engine_failure
+from everstream.log.records import EngineStatus
 from everstream.model_list import ModelFolder
 from everstream.web.context import AppContext
+from everstream.web.model_state import ModelState, of_engines
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """`state`: ready, loading or failed. `waiting_for`: valkey, model or engine; empty if it is ready.
-
-    `message` says in one line what it waits for.
-    """
+    """Of one served model."""
 
     model: str
-    state: str
     engines: list[EngineStatus]
-    waiting_for: str = ""
-    message: str = ""
+    now: ModelState
 
     @property
     def max_model_len(self) -> int | None:
@@ -38,26 +33,9 @@ def of_all(context: AppContext) -> list[Readiness]:
 def of(context: AppContext, folders: Sequence[ModelFolder]) -> list[Readiness]:
     """The same for some of the served models."""
     engines = context.log.engines([folder.queue for folder in folders])
-    return [
-        _of_one(name, [engine for engine in engines if engine.queue == queue], context.models.schema_error(name))
-        for name, _, queue in folders
-    ]
+    return [_of_one(context, folder, engines) for folder in folders]
 
 
-def _of_one(model: str, engines: list[EngineStatus], schema_error: str) -> Readiness:
-    if any(engine.state == "ready" for engine in engines):
-        return Readiness(model, "ready", engines)
-    if failure := engine_failure(engines):
-        waiting_for = "valkey" if isinstance(failure, LogBroken) else "model"
-        return Readiness(model, "failed", engines, waiting_for, failure.message)
-    if schema_error:
-        return Readiness(model, "failed", engines, "model", schema_error)
-    if engines:
-        return Readiness(model, "loading", engines, "model", _what_it_does(engines[0]))
-    return Readiness(model, "loading", engines, "engine", "no engine process is reporting")
-
-
-def _what_it_does(engine: EngineStatus) -> str:
-    if engine.state == "draining":
-        return f"{engine.model} is draining: {engine.error}"
-    return f"{engine.model} is loading" + (f" ({engine.error})" if engine.error else "")
+def _of_one(context: AppContext, folder: ModelFolder, engines: list[EngineStatus]) -> Readiness:
+    own = [engine for engine in engines if engine.queue == folder.queue]
+    return Readiness(folder.name, own, of_engines(own, context.models.schema_error(folder.name)))

@@ -113,9 +113,10 @@ class Opened(Struct):
 
 
 class Queued(Struct):
-    """Position 1 is next."""
+    """Position 1 of `length` is next; 0: an engine has taken it."""
 
     position: int
+    length: int
 
 
 class Resumed(Struct):
@@ -140,7 +141,16 @@ class Failed(Struct):
     param: str | UnsetType | None = UNSET
 
 
+class Busy(Struct):
+    """Instead of a `429` or a `503` with `Retry-After`."""
+
+    code: str
+    message: str
+    retry_ms: int
+
+
 OWN_EVENTS = {
+    "busy": Busy,
     "open": Opened,
     "queued": Queued,
     "message": dict[str, Any],

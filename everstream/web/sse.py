@@ -46,6 +46,20 @@ class EventId(NamedTuple):
         return count if self.part is None else min(self.part + 1, count)
 
 
+class Queued(NamedTuple):
+    """A place in a queue of `length`, from 1; 0 once an engine has claimed the generation."""
+
+    position: int
+    length: int
+
+
+class EngineState(NamedTuple):
+    """What a model's engines do, as `model_state` has it: ready, loading or failed, and in one line, why."""
+
+    state: str
+    message: str = ""
+
+
 def retry(milliseconds: int) -> bytes:
     """Sets how long the browser waits before it reconnects."""
     return b"retry: %d\n\n" % milliseconds
@@ -64,6 +78,8 @@ class Encoder(Protocol):
 
     generation: str
     format: str
+    shows_engines: bool
+    """Whether it has something to say with `engine`."""
     needs_all: bool
     """Whether it has to be given all entries, also those that the client has seen, because what it makes of one depends
     on those before. It is silent about them after `resume`."""
@@ -87,8 +103,11 @@ class Encoder(Protocol):
     def entry(self, entry: Entry) -> bytes:
         """Any entry, tokens included."""
 
-    def queued(self, position: int) -> bytes:
-        """Position 1 is claimed next; 0: an engine has claimed it. Has no id, because it is not in the log."""
+    def queued(self, place: Queued) -> bytes:
+        """Has no id, because it is not in the log."""
+
+    def engine(self, state: EngineState) -> bytes:
+        """The same."""
 
     def lost(self, error: EverstreamError) -> bytes:
         """The terminal event of a stream whose log can't supply one."""

@@ -30,8 +30,8 @@ from everstream.web.context import app_context
 from everstream.web.direct_writer import DirectWriter
 from everstream.web.follower import Follower
 from everstream.web.open_reader import OpenReader, connection
-from everstream.web.reader import Heartbeat, Queued
-from everstream.web.sse import Encoder, EventId
+from everstream.web.reader import Heartbeat
+from everstream.web.sse import Encoder, EngineState, EventId, Queued
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,9 @@ def last_event_id() -> EventId | None:
     return sse.parse_event_id(query, "last_event_id") if query else None
 
 
-def admitted(respond: Callable[[], Response], *, has_compact: bool = False) -> Response:
-    """Make a response that may be a stream. It holds one of the worker's stream slots until it is closed.
+def admitted(respond: Callable[[], Response], *, has_compact: bool = False, streams: int = 1) -> Response:
+    """Make a response that may be a stream, or several. It holds so many of the worker's stream slots until it is
+    closed.
 
     `has_compact`: the route's query has the option `compact`, see `follow`. Raises InvalidInput.
     """
@@ -66,7 +67,7 @@ def admitted(respond: Callable[[], Response], *, has_compact: bool = False) -> R
         return event_stream(iter(()))
     # Refuse it before anything starts.
     g.is_compact = has_compact and _wants_compact()
-    give_back = app_context().follower.admit()
+    give_back = app_context().follower.admit(streams)
     try:
         response = respond()
     except BaseException:
@@ -92,27 +93,43 @@ def resume(seen: EventId, encoder: MakeEncoder, digest: str = "") -> Response:
         return Response(status=204)
     known = app_context().follower.lookup(seen.generation)
     if known is None:
-        return _lost(Generation(seen.generation, "", "", 0), UnknownGeneration(), encoder)
+        return event_stream(lost(unknown(seen.generation), UnknownGeneration(), encoder))
     if digest and known.digest not in ("", digest):
         raise RequestConflict(
             "Last-Event-ID belongs to a different request; send that request's body again, or omit Last-Event-ID",
             param="Last-Event-ID",
             code="last_event_id_conflict",
         )
-    if after > known.top:
-        message = f"Last-Event-ID names entry {after}, but the log of this generation ends at entry {known.top}"
-        lost = EntriesLost(message, param="Last-Event-ID")
+    if error := entries_lost(known, after):
         if is_eventsource():
-            return _lost(known, lost, encoder)
-        raise lost
-    if known.state != "open" and after == known.top and seen.part is None:
+            return event_stream(lost(known, error, encoder))
+        raise error
+    if has_seen_all(known, seen):
         # By the standard, 204 stops an EventSource for good.
         return Response(status=204)
     return follow(known, seen, encoder)
 
 
-def _lost(generation: Generation, error: UnknownGeneration | EntriesLost, encoder: MakeEncoder) -> Response:
-    return event_stream(iter([sse.GREETING, encoder(generation).lost(error)]))
+def entries_lost(known: Generation, after: int) -> EntriesLost | None:
+    """If the client has seen entries that the log has not."""
+    if after <= known.top:
+        return None
+    message = f"Last-Event-ID names entry {after}, but the log of this generation ends at entry {known.top}"
+    return EntriesLost(message, param="Last-Event-ID")
+
+
+def has_seen_all(known: Generation, seen: EventId) -> bool:
+    return known.state != "open" and seen.n == known.top and seen.part is None
+
+
+def unknown(generation: str) -> Generation:
+    """What an encoder needs to say that the log has no such generation."""
+    return Generation(generation, "", "", 0)
+
+
+def lost(known: Generation, error: UnknownGeneration | EntriesLost, encoder: MakeEncoder) -> Iterator[bytes]:
+    """The stream of a generation that can't be followed."""
+    return iter([sse.GREETING, encoder(known).lost(error)])
 
 
 def bounded_connection(send_buffer_bytes: int = SEND_BUFFER_BYTES) -> socket.socket | None:
@@ -152,8 +169,17 @@ def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Respo
 
     If the client has asked for it with `compact`, text that was generated before the request comes in one event.
     """
-    context, encoder = app_context(), make_encoder(known)
-    settings, follower = context.settings, context.follower
+    encoder, client = make_encoder(known), bounded_connection()
+    writes_directly = app_context().writes_directly and not encoder.needs_all
+    is_chunked = writes_directly and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+    return event_stream(frames(known, seen, encoder, client, DirectWriter(client) if client and is_chunked else None))
+
+
+def frames(
+    known: Generation, seen: EventId, encoder: Encoder, client: socket.socket | None, writer: DirectWriter | None
+) -> Iterator[bytes]:
+    """The body of such a response. `writer`: if live entries may go straight to the client."""
+    settings, follower = app_context().settings, app_context().follower
     if not seen.is_first:
         encoder.resume(seen)
     follower.count("streams")
@@ -161,14 +187,10 @@ def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Respo
     # Jitter: the clients of a killed process must not all reconnect at the same instant.
     retry_ms = random.randint(settings.retry_ms, settings.retry_ms * 3 // 2)  # noqa: S311
     head = encoder.start(retry_ms, is_new=seen.is_first)
-    client = bounded_connection()
-    writes_directly = context.writes_directly and not encoder.needs_all
-    is_chunked = writes_directly and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
-    writer = DirectWriter(client) if client and is_chunked else None
     reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue)
     # Given all entries, an encoder must not have those that the client has seen joined with others.
     is_compact = g.get("is_compact", False) and (seen.is_first or not encoder.needs_all)
-    return event_stream(_frames(head, OpenReader(follower, reader, client), follower, compact if is_compact else list))
+    return _frames(head, OpenReader(follower, reader, client), follower, compact if is_compact else list)
 
 
 def _first_needed(encoder: Encoder, seen: EventId) -> int:
@@ -187,7 +209,9 @@ def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeE
                 if isinstance(item, Heartbeat):
                     yield encoder.heartbeat
                 elif isinstance(item, Queued):
-                    yield encoder.queued(item.position)
+                    yield encoder.queued(item)
+                elif isinstance(item, EngineState):
+                    yield encoder.engine(item)
                 else:
                     is_over = item[-1].is_terminal
                     yield from _pieces(encoder, change(item))

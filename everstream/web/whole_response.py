@@ -10,7 +10,6 @@ from everstream.errors import ClientLeft, ShuttingDown
 from everstream.log.entries import Entry, failure
 from everstream.web.context import app_context
 from everstream.web.open_reader import OpenReader, connection
-from everstream.web.reader import Heartbeat, Queued
 from everstream.web.sse import Encoder
 
 
@@ -46,11 +45,11 @@ def _batches(encoder: Encoder, queue: str) -> Iterator[list[Entry]]:
     follower = app_context().follower
     with OpenReader(follower, follower.reader(encoder, 0, None, queue), connection()) as reader:
         while (item := follower.next(reader)) is not None:
-            if isinstance(item, (Heartbeat, Queued)):
-                continue
-            yield item
-            if item[-1].is_terminal:
-                return
+            # Neither heartbeats nor news about the queue and the engines.
+            if isinstance(item, list):
+                yield item
+                if item[-1].is_terminal:
+                    return
     if follower.draining:
         raise ShuttingDown("this process is shutting down; send the request again")
     raise ClientLeft

@@ -195,7 +195,9 @@ def test_full_queue(own_stack):
     # Any status but 200 would close an EventSource permanently.
     answer = requests.get(f"{stack.url}/stream?texts=b", headers={"Accept": "text/event-stream"}, timeout=30)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
-    assert 5000 <= int(re.fullmatch("retry: ([0-9]+)\n\n", answer.text)[1]) <= 10_000
+    retry_ms, data = re.fullmatch("retry: ([0-9]+)\n\nevent: busy\ndata: (.*)\n\n", answer.text).groups()
+    assert 5000 <= int(retry_ms) <= 10_000
+    assert json.loads(data)["retry_ms"] == int(retry_ms)
 
 
 def test_no_valkey(own_stack):

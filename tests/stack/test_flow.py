@@ -1,5 +1,6 @@
 """Flow control: slow, stalled or closed readers, and too much output. Each has a bound, and affects nobody else."""
 
+import json
 import re
 import socket
 
@@ -98,7 +99,8 @@ def test_streams_per_worker_are_limited(own_stack, gate):
             assert refused.headers["Retry-After"] == "5"
             retry = requests.get(address, headers=EVENTS, timeout=30)
             assert retry.status_code == 200
-            assert re.fullmatch("retry: [0-9]{4,5}\n\n", retry.text)
+            busy = re.fullmatch("retry: [0-9]{4,5}\n\nevent: busy\ndata: (.*)\n\n", retry.text)
+            assert json.loads(busy[1])["code"] == "too_many_streams"
         assert requests.get(f"{stack.url}/healthz", timeout=30).json()["streams"] == 2
         # The refused requests started nothing.
         assert stack.metric("generations_started_total") == 1

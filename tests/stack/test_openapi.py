@@ -53,17 +53,11 @@ MAY_NOT_SUCCEED = {"POST /v1/embeddings", "POST /v1/responses", "POST /v1/messag
 """Few generated bodies are conversations; those in `answers` are."""
 ENDLESS = {"GET /dashboard/events"}
 """`test_dashboard` compares its events with what is said."""
+KNOWN = "the generation that has ended"
+QUERIES = {"GET /stream": {"prompt": "a"}, "GET /events": {"generation": "0" * 32}}
 NEEDS_NO_LOG = {
-    *(
-        "GET /",
-        "GET /dashboard",
-        "GET /healthz",
-        "GET /version",
-        "GET /openapi.json",
-        "GET /docs",
-        "GET /v2",
-        "GET /v2/health/live",
-    ),
+    *("GET /", "GET /dashboard", "GET /healthz", "GET /version", "GET /openapi.json", "GET /docs", "GET /v2"),
+    "GET /v2/health/live",
     *("GET /v2/models/{name}", "GET /v2/models/{name}/versions/{version}"),
     "POST /v1/embeddings",
 }
@@ -199,6 +193,8 @@ def answers():
     yield "POST /v2/models/{name}/generate_stream", {"body": {"text_input": "fail"}}, 200
     for wanted in ("openai-chat", "completions", "responses", "messages"):
         yield "GET /generations/{generation}/events", {"query": {"format": wanted}}, 200
+    yield "GET /generations/{generation}/events", {"query": {"ping": "true"}}, 200
+    yield "GET /events", {"query": {"generation": KNOWN}}, 200
     for query in ({}, {"limit": 1}, {"after": 2}):
         yield "GET /generations/{generation}", {"query": query}, 200
     yield "POST /tokenize", {"body": {"messages": MESSAGES}}, 200
@@ -215,6 +211,7 @@ def test_answer_is_what_is_said(schema, generation, label, given, status):
     known = {"name": "smollm2-135m-instruct", "generation": generation}
     path = {each.name: known[each.name] for each in operation.path_parameters}
     case = operation.Case(path_parameters=path, **given)
+    case.query = {name: generation if value is KNOWN else value for name, value in (case.query or {}).items()}
     response = case.call(timeout=REQUEST_TIMEOUT_S)
     assert response.status_code == status, response.text
     case.validate_response(response, excluded_checks=[not_a_server_error])
@@ -238,7 +235,7 @@ def test_statuses_without_valkey_are_what_is_said(own_stack):
     for label in set(operations(document)) - ENDLESS:
         operation = described.find_operation_by_label(label)
         path = {each.name: known[each.name] for each in operation.path_parameters}
-        query = {"prompt": "a"} if label == "GET /stream" else {}
+        query = QUERIES.get(label, {})
         body = {"body": bodies.get(label.replace("/versions/{version}", ""), {})} if operation.body else {}
         case = operation.Case(path_parameters=path, query=query, **body)
         response = case.call(timeout=REQUEST_TIMEOUT_S)

@@ -278,6 +278,6 @@ def test_queued_reader_hears_when_claimed(web, client, keys, append):
     with connect(web.events_url(queue[1])) as stream:
         stream.read(until=lambda seen: "queued" in [event.type for event in seen.events])
         client.xreadgroup(GROUP, "test", {keys.jobs: ">"}, count=1000)
-        stream.read(until=lambda seen: seen.events[-1].data == '{"position":0}')
+        stream.read(until=lambda seen: seen.events[-1].data == '{"position":0,"length":0}')
         append(queue[1], 1, [DONE], "done")
         assert_whole(numbered(stream.read()))

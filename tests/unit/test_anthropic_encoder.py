@@ -10,7 +10,7 @@ from everstream.apis.anthropic.events import MessageEvents
 from everstream.errors import QueueFull
 from everstream.log.entries import Entry, encode_json
 from everstream.log.records import Generation
-from everstream.web.sse import GREETING, parse_event_id
+from everstream.web.sse import GREETING, Queued, parse_event_id
 from harness.chat_outputs import ENDS, OUTPUTS, call, calls, entries, piece
 from harness.sse_client import Decoder
 
@@ -77,7 +77,7 @@ def test_heartbeats():
     ping = Decoder().feed(encoder.heartbeat)
     assert [(event.type, event.json, event.id) for event in ping] == [("ping", {"type": "ping"}, "")]
     decoder = Decoder()
-    assert decoder.feed(encoder.queued(3)) == []
+    assert decoder.feed(encoder.queued(Queued(3, 3))) == []
     assert decoder.comments == ["queued 3"]
 
 

@@ -13,6 +13,7 @@ from everstream.apis.anthropic.whole_message import whole_message
 from everstream.errors import InvalidInput
 from everstream.log.entries import encode_json
 from everstream.log.records import Generation
+from everstream.web.sse import Queued
 from harness.chat_outputs import ENDS, OUTPUTS, call, calls, end, entries, piece
 
 anthropic = pytest.importorskip("anthropic")
@@ -34,7 +35,7 @@ def wire(*outputs, has_ids=False, **end):
     """The same as a stream, in which the model pauses after each output."""
     encoder = MessageEncoder(GENERATION, has_ids=has_ids)
     frames = [encoder.entry(entry) for entry in entries(*outputs, **end)]
-    return encoder.start(1000, is_new=True) + encoder.queued(1) + encoder.heartbeat.join(frames)
+    return encoder.start(1000, is_new=True) + encoder.queued(Queued(1, 1)) + encoder.heartbeat.join(frames)
 
 
 @pytest.fixture(scope="module")

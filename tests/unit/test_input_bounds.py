@@ -48,6 +48,7 @@ def test_too_many_repetitions_are_refused(inputs):
 def test_references_that_lead_nowhere_are_refused(schema):
     for inputs in (
         {"structured_outputs": {"json": schema}},
+        {"structured_outputs": {"json": json.dumps(schema)}},
         {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}},
         {"tools": tool(schema)},
     ):
@@ -85,6 +86,8 @@ def test_large_schemas_are_refused():
         ({"chat_template_kwargs": {str(n): 0 for n in range(30_000)}}, "more than 20000 values"),
         ({"logit_bias": {str(n): 0 for n in range(30_000)}}, "more than 20000 values"),
         ({"structured_outputs": 5}, "must be an object"),
+        ({"structured_outputs": {"json": json.dumps({"enum": [[]] * MAX_CONTAINERS})}}, "more than 2000 arrays"),
+        ({"structured_outputs": {"json": "[" * 100_000}}, "nested too deep"),
         ({"response_format": []}, "must be an object"),
     ],
 )

@@ -149,7 +149,7 @@ def test_heartbeat_is_silent_about_what_was_seen(seen):
 
 
 def test_queue_is_a_comment_without_an_empty_line():
-    for bytes_sent in (encoder().queued(3), encoder().reconnect(50)):
+    for bytes_sent in (encoder().queued(sse.Queued(3, 3)), encoder().reconnect(50)):
         assert bytes_sent.startswith(b": ")
         assert bytes_sent.count(b"\n") == 1
 

@@ -15,6 +15,7 @@ from everstream.contract.schema import parse_schema
 from everstream.errors import InvalidInput
 from everstream.log.entries import Entry, encode_json
 from everstream.log.records import Generation
+from everstream.web.sse import Queued
 from harness.sse_client import Decoder
 
 GENERATION = Generation("0f" * 16, "open", "org/model", 0)
@@ -355,7 +356,7 @@ def test_a_data_line_of_generate_tells_how_it_ended(split):
         (event,) = [event for at in range(0, len(wire), split) for event in decoder.feed(wire[at : at + split])]
         assert expected.items() <= event.json.items()
     # What is no response is a comment.
-    for wire in (encoder.entry(Entry(1, "resumed", b'{"attempt":2}')), encoder.queued(3), encoder.heartbeat):
+    for wire in (encoder.entry(Entry(1, "resumed", b'{"attempt":2}')), encoder.queued(Queued(3, 3)), encoder.heartbeat):
         assert Decoder().feed(wire) == []
 
 

@@ -41,8 +41,8 @@ class MessageEncoder(PartsEncoder):
     def entry(self, entry: Entry) -> bytes:
         return self._more_text(entry) or self._framed(entry.n, self._events.entry(entry), _frame)
 
-    def queued(self, position: int) -> bytes:
-        return b": queued %d\n\n" % position
+    def queued(self, place: sse.Queued) -> bytes:
+        return b": queued %d\n\n" % place.position
 
     def lost(self, error: EverstreamError) -> bytes:
         return self._gone(_frame(error_body(error)))

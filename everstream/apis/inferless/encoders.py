@@ -13,7 +13,7 @@ from everstream.errors import EverstreamError
 from everstream.log.entries import TOKEN, Entry, encode_json
 from everstream.log.records import Generation
 from everstream.web.event_encoder import EventEncoder
-from everstream.web.sse import GONE, event
+from everstream.web.sse import GONE, Queued, event
 
 VERSION = "1"
 """Of every model."""
@@ -65,8 +65,8 @@ class GenerateEncoder(EventEncoder):
         message = said.get("message") or f"the generation was stopped ({said.get('reason')})"
         return encode_json({"error": message, "code": said.get("code", entry.event)})
 
-    def queued(self, position: int) -> bytes:
-        return b": queued %d\n\n" % position
+    def queued(self, place: Queued) -> bytes:
+        return b": queued %d\n\n" % place.position
 
     def lost(self, error: EverstreamError) -> bytes:
         data = encode_json({"error": error.message, "code": error.code})

@@ -173,4 +173,4 @@ def _served(name: str, version: str) -> ServedModel:
 
 
 def _ready_models() -> set[str]:
-    return {model.model for model in readiness.of_all(app_context()) if model.state == "ready"}
+    return {model.model for model in readiness.of_all(app_context()) if model.now.state == "ready"}

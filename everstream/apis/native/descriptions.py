@@ -19,15 +19,17 @@ from everstream.web.description import (
     all_inputs,
     failures,
 )
+from everstream.web.joined_streams import MAX_TOGETHER
 from everstream.web.shared_types import (
     OPTIONS,
     OWN_EVENTS,
     CompactQuery,
     FormatQuery,
+    Queued,
     ResumeHeader,
     ResumeQuery,
 )
-from everstream.web.sse import GENERATION_ID, MAX_NUMBER
+from everstream.web.sse import EVENT_ID, GENERATION_ID, MAX_NUMBER
 
 
 class GenerationPath(Struct):
@@ -37,6 +39,54 @@ class GenerationPath(Struct):
 class RangeQuery(Struct):
     after: Annotated[int, Meta(description="only what follows this entry", ge=0, le=MAX_NUMBER)] | UnsetType = UNSET
     limit: Annotated[int, Meta(description="at most this many entries", ge=1, le=MAX_NUMBER)] | UnsetType = UNSET
+
+
+class PingQuery(Struct):
+    ping: (
+        Annotated[
+            Literal["true", "false"],
+            Meta(description="true: `ping` instead of comments as heartbeats, and `engine`; only without `format`"),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class SeveralQuery(Struct):
+    generation: Annotated[
+        list[Annotated[str, Meta(pattern=f"^(?:{GENERATION_ID}|{EVENT_ID})$")]],
+        Meta(
+            description="a generation's id, or that of the last event seen of it",
+            min_length=1,
+            max_length=MAX_TOGETHER,
+        ),
+    ]
+
+
+class QueuedOf(Queued):
+    generation: str | UnsetType = UNSET
+
+
+class Ping(Struct):
+    """Sent first, and whenever nothing else was sent for `interval_ms`. The first has the number of the log's `last`
+    entry, and the process id of the `worker`. One that adds only `retry_ms`: the server is going to end this stream."""
+
+    generation: str
+    interval_ms: int
+    retry_ms: int | UnsetType = UNSET
+    last: int | UnsetType = UNSET
+    worker: int | UnsetType = UNSET
+
+
+class EngineNews(Struct):
+    """What the model's engines do, when that changes, and `message` why they aren't ready."""
+
+    generation: str
+    state: Literal["ready", "loading", "failed"]
+    message: str
+
+
+PINGED_EVENTS = {**OWN_EVENTS, "queued": QueuedOf, "ping": Ping, "engine": EngineNews}
+"""Of `ping_encoder`."""
 
 
 class ServedModels(Struct):
@@ -98,10 +148,19 @@ DESCRIPTION = ApiDescription(
         ),
         "events": Description(
             "Follow a generation",
-            {200: STREAM._replace(has_formats=True), 204: SEEN},
+            {200: STREAM._replace(events=PINGED_EVENTS, has_formats=True), 204: SEEN},
             failures=(*FOLLOW, *failures(UnknownGeneration)),
-            query=Fields((ResumeQuery, FormatQuery, CompactQuery)),
+            query=Fields((ResumeQuery, FormatQuery, CompactQuery, PingQuery)),
             headers=(ResumeHeader,),
+        ),
+        "several_events": Description(
+            "Follow several generations in one stream",
+            {200: STREAM._replace(events=PINGED_EVENTS), 204: SEEN},
+            failures=FOLLOW,
+            query=Fields((SeveralQuery,)),
+            headers=(ResumeHeader,),
+            details="For clients that have few connections, such as all tabs of a browser together. All events are as "
+            "with `ping=true`. Those without an id name their generation.",
         ),
         "show": Description(
             "A generation so far",

@@ -10,11 +10,13 @@ from everstream.web.readiness import Readiness
 
 
 class ModelJson(TypedDict):
-    """`is_streaming` is null, and `inputs` empty, while it is not known what the model takes."""
+    """`is_streaming` is null, and `inputs` empty, while it is not known what the model takes. `message`: what it waits
+    for, or why it has failed; then it is `error`, too."""
 
     name: str
     state: Literal["ready", "loading", "failed"]
     error: str | None
+    message: str | None
     is_streaming: bool | None
     inputs: dict[str, Field]
 
@@ -23,8 +25,9 @@ def model_json(readiness: Readiness, model: ServedModel | None) -> dict[str, Any
     """`model` None: what it takes is not known yet."""
     return {
         "name": readiness.model,
-        "state": readiness.state,
-        "error": readiness.message if readiness.state == "failed" else None,
+        "state": readiness.now.state,
+        "error": readiness.now.message if readiness.now.state == "failed" else None,
+        "message": readiness.now.message or None,
         "is_streaming": model.is_streaming if model else None,
         "inputs": {name: _input(field) for name, field in model.inputs.items()} if model else {},
     }

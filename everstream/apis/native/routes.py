@@ -7,6 +7,7 @@ POST   /generations               start: 201 {"id", "events_url"}
 GET    /generations/<id>          {"id", "text", "state", "finish_reason", "usage", "last"} so far
 GET    /generations/<id>/events   follow
 DELETE /generations/<id>          stop
+GET    /events?generation=...     follow several
 """
 
 import re
@@ -16,6 +17,7 @@ from flask import Blueprint, Response, render_template, request
 from everstream.apis.native import snapshot
 from everstream.apis.native.descriptions import DESCRIPTION
 from everstream.apis.native.model_json import model_json
+from everstream.apis.native.ping_encoder import PingEncoder
 from everstream.contract import inputs
 from everstream.errors import InvalidInput, UnknownGeneration
 from everstream.log.entries import encode_json
@@ -24,8 +26,9 @@ from everstream.web import readiness
 from everstream.web.api import Api, MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.event_encoder import EventEncoder
+from everstream.web.joined_streams import MAX_TOGETHER, follow_together
 from everstream.web.pages import html
-from everstream.web.sse import GENERATION_ID, EventId
+from everstream.web.sse import GENERATION_ID, EventId, parse_event_id
 from everstream.web.streaming import admitted, begin, last_event_id, resume
 from everstream.web.submission import body, native_options, options_from_json, options_from_query, start
 
@@ -90,7 +93,34 @@ def _format() -> MakeEncoder:
     name, formats = request.args.get("format", ""), app_context().formats
     if name and name not in formats:
         raise InvalidInput(f"format must be one of {', '.join(formats)}, or left out", param="format")
-    return formats[name] if name else _encoder
+    if not _wants_pings():
+        return formats[name] if name else _encoder
+    if name:
+        raise InvalidInput("ping is for events without a format", param="ping")
+    return _ping_encoder
+
+
+def _wants_pings() -> bool:
+    given = request.args.get("ping", "")
+    if given not in ("", "true", "false"):
+        raise InvalidInput("ping must be true or false", param="ping")
+    return given == "true"
+
+
+@blueprint.get("/events")
+def several_events() -> Response:
+    seen = {each.generation: each for each in map(_place, request.args.getlist("generation"))}
+    if not 1 <= len(seen) <= MAX_TOGETHER:
+        raise InvalidInput(f"generation must be given 1 to {MAX_TOGETHER} times", param="generation")
+    # EventSource sends the header when it reconnects by itself.
+    if (last := last_event_id()) is not None and last.generation in seen:
+        seen[last.generation] = last
+    return admitted(lambda: follow_together(list(seen.values()), _ping_encoder), streams=len(seen))
+
+
+def _place(text: str) -> EventId:
+    """A generation's id, or that of the last event seen of it. Raises InvalidInput."""
+    return EventId(text, -1) if _GENERATION.fullmatch(text) else parse_event_id(text, "generation")
 
 
 @blueprint.get("/generations/<generation>")
@@ -109,6 +139,10 @@ def stop(generation: str) -> tuple[dict[str, str], int]:
 
 def _encoder(generation: Generation) -> EventEncoder:
     return EventEncoder(generation.id, generation.model)
+
+
+def _ping_encoder(generation: Generation) -> PingEncoder:
+    return PingEncoder(generation, int(app_context().settings.heartbeat_s * 1000))
 
 
 def _known(generation: str) -> Generation:

@@ -78,8 +78,8 @@ class ChunkEncoder(PartsEncoder):
             return self._framed(entry.n, [*self._opening(entry.n), *self._end(entry)], _frame)
         return b": " + entry.event.encode() + b"\n" + self._framed(entry.n, list(self._opening(entry.n)), _frame)
 
-    def queued(self, position: int) -> bytes:
-        return b": queued %d\n" % position
+    def queued(self, place: sse.Queued) -> bytes:
+        return b": queued %d\n" % place.position
 
     def lost(self, error: EverstreamError) -> bytes:
         return self._gone(_frame(encode_json(error_body(error))))

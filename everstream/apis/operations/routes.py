@@ -68,19 +68,19 @@ def readyz() -> tuple[dict[str, Any], int]:
 
 
 def _of_one(model: Readiness) -> tuple[dict[str, Any], int]:
-    if model.state == "ready":
+    if model.now.state == "ready":
         return {"ready": True, "engines": _engines_json([model])}, 200
-    return _waiting_for(model.waiting_for, model.message)
+    return _waiting_for(model.now.waiting_for, model.now.message)
 
 
 def _of_several(models: list[Readiness]) -> tuple[dict[str, Any], int]:
     """Ready once each model is. Otherwise the message says what each of the others waits for."""
     details = {"engines": _engines_json(models), "models": [_model_json(model) for model in models]}
-    unready = [model for model in models if model.state != "ready"]
+    unready = [model for model in models if model.now.state != "ready"]
     if not unready:
         return {"ready": True, **details}, 200
-    message = "; ".join(f"{each.model}: {each.message}" for each in unready)
-    answer, status = _waiting_for(unready[0].waiting_for, message)
+    message = "; ".join(f"{each.model}: {each.now.message}" for each in unready)
+    answer, status = _waiting_for(unready[0].now.waiting_for, message)
     return answer | details, status
 
 
@@ -89,8 +89,9 @@ def _waiting_for(what: str, message: str) -> tuple[dict[str, Any], int]:
 
 
 def _model_json(model: Readiness) -> dict[str, Any]:
-    waiting = {"waiting_for": model.waiting_for, "message": model.message} if model.waiting_for else {}
-    return {"name": model.model, "state": model.state, **waiting}
+    now = model.now
+    waiting = {"waiting_for": now.waiting_for, "message": now.message} if now.waiting_for else {}
+    return {"name": model.model, "state": now.state, **waiting}
 
 
 def _engines_json(models: list[Readiness]) -> list[dict[str, Any]]:

@@ -66,8 +66,8 @@ class ResponseEncoder(PartsEncoder):
         joined = entry.n - self._last_n
         return self._more_text(entry, joined) or self._unseen(entry.n, self._events.entry(entry, joined))
 
-    def queued(self, position: int) -> bytes:
-        return b": queued %d\n" % position
+    def queued(self, place: sse.Queued) -> bytes:
+        return b": queued %d\n" % place.position
 
     def lost(self, error: EverstreamError) -> bytes:
         return self._gone(_frame(self._events.lost(error)))

@@ -1,7 +1,9 @@
 // The served models: which there are, and which one is chosen.
 
 import { isUnknown } from './form.js';
-import { backoff } from './stream.js';
+import { backoff } from '../client/everstream.js';
+
+const MODELS = new URL('../../models', import.meta.url);
 
 // Calls onModels(models) once they are known, and again until the chosen one is ready: it may still be loading.
 // `isReady()` says whether it is. Returns a function that asks again at once.
@@ -29,7 +31,7 @@ export function watchModels(onModels, isReady) {
 
 async function fetchModels() {
   try {
-    const response = await fetch('/models');
+    const response = await fetch(MODELS);
     return response.ok ? (await response.json()).models : null;
   } catch {
     return null;

@@ -19,6 +19,7 @@ export function isUnknown(model) {
 }
 
 // What to show for each input: { name, kind, required, example, min, max, step }. kind: text, number, checkbox or json.
+// Without a `label`, the name is shown.
 export function fieldsOf(inputs) {
   return Object.entries(inputs).map(([name, input]) => ({
     name,
@@ -89,7 +90,7 @@ export function renderFields(container, fields, values) {
     const input = inputFor(field, values[field.name]);
     const label = document.createElement('label');
     label.htmlFor = input.id;
-    label.textContent = field.required ? field.name : `${field.name} (optional)`;
+    label.textContent = field.label ?? (field.required ? field.name : `${field.name} (optional)`);
     return field.kind === 'checkbox' ? [wrap('checkbox', input, label)] : [wrap('field', label, input)];
   }));
 }

@@ -1,0 +1,142 @@
+"""Follows one generation over any number of connections: a state machine without I/O, which decides what is new, what
+was lost, when to connect again, and when it is over. `answer` and `async_answer` drive it.
+
+In: responses and bytes of consecutive connections, and their failures. Out: `events`, each entry exactly once and in
+order; `wait_s`, the delay before the next connection; and `end`, the terminal event.
+"""
+
+import json
+import re
+from collections import deque
+from http import HTTPStatus
+from typing import Any
+
+from everstream.client.backoff import Backoff
+from everstream.client.errors import InvalidStream, Unavailable
+from everstream.client.events import FAILED, TERMINAL, Event, checked_generation, error_of
+from everstream.client.replies import Reply, problem
+from everstream.client.requests import EVENT_STREAM
+from everstream.client.sse import Decoder, ServerSentEvent
+
+_NUMBER = re.compile("0|[1-9][0-9]{0,8}")
+_GONE = "expired"
+"""Replaces the number in the id of a terminal event that is not in the log."""
+_MISSED_PINGS = 2
+_SILENCES_S = (0.5, 3600.0)
+"""Bounds what a server may ask for."""
+
+
+class Subscription:
+    """`silence_s`: a link without bytes for that long is dead; None: no ping has said so yet."""
+
+    def __init__(self, generation: str, after: int | None, backoff: Backoff, max_event_bytes: int) -> None:
+        """`after`: the last entry that the caller has; None: none. Raises ValueError."""
+        if after is not None and (isinstance(after, bool) or not isinstance(after, int) or after < 0):
+            raise ValueError(f"after must be the number of an entry, not {after!r}")
+        self.generation = checked_generation(generation)
+        self.after = -1 if after is None else after
+        self.last = self.after
+        self.events: deque[Event] = deque()
+        self.end: Event | None = None
+        self.silence_s: float | None = None
+        self._max_event_bytes = max_event_bytes
+        self._backoff = backoff
+        self._decoder = Decoder(max_event_bytes)
+        self._connect_at = 0.0
+
+    def headers(self) -> dict[str, str]:
+        """Of the next connection's request."""
+        if self.last < 0:
+            return EVENT_STREAM
+        return {**EVENT_STREAM, "Last-Event-ID": f"{self.generation}.{self.last}"}
+
+    def wait_s(self, now: float) -> float:
+        """How long to wait before the next connection."""
+        return max(self._connect_at - now, 0.0)
+
+    def opened(self, reply: Reply) -> bool:
+        """Whether the response is a stream. If it isn't, the generation has ended and the caller had seen all of it;
+        then call `settle`. Raises RequestRefused, Unavailable."""
+        if reply.status == HTTPStatus.NO_CONTENT:
+            return False
+        if not reply.is_stream:
+            raise problem(reply)
+        self._decoder = Decoder(self._max_event_bytes)
+        return True
+
+    def feed(self, chunk: bytes) -> None:
+        """Append what is new to `events`. Raises Unavailable, if the rest needs another connection, and InvalidStream:
+        in both cases, what came before is in `events`."""
+        for event in self._decoder.feed(chunk):
+            if self.end is None:
+                self._take(event)
+
+    def failed(self, cause: Unavailable, now: float) -> None:
+        """The connection, or the attempt to make one, has failed. Raises GaveUp."""
+        if self._decoder.retry_ms is not None:
+            self._backoff.retry_s = self._decoder.retry_ms / 1000
+        self._connect_at = now + self._backoff.failed(cause, now)
+
+    def settle(self, snapshot: dict[str, Any]) -> None:
+        """Take the end from the generation's snapshot. Raises Unavailable if it is not what the caller had seen."""
+        if snapshot["state"] not in TERMINAL or snapshot.get("last") != self.last:
+            # Some proxies answer anything with 204. An answer that is incomplete must never look finished.
+            raise Unavailable("unexpected_response", "status 204, but there is more to read", status=204)
+        data = snapshot["error"] if snapshot["state"] == FAILED and "error" in snapshot else snapshot
+        self.end = Event(snapshot["state"], f"{self.generation}.{self.last}", self.last, data)
+
+    def raise_unless_done(self) -> None:
+        if self.end is not None and (error := error_of(self.end)):
+            raise error
+
+    def _take(self, event: ServerSentEvent) -> None:
+        if event.type == "ping":
+            self._heed_ping(_json(event))
+            return
+        if event.type == "busy":
+            raise _busy(_json(event))
+        if event.id is None:
+            self._give(Event(event.type, "", None, _json(event)))
+            return
+        n = self._number(event.id)
+        if n is not None and n <= self.last:
+            return
+        if n is not None and n > self.last + 1:
+            raise Unavailable("gap", f"entry {n} came after entry {self.last}; the server skipped some")
+        self._give(Event(event.type, event.id, n, _json(event)))
+
+    def _number(self, event_id: str) -> int | None:
+        """The number in an id; None if the event is not in the log. Raises Unavailable."""
+        generation, _, number = event_id.rpartition(".")
+        if generation == self.generation and number == _GONE:
+            return None
+        if generation != self.generation or not _NUMBER.fullmatch(number):
+            raise Unavailable("gap", "an event has the id of something else")
+        return int(number)
+
+    def _give(self, event: Event) -> None:
+        self.events.append(event)
+        if event.n is not None:
+            self.last = event.n
+        if event.type in TERMINAL:
+            self.end = event
+        self._backoff.progressed()
+
+    def _heed_ping(self, data: Any) -> None:
+        interval = data.get("interval_ms") if isinstance(data, dict) else None
+        if isinstance(interval, int | float) and interval > 0:
+            least, most = _SILENCES_S
+            self.silence_s = min(max(_MISSED_PINGS * interval / 1000, least), most)
+
+
+def _busy(data: Any) -> Unavailable:
+    """What a server sends in place of 429 or 503, because those close an EventSource for good."""
+    said = data if isinstance(data, dict) else {}
+    return Unavailable(str(said.get("code", "busy")), str(said.get("message", "the server is busy")))
+
+
+def _json(event: ServerSentEvent) -> Any:
+    try:
+        return json.loads(event.data)
+    except (ValueError, RecursionError):
+        raise InvalidStream("invalid_event", f"the data of an event of type {event.type!r} is not JSON") from None
