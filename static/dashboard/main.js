@@ -96,7 +96,7 @@ function receive(type, data) {
 
 function connect() {
   const source = new EventSource('/dashboard/events');
-  for (const type of ['history', 'message', 'away']) {
+  for (const type of ['history', 'message', 'away', 'busy']) {
     source.addEventListener(type, (event) => receive(type, JSON.parse(event.data)));
   }
   source.addEventListener('error', () => {

@@ -10,7 +10,11 @@ export function applyEvent(state, type, data) {
       return { ...state, shown: data, points: merged(state.points, [data.point]), link: 'live', message: 'Live' };
     case 'away':
       return { ...state, link: 'away', message: `${data.message}. The figures below are old.` };
+    case 'busy':
+      return { ...state, link: 'busy', message: `Not admitted: ${data.message}` };
     case 'lost':
+      // The end of a stream that was not admitted is no news.
+      if (state.link === 'busy') return state;
       return { ...state, link: 'lost', message: 'Connection lost, reconnecting…' };
     default:
       return state;

@@ -5,6 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from harness.accessibility import violations
 from harness.sse_client import connect, read_all
 from harness.stack import wait_for
 
@@ -72,6 +73,14 @@ def test_lost_valkey_and_lost_web_part_are_said_and_healed(page, own_stack):
     expect(link(page)).to_have_text("Live")
 
 
+def test_page_that_is_not_admitted_says_so(page, own_stack):
+    stack = own_stack(EVERSTREAM_MAX_STREAMS="1", WEB_CONCURRENCY="1").start()
+    with connect(f"{stack.url}/dashboard/events") as viewer:
+        viewer.read(until=lambda seen: seen.events)
+        page.goto(f"{stack.url}/dashboard")
+        expect(link(page)).to_contain_text("Not admitted")
+
+
 @pytest.mark.parametrize("width", [390, 1000])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits(strict_page, fast, artifacts, scheme, width):
@@ -83,4 +92,5 @@ def test_it_fits(strict_page, fast, artifacts, scheme, width):
     expect(link(page)).to_have_text("Live")
     expect(tile(page, "Tokens per second")).to_have_text(re.compile("[0-9]"))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert violations(page) == []
     page.screenshot(path=artifacts / f"dashboard-{scheme}-{width}.png", full_page=True)

@@ -177,7 +177,8 @@ def test_viewers_are_bounded_and_return_their_places(alone):
             opened.enter_context(dashboard(alone)).read(until=lambda seen: seen.events)
         with dashboard(alone) as refused:
             refused.read()
-            assert (refused.status, refused.events) == (200, [])
+            (busy,) = refused.events
+            assert (refused.status, busy.type, busy.json["code"]) == (200, "busy", "too_many_streams")
             assert refused.decoder.retry_ms >= 5000
         answer = requests.get(f"{alone.url}/dashboard/events", timeout=30)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "too_many_streams")
