@@ -15,9 +15,14 @@ from everstream.apis.openai.responses.encoder import ResponseEncoder
 from everstream.apis.openai.responses.record import NO_RECORD
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.engine.appender import Appender
-from everstream.log.engine_log import Batch, _pack
+from everstream.engine.coalescer import Coalescer, FlushClocks
+from everstream.engine.context import EngineContext
+from everstream.engine.generation_task import GenerationTask
+from everstream.engine.meter import EngineMeter, GenerationMeter
+from everstream.log.engine_log import Batch, Claim, _pack
 from everstream.log.entries import decode_entry, decode_live, encode_entry, split_entries
-from everstream.log.records import Generation
+from everstream.log.records import Generation, Job
+from everstream.settings import load_settings
 from everstream.web.cursor import Cursor
 from everstream.web.event_encoder import EventEncoder
 from everstream.web.live_batch import LiveBatch
@@ -38,6 +43,23 @@ def test_encode_output(benchmark):
         handler = StreamOutputHandler(sink, [], [], HandlerOptions(1 << 20))
         benchmark(lambda: handler.send_streamed_output({"text": " The"}, resume=[464]))
         return sink.writer.take()
+
+    batch = asyncio.run(main())
+    assert set(batch.entries) == {(ENTRY, b"[464]")}
+
+
+def test_put_output(benchmark):
+    """A generation's output in the engine, from the handler to the writer."""
+
+    async def main():
+        appender, settings = Appender(None, 10), load_settings({"EVERSTREAM_MAX_GENERATION_BYTES": str(1 << 30)})
+        context = EngineContext(settings, None, None, appender, asyncio.Lock(), FlushClocks(), EngineMeter())
+        task = GenerationTask(Claim("1-0", GENERATIONS[0], Job({}), False), context, alone=False)
+        task._writer = task._open_writer([])
+        task._meter = GenerationMeter(context.meter, 0.0)
+        task._coalescer = Coalescer(None, task._write, 1 << 20)
+        benchmark(lambda: task.put(b'{"text":" The"}', b"[464]", 1))
+        return task._writer.take()
 
     batch = asyncio.run(main())
     assert set(batch.entries) == {(ENTRY, b"[464]")}

@@ -58,6 +58,20 @@ class UnsupportedEncoding(InvalidInput):
     code = "unsupported_encoding"
 
 
+class UnsupportedMediaType(InvalidInput):
+    """The body's Content-Type."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class CrossOrigin(EverstreamError):
+    """A page of another origin made a browser send this."""
+
+    status = 403
+    code = "cross_origin"
+
+
 class BodyTooSlow(InvalidInput):
     status = 408
     code = "request_timeout"
@@ -168,6 +182,13 @@ class TooManyChecks(TryLater):
 
     status = 429
     code = "too_many_checks"
+
+
+class TooManyKills(TryLater):
+    """Of processes, by request."""
+
+    status = 429
+    code = "too_many_kills"
 
 
 class ModelError(EverstreamError):

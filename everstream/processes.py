@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
 ENGINE_PID_VARIABLE = "_EVERSTREAM_ENGINE_PID"
@@ -19,6 +20,13 @@ def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
     """Have the kernel send this process a signal when its parent dies. Does nothing outside Linux."""
     if _libc is not None:
         _libc.prctl(PR_SET_PDEATHSIG, signal_number)
+
+
+def kill_this_process() -> NoReturn:
+    """Die as if by `kill -9` from outside. What the kernel was given to send is still sent."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    # The signal has ended the process before the call returns.
+    raise AssertionError
 
 
 def how_it_ended(status: int) -> str:

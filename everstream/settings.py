@@ -102,6 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     flush_ms: Annotated[int, Meta(ge=0, le=MAX_FLUSH_MS)] = 0
     reader_queue_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 256 << 10
     fsync: Annotated[str, Meta(pattern="^(always|everysec)$")] = "always"
+    demo: Annotated[int, Meta(ge=0, le=1)] = 0
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
 
     @property

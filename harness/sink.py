@@ -12,7 +12,7 @@ class WriterSink:
     def writable(self):
         return self.writer.writable
 
-    def put(self, output, resume, may_join):
+    def put(self, output, resume, joinable):
         self.writer.put(encode_token(output), resume)
 
     def end(self, state, data):

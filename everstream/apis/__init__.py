@@ -5,10 +5,12 @@ In: HTTP requests. Out: HTTP responses, most of them streams of entries. Each fo
 """
 
 from everstream.apis.anthropic.routes import API as ANTHROPIC
+from everstream.apis.dashboard.routes import API as DASHBOARD
+from everstream.apis.demo.routes import API as DEMO
 from everstream.apis.inferless.routes import API as INFERLESS
 from everstream.apis.native.routes import API as NATIVE
 from everstream.apis.openai.routes import API as OPENAI
 from everstream.apis.openapi.routes import API as OPENAPI
 from everstream.apis.operations.routes import API as OPERATIONS
 
-APIS = (NATIVE, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS, OPENAPI)
+APIS = (NATIVE, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS, DASHBOARD, DEMO, OPENAPI)

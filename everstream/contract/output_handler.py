@@ -43,10 +43,11 @@ class Sink(Protocol):
     def writable(self) -> asyncio.Event:
         """Cleared while too much of the sent output is not in the log yet (backpressure)."""
 
-    def put(self, output: bytes, resume: bytes, may_join: bool) -> None:
+    def put(self, output: bytes, resume: bytes, joinable: int) -> None:
         """Take one output in JSON, and what the model needs to resume after it, or b"".
 
-        `may_join`: it is {"text": …}, `resume` is a list, and both may be joined with their neighbours.
+        `joinable`: how many items `resume` has if the output is {"text": …}, `resume` is a list, and both may be joined
+        with their neighbours; otherwise 0. The chat model has an item for each token.
         """
 
     def end(self, state: str, data: dict[str, Any]) -> None:
@@ -105,7 +106,7 @@ class StreamOutputHandler:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._lock = threading.RLock()
-        self._gathered: deque[tuple[bytes, bytes, bool]] = deque()
+        self._gathered: deque[tuple[bytes, bytes, int]] = deque()
         self._gathered_bytes = 0
         self._end: Callable[[], None] | None = None
         self._is_scheduled = False
@@ -169,13 +170,13 @@ class StreamOutputHandler:
             size = f"an output has {len(encoded)} bytes of JSON"
             self.fail("model_error", f"{size}; at most {most} are allowed (EVERSTREAM_MAX_OUTPUT_BYTES)")
             return self._awaitable
-        may_join = isinstance(resume, list) and bool(resume) and len(output) == 1 and _has_text(output)
+        joinable = len(resume) if isinstance(resume, list) and len(output) == 1 and _has_text(output) else 0
         if threading.get_ident() == self._thread:
-            self._accept(output, encoded, state, may_join)
+            self._accept(output, encoded, state, joinable)
         else:
             # Several threads may send at once.
             with self._lock:
-                self._accept(output, encoded, state, may_join)
+                self._accept(output, encoded, state, joinable)
             self._has_room.wait()
         return self._awaitable
 
@@ -227,7 +228,7 @@ class StreamOutputHandler:
             self._has_warned = True
             logger.warning("the model sent something after the end of a generation; it is dropped")
 
-    def _accept(self, output: dict[str, Any], encoded: bytes, resume: bytes, may_join: bool) -> None:
+    def _accept(self, output: dict[str, Any], encoded: bytes, resume: bytes, joinable: int) -> None:
         self.has_sent = True
         if change := self._schema.change_in(output):
             self.fail("output_schema_changed", f"all outputs must have the same keys and types: {change}")
@@ -237,15 +238,15 @@ class StreamOutputHandler:
             if msgspec.json.decode(encoded) != self._replayed.popleft():
                 self.fail("not_resumable", NOT_RESUMABLE)
         elif threading.get_ident() == self._thread and not self._gathered:
-            self._sink.put(encoded, resume, may_join)
+            self._sink.put(encoded, resume, joinable)
         else:
-            self._gather(encoded, resume, may_join)
+            self._gather(encoded, resume, joinable)
 
-    def _gather(self, output: bytes, resume: bytes, may_join: bool) -> None:
+    def _gather(self, output: bytes, resume: bytes, joinable: int) -> None:
         with self._lock:
             if self.finalised or self._stopped:
                 return
-            self._gathered.append((output, resume, may_join))
+            self._gathered.append((output, resume, joinable))
             self._gathered_bytes += len(output)
             if self._gathered_bytes > GATHERED_BYTES:
                 self._has_room.clear()

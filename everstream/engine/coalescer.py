@@ -74,14 +74,14 @@ class Coalescer:
         self._held: list[tuple[bytes, bytes]] = []
         self._held_bytes = 0
 
-    def put(self, output: bytes, resume: bytes, may_join: bool) -> None:
-        """`may_join`: it is {"text": …}, and `resume` a list. An output that can't be joined follows what is held."""
+    def put(self, output: bytes, resume: bytes, joinable: int) -> None:
+        """`joinable` is the one of `Sink.put`. An output that can't be joined follows what is held."""
         if self._clock is None:
             self._put(output, resume)
             return
-        if self._held and not (may_join and self._held_bytes + len(output) <= self._max_output_bytes):
+        if self._held and not (joinable and self._held_bytes + len(output) <= self._max_output_bytes):
             self.flush()
-        if not may_join:
+        if not joinable:
             self._put(output, resume)
             return
         now = self._time()

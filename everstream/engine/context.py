@@ -7,6 +7,7 @@ import msgspec
 from everstream.contract.model import Model
 from everstream.engine.appender import Appender
 from everstream.engine.coalescer import FlushClocks
+from everstream.engine.meter import EngineMeter
 from everstream.log.engine_log import EngineLog
 from everstream.settings import Settings
 
@@ -20,3 +21,4 @@ class EngineContext(msgspec.Struct, frozen=True):
     appender: Appender
     trial: asyncio.Lock
     flush_clocks: FlushClocks
+    meter: EngineMeter

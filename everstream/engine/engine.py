@@ -22,10 +22,12 @@ from everstream.engine.coalescer import FlushClocks
 from everstream.engine.context import EngineContext
 from everstream.engine.exits import EXIT_MODEL_DIED, die
 from everstream.engine.generation_task import GenerationTask
+from everstream.engine.meter import EngineMeter
 from everstream.engine.validation import validate
 from everstream.errors import ModelDied
 from everstream.log.engine_log import Claim, EngineLog, until_answered
 from everstream.log.records import EngineStatus
+from everstream.processes import kill_this_process
 from everstream.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -45,7 +47,11 @@ class Engine:
         self._model = model
         self._log = engine_log
         self._appender = Appender(engine_log, settings.lease_s)
-        self._context = EngineContext(settings, model, engine_log, self._appender, asyncio.Lock(), FlushClocks())
+        self._meter = EngineMeter()
+        self._context = EngineContext(
+            settings, model, engine_log, self._appender, asyncio.Lock(), FlushClocks(), self._meter
+        )
+        self._started_at = time.monotonic()
         self._name = name
         self._capacity = settings.max_running if model.declaration.is_concurrent else 1
         self._running: dict[str, GenerationTask] = {}
@@ -132,8 +138,18 @@ class Engine:
         if refreshed.full:
             self._shed()
         await self._take_over()
-        await self._log.report(self._status())
+        await self._report()
         await asyncio.sleep(self._tick_s)
+
+    async def _report(self) -> None:
+        counted = self._meter.take()
+        try:
+            is_to_die = await self._log.report(self._status(), counted)
+        except ValkeyError:
+            self._meter.put_back(counted)
+            raise
+        if is_to_die and self._settings.demo:
+            kill_this_process()
 
     def _apply(self, verdict: str, task: GenerationTask) -> None:
         """Act on the log's verdict on a lease: `Refreshed.verdicts`."""
@@ -226,4 +242,5 @@ class Engine:
             running=len(self._running),
             model_requests=self._model.running_requests,
             prompt_bound=self._model.prompt_bound,
+            uptime_s=int(time.monotonic() - self._started_at),
         )

@@ -19,6 +19,7 @@ from everstream.engine.appender import Writer
 from everstream.engine.coalescer import Coalescer
 from everstream.engine.context import EngineContext
 from everstream.engine.crash_policy import Fence, count_deaths
+from everstream.engine.meter import GenerationMeter
 from everstream.engine.time_limits import TimeLimits
 from everstream.errors import EverstreamError, InternalError, LogBroken, ModelDied, ModelStuck
 from everstream.log.engine_log import Batch, Claim, until_answered
@@ -43,6 +44,8 @@ class GenerationTask:
         self._writer: Writer | None = None
         self._handler: StreamOutputHandler | None = None
         self._coalescer: Coalescer | None = None
+        self._submitted_at = time.monotonic() - claim.queued_s
+        self._meter: GenerationMeter | None = None
         self._limits = TimeLimits(
             context.settings.infer_idle_timeout_s,
             context.settings.infer_timeout_s,
@@ -125,6 +128,8 @@ class GenerationTask:
         except Exception as error:
             await self._fail(error)
         finally:
+            if self._meter is not None:
+                self._meter.close()
             self._leave_trial()
             await self._wait_until_idle()
 
@@ -209,6 +214,7 @@ class GenerationTask:
         clock = self._context.flush_clocks.of(job.flush_ms)
         self._coalescer = Coalescer(clock, self._write, settings.max_output_bytes)
         delivered = [entry for entry in history if entry.event == TOKEN]
+        self._meter = GenerationMeter(self._context.meter, self._submitted_at, [entry.resume for entry in delivered])
         self._handler = StreamOutputHandler(
             self,
             delivered=[msgspec.json.decode(entry.data) for entry in delivered],
@@ -249,14 +255,15 @@ class GenerationTask:
         assert self._writer is not None
         return self._writer.writable
 
-    def put(self, output: bytes, resume: bytes, may_join: bool) -> None:
-        assert self._coalescer is not None
-        self._limits.touch()
-        self._coalescer.put(output, resume, may_join)
+    def put(self, output: bytes, resume: bytes, joinable: int) -> None:
+        assert self._coalescer is not None and self._meter is not None
+        self._meter.note(self._limits.touch(), joinable)
+        self._coalescer.put(output, resume, joinable)
 
     def end(self, state: str, data: dict[str, Any]) -> None:
-        assert self._coalescer is not None and self._writer is not None
+        assert self._coalescer is not None and self._meter is not None and self._writer is not None
         self._coalescer.flush()
+        self._meter.end(data.get("usage"))
         self._writer.end(state, data)
 
     def progress(self) -> None:

@@ -25,9 +25,10 @@ class TimeLimits:
         self._started_at = self._touched_at = time.monotonic()
         self._schedule()
 
-    def touch(self) -> None:
-        """Note that there was output."""
-        self._touched_at = time.monotonic()
+    def touch(self) -> float:
+        """Note that there was output. Returns the time, because one call of the clock is enough for each output."""
+        self._touched_at = now = time.monotonic()
+        return now
 
     def stop(self) -> None:
         if self._timer is not None:

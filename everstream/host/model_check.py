@@ -93,7 +93,7 @@ class _Printer:
     def writable(self) -> asyncio.Event:
         return self._writable
 
-    def put(self, output: bytes, resume: bytes, may_join: bool) -> None:  # noqa: ARG002 - the protocol's
+    def put(self, output: bytes, resume: bytes, joinable: int) -> None:  # noqa: ARG002 - the protocol's
         self._count += 1
         text = output.decode()
         _say(text if len(text) <= LINE_CHARS else f"{text[:LINE_CHARS]}… ({len(output)} bytes)")

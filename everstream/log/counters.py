@@ -13,6 +13,7 @@ COUNTERS = {
     "generations_done": "generations that ended by themselves",
     "generations_cancelled": "generations that were stopped or abandoned",
     "generations_failed": "generations that failed",
+    "tokens_generated": "tokens that models generated, as far as they say how many",
     "generations_evicted": "finished generations dropped early because the log was full",
 }
 """Kept in the log, so they cover all processes for as long as the log lives."""
@@ -21,5 +22,6 @@ GAUGES = {
     "engines": "engines with the model loaded",
     "generations_running": "generations that engines are running",
     "generations_queued": "generations that no engine has claimed",
+    "streams_open": "event streams that are open",
     "log_bytes": "approximate size of the log in Valkey's memory",
 }

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import libvalkey
@@ -48,12 +48,14 @@ process that has ended."""
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A job whose lease this engine holds. `taken_over`: another engine had started it."""
+    """A job whose lease this engine holds. `taken_over`: another engine had started it. `queued_s`: how long ago it was
+    submitted."""
 
     job_id: str
     generation: str
     job: Job
     taken_over: bool
+    queued_s: float = 0
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
@@ -178,9 +180,10 @@ class EngineLog:
         ends = [encode_entry("cancelled", {"reason": reason}) for reason in ("requested", "abandoned")]
         arguments: list[Any] = [self._keys.ns, self._settings.retention_s, *self._abandon_ms(calm_s), *ends]
         reply = await self._begin(keys=[self._keys.jobs], args=[*arguments, *(part for job in jobs for part in job)])
+        begun, queued_ms = cast(list[Any], reply)[::2], cast(list[Any], reply)[1::2]
         claims = []
-        for (job_id, generation), job in zip(jobs, cast(list[bytes], reply), strict=True):
-            claim = Claim(job_id.decode(), generation.decode(), Job({}), taken_over)
+        for (job_id, generation), job, ms in zip(jobs, begun, queued_ms, strict=True):
+            claim = Claim(job_id.decode(), generation.decode(), Job({}), taken_over, max(0, ms / 1000))
             try:
                 if job:
                     claims.append(msgspec.structs.replace(claim, job=msgspec.json.decode(job, type=Job)))
@@ -249,14 +252,16 @@ class EngineLog:
         arguments: list[Any] = [self.consumer, self._settings.retention_s, claim.job_id, claim.generation, entry]
         await self._fail(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
 
-    async def report(self, status: EngineStatus) -> None:
-        """Report the engine's status, which expires unless it is repeated. Also removes engines that are gone."""
+    async def report(self, status: EngineStatus, counted: Mapping[str, int] = {}) -> bool:
+        """Report the engine's status, which expires unless it is repeated, and add to the counters. Also removes
+        engines that are gone. Returns whether the engine has been asked to kill itself."""
         ttl_s = STATUS_TTL_S.get(status.state, self._settings.lease_s)
         gone_s = max(CONSUMER_GONE_S, 2 * self._settings.lease_s)
         status = msgspec.structs.replace(status, queue=self._keys.queue)
         arguments: list[Any] = [status.name, msgspec.json.encode(status), int(ttl_s * 1000)]
         arguments += [self.consumer, int(gone_s * 1000), self._keys.model, self._description]
-        await self._report(keys=[self._keys.jobs], args=[self._keys.ns, *arguments])
+        arguments += [part for pair in counted.items() for part in pair]
+        return bool(await self._report(keys=[self._keys.jobs], args=[self._keys.ns, *arguments]))
 
     async def describe(self, description: ModelDescription) -> None:
         """Publish what the model takes. Later reports restore it if it gets lost. Raises ModelLoadError."""

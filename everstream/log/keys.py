@@ -11,13 +11,17 @@
 {ns}:finished    sorted set: when each finished generation ended, by the same clock
 {ns}:sizes       hash: about how many bytes each generation takes; {ns}:bytes is the sum
 {ns}:probe:…     short-lived keys that `/readyz` writes as a test
-{ns}:counters    hash: `counters.COUNTERS`
+{ns}:counters    hash: `counters.COUNTERS`, and the fields of `histograms.KINDS`
+{ns}:streams:<worker>  how many event streams a web process has open; expires unless it is repeated
+{ns}:workers     sorted set: when each of these expires, by the server's clock, in ms
 {ns}:live        channel: newly appended entries, [[generation, first n, [entry, ...]], ...]
 {ns}:control     channel: generations to cancel
 {ns}:req:<id>    the generation that a request id started
 {ns}:model:<queue>  the `ModelDescription` of the engine that last started for this queue, in JSON
 {ns}:engine:<name>  an engine's status
 {ns}:engine_names   sorted set: when each of these statuses expires, by the server's clock, in ms
+{ns}:kill:<name>    an engine has been asked to kill itself; expires soon
+{ns}:kill_turn:<what>  something was killed by request a moment ago
 {ns}:validations    sorted set: `ValidationRequest`s that no engine has taken, and when their senders give up, by the
                     same clock; {ns}:long_validations: those with long text. If several models are served, each has
                     its own two, {ns}:validations:<queue> and {ns}:long_validations:<queue>
@@ -52,6 +56,12 @@ class Keys:
 
     def engine(self, name: str) -> str:
         return f"{self.ns}engine:{name}"
+
+    def kill(self, name: str) -> str:
+        return f"{self.ns}kill:{name}"
+
+    def kill_turn(self, what: str) -> str:
+        return f"{self.ns}kill_turn:{what}"
 
     def validations(self, *, long: bool) -> str:
         return self.ns + ("long_validations" if long else "validations") + self._of_queue

@@ -90,6 +90,8 @@ class EngineStatus(msgspec.Struct, frozen=True):
 
     `running` counts its generations; `model_requests` is the model's own count, if it has one.
 
+    `uptime_s`: for how long it has had its model loaded.
+
     `parent` is the pid of the process that started it; it stays the same when a supervisor restarts the engine.
     `queue` is the one that it claims from.
     """
@@ -105,6 +107,15 @@ class EngineStatus(msgspec.Struct, frozen=True):
     parent: int = 0
     prompt_bound: PromptBound | None = None
     queue: str = ""
+    uptime_s: int | None = None
+
+
+def decode_status(report: bytes) -> EngineStatus | None:
+    """None: it is from another version, or not ours."""
+    try:
+        return msgspec.json.decode(report, type=EngineStatus)
+    except msgspec.DecodeError:
+        return None
 
 
 def engine_failure(engines: Sequence[EngineStatus]) -> EverstreamError | None:

@@ -14,8 +14,8 @@ from valkey.exceptions import ValkeyError
 
 from everstream.errors import ChecksBusy, CheckTimedOut, EverstreamError, LogFull, QueueFull, RequestConflict
 from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
-from everstream.log.counters import COUNTERS
 from everstream.log.entries import decode_entry, decode_live, encode_entry
+from everstream.log.figures import Figures, decode
 from everstream.log.keys import Keys
 from everstream.log.records import (
     PLAIN,
@@ -28,6 +28,7 @@ from everstream.log.records import (
     Submission,
     ValidationReply,
     ValidationRequest,
+    decode_status,
     inputs_digest,
 )
 from everstream.log.retryable import UNAVAILABLE
@@ -36,6 +37,8 @@ from everstream.settings import Settings
 
 ENGINES_FOR_S = 0.2
 """How long a list of engines is reused, so that concurrent requests share one query. Less than an engine's tick."""
+STREAMS_FOR_S = 5.0
+"""How long a worker's number of open streams counts. Workers with streams repeat it every second."""
 MAX_VALIDATIONS = 64
 MAX_LONG_VALIDATIONS = 16
 """Waiting at a time, across all web processes. One engine handles about as many before their senders give up."""
@@ -76,6 +79,7 @@ class WebLog:
         self._read = self._client.register_script(load_script("read"))
         self._touch = self._client.register_script(load_script("touch"))
         self._positions = self._client.register_script(load_script("positions"))
+        self._figures = self._client.register_script(load_script("figures"))
         self._find = self._client.register_script(load_script("engines"))
         self._probed_at = -math.inf
         self._probe = self._client.register_script(load_script("probe"))
@@ -173,26 +177,29 @@ class WebLog:
             reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, max_bytes, *arguments])
         return [_page(*found) if found else None for found in cast(list[list[Any]], reply)]
 
-    def touch(self, generations: Iterable[str], counted: Mapping[str, int]) -> None:
-        """Record that these are being read, and add to the counters."""
+    def touch(
+        self, generations: Iterable[str], counted: Mapping[str, int], *, worker: str = "", streams: int = 0
+    ) -> None:
+        """Record that these are being read, and add to the counters. `streams`: how many this worker has open."""
         counters = [part for pair in counted.items() for part in pair]
+        arguments: list[Any] = [worker, streams, int(STREAMS_FOR_S * 1000), len(counted), *counters]
         with self._recording_fault("touch"):
-            self._touch(keys=[self._keys.jobs], args=[self._keys.ns, len(counted), *counters, *generations])
+            self._touch(keys=[self._keys.jobs], args=[self._keys.ns, *arguments, *generations])
 
-    def counters(self) -> dict[str, int]:
-        """All of `counters.COUNTERS`."""
-        found = cast(list[bytes | None], self._client.hmget(self._keys.counters, list(COUNTERS)))
-        return {name: int(value or 0) for name, value in zip(COUNTERS, found, strict=True)}
+    def figures(self) -> Figures:
+        """The state of the whole service, in one round trip."""
+        queues = [self._keys_of(queue).jobs for queue in self._queues]
+        with self._recording_fault("figures"):
+            reply = self._figures(keys=[self._keys.jobs], args=[self._keys.ns, *queues])
+        return decode(cast(list[Any], reply), self._queues)
 
-    def gauges(self) -> dict[str, int]:
-        """All of `counters.GAUGES`."""
-        ready = [engine for engine in self.engines(self._queues) if engine.state == "ready"]
-        return {
-            "engines": len(ready),
-            "generations_running": sum(engine.running for engine in ready),
-            "generations_queued": sum(len(self.positions(queue)) for queue in self._queues),
-            "log_bytes": int(cast(bytes | None, self._client.get(self._keys.bytes)) or 0),
-        }
+    def take_kill_turn(self, what: str, every_s: float) -> bool:
+        """Whether nothing of this kind was killed by request in the last `every_s`. Then this counts as such a kill."""
+        return bool(self._client.set(self._keys.kill_turn(what), "", nx=True, px=int(every_s * 1000)))
+
+    def ask_to_die(self, engine: str) -> None:
+        """Have the engine of this name kill itself when it reports next. The request expires if it reports no more."""
+        self._client.set(self._keys.kill(engine), "", px=int(self._settings.lease_s * 1000))
 
     def stop(self, generation: str) -> str:
         """Cancel a generation. Returns '' (unknown), 'stopping', or its final state."""
@@ -239,7 +246,7 @@ class WebLog:
     def _find_engines(self) -> list[EngineStatus]:
         with self._recording_fault("engines"):
             found = cast(list[bytes], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
-        return [status for status in map(_status, found) if status]
+        return [status for status in map(decode_status, found) if status]
 
     def validate(self, inputs: dict[str, Any], queue: str, method: str, *, is_long: bool) -> ValidationReply:
         """Have an engine's model check inputs, or call another of its methods. Raises TryLater if too many such
@@ -287,14 +294,6 @@ class WebLog:
         finally:
             connection.disconnect()
             pool.release(connection)
-
-
-def _status(report: bytes) -> EngineStatus | None:
-    """None: it is from another version, or not ours."""
-    try:
-        return msgspec.json.decode(report, type=EngineStatus)
-    except msgspec.DecodeError:
-        return None
 
 
 def _generation(generation: str, fields: Sequence[bytes | None], top: int) -> Generation:

@@ -27,6 +27,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     Raises SettingsError.
     """
     settings = settings or load_settings()
+    apis = [api for api in apis if api.is_served(settings)]
     web_log = WebLog(settings)
     app = Flask(
         "everstream", template_folder=str(PROJECT_ROOT / "templates"), static_folder=str(PROJECT_ROOT / "static")

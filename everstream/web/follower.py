@@ -45,6 +45,7 @@ class Follower:
         self._settings = settings
         self._beat_s = min(MAX_BEAT_S, settings.heartbeat_s / 4)
         self._slots = 0
+        self._on_drain: list[Callable[[], None]] = []
         self._readers: Readers = {}
         self._reads = LogReads(web_log)
         self._positions = QueuePositions(web_log)
@@ -95,6 +96,12 @@ class Follower:
         self.draining = True
         for reader in self._all_readers():
             reader.leave()
+        for leave in self._on_drain:
+            leave()
+
+    def on_drain(self, leave: Callable[[], None]) -> None:
+        """Call this, too, to end streams that are of no generation."""
+        self._on_drain.append(leave)
 
     def return_after_ms(self) -> int:
         """When a client of a draining worker should reconnect. Random, so that not all come at once."""

@@ -1,8 +1,10 @@
-"""Reports to the log which generations have readers, so that engines know the abandoned ones. Also flushes counters.
+"""Reports to the log which generations have readers, so that engines know the abandoned ones. Also flushes counters,
+and says how many streams are open here.
 
 Used by `follower`.
 """
 
+import secrets
 from collections import Counter
 
 import gevent
@@ -23,8 +25,11 @@ class ReadReports:
         self._every_s = min(EVERY_S, abandon_after_s / 4)
         self._seen: set[str] = set()
         self._counted: Counter[str] = Counter()
+        self._worker = ""
 
     def start(self) -> None:
+        # Not earlier: forked processes must not share it.
+        self._worker = secrets.token_hex(8)
         gevent.spawn(duties.repeat, self._report, self._every_s, "can't report which generations have readers")
 
     def mark_read(self, generation: str) -> None:
@@ -37,10 +42,12 @@ class ReadReports:
 
     def _report(self) -> None:
         seen, counted = self._seen | self._readers.keys(), +self._counted
+        # When the last one ends, its generation has just been read.
+        streams = sum(len(readers) for readers in self._readers.values())
         if seen or counted:
             self._seen, self._counted = set(), Counter()
             try:
-                self._log.touch(seen, counted)
+                self._log.touch(seen, counted, worker=self._worker, streams=streams)
             except UNAVAILABLE:
                 self._seen |= seen
                 self._counted += counted

@@ -132,10 +132,10 @@ def lost(known: Generation, error: UnknownGeneration | EntriesLost, encoder: Mak
     return iter([sse.GREETING, encoder(known).lost(error)])
 
 
-def bounded_connection() -> socket.socket | None:
+def bounded_connection(send_buffer_bytes: int = SEND_BUFFER_BYTES) -> socket.socket | None:
     """The client's connection, with a bound on the kernel's send buffer; None if the server exposes none."""
     if (client := connection()) is not None:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     return client
 
 

@@ -1,6 +1,7 @@
 """The log's protocol against a real Valkey: one writer, one terminal entry, idempotent appends."""
 
 import asyncio
+import time
 import uuid
 
 import pytest
@@ -84,6 +85,22 @@ DONE = (encode_entry("done", {"finish_reason": "stop"}), b"")
 async def claim_one(engine):
     (claim,) = await engine.claim(1)
     return claim
+
+
+def test_claim_says_how_long_the_job_was_queued(web, run):
+    async def test(engine):
+        generation, one, client = submit(web), engine("one"), web._client
+        # As if it had been submitted earlier: the time is in the job's id.
+        job_id, jobs = f"{int(time.time() * 1000) - 90_000}-0", web._keys.jobs
+        client.delete(jobs)
+        client.xadd(jobs, {"generation": generation}, id=job_id)
+        client.hset(web._keys.generation(generation), "job_id", job_id)
+        for _ in tries(30, "the claim"):
+            if claims := await one.claim(1):
+                break
+        assert 90 <= claims[0].queued_s < 150
+
+    run(test)
 
 
 def expire_leases(web, *claims, lease_s=LEASE_S):
@@ -462,7 +479,7 @@ def test_generation_is_abandoned_after_its_own_time(web, run):
 
 def test_deleted_generation_is_gone_with_its_request_id(web):
     kept = submit(web)
-    before = web.gauges()["log_bytes"]
+    before = web.figures().gauges()["log_bytes"]
     submission = Submission("a-request", record=b"asked")
     for outcome in ("queued", "stopped"):
         generation = web.submit(uuid.uuid4().hex, Job({}), "model", "", submission).id
@@ -471,7 +488,7 @@ def test_deleted_generation_is_gone_with_its_request_id(web):
         web.delete(generation)
         assert (web.lookup([generation]), web.read([(generation, 0)], READ_BYTES)) == ([None], [None])
         assert web.record(generation) is None
-        assert web.gauges()["log_bytes"] == before
+        assert web.figures().gauges()["log_bytes"] == before
     assert web.lookup([kept]) != [None]
     web.delete("f" * 32)
 
@@ -481,16 +498,16 @@ def test_deleted_generation_that_runs_is_stopped_and_has_no_record(web, run):
         one = engine("one")
         await one.claim(1)
         generation = web.submit("0" * 32, Job({}), "model", "", Submission(record=b"asked")).id
-        claim, before = await claim_one(one), web.gauges()["log_bytes"]
+        claim, before = await claim_one(one), web.figures().gauges()["log_bytes"]
         web.delete(generation)
-        assert web.gauges()["log_bytes"] == before - len(b"asked")
+        assert web.figures().gauges()["log_bytes"] == before - len(b"asked")
         assert (web.record(generation), web.lookup([generation])[0].state) == (None, "open")
         assert (await one.refresh([(claim, 0)])).verdicts == ["stop"]
         cancelled = encode_entry("cancelled", {"reason": "requested"}), b""
         await one.append([Batch(generation, 1, [cancelled], "cancelled")])
         web.delete(generation)
         assert web.lookup([generation]) == [None]
-        assert web.gauges()["log_bytes"] == 0
+        assert web.figures().gauges()["log_bytes"] == 0
 
     run(test)
 
@@ -612,7 +629,7 @@ def test_many_small_generations_are_evicted_for_a_large_one(web, settings, run):
         assert len(finished) > 400
         large = submit(small, prompt="x" * 500_000)
         assert small.lookup([large])[0].state == "open"
-        assert small.gauges()["log_bytes"] <= 600_000
+        assert small.figures().gauges()["log_bytes"] <= 600_000
         with pytest.raises(LogFull):
             submit(small, prompt="x" * 500_000)
         small.close()
@@ -630,7 +647,7 @@ def test_expired_generations_make_room(web, settings, run):
             web._client.delete(web._keys.generation(generation), web._keys.log(generation))
             web._client.zadd(web._keys.ns + "finished", {generation: 0})
         submit(small, prompt="x" * 8000)
-        assert small.counters()["generations_evicted"] == 0
+        assert small.figures().counters["generations_evicted"] == 0
         small.close()
 
     run(test)
@@ -659,7 +676,7 @@ def test_counters(web, run):
         for _ in range(2):
             await heir.append([end])
         web.touch([], {"streams": 2})
-        counted = {name: value for name, value in web.counters().items() if value}
+        counted = {name: value for name, value in web.figures().counters.items() if value}
         ends = {"generations_started": 1, "generations_done": 1}
         assert counted == {"streams": 2, "leases_taken_over": 1, "entries_refused": 2, **ends}
 

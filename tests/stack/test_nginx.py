@@ -197,13 +197,16 @@ def send_raw(port, text):
 
 
 def test_operator_routes_are_not_public(proxied):
-    for path in ("/metrics", "/readyz"):
+    for path in ("/metrics", "/readyz", "/dashboard"):
         assert requests.get(web(proxied) + path, timeout=30).ok
         for shape in ("{}", "{}?x", "/{}", "{}/", "/x/..{}", "/%2e{}", "{}#x", "http://x{}"):
             answer, body = send_raw(proxied.nginx_port, f"GET {shape.format(path)} HTTP/1.1\r\nHost: a\r\n\r\n")
             assert (answer.status, json.loads(body)["error"]["code"]) == (404, "not_found"), shape
         encoded = "/%" + path[1:2].encode().hex() + path[2:]
         assert send_raw(proxied.nginx_port, f"GET {encoded} HTTP/1.1\r\nHost: a\r\n\r\n")[0].status == 404
+    for path in ("/dashboard/events", "/dashboard//events", "/dashboard/x"):
+        assert send_raw(proxied.nginx_port, f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")[0].status == 404
+    assert requests.get(f"{proxied.url}/static/dashboard/main.js", timeout=30).ok
     assert requests.get(f"{proxied.url}/healthz", timeout=30).ok
 
 

@@ -60,7 +60,8 @@ def page_of(app):
 
 @pytest.fixture(scope="module")
 def chat():
-    return app_of(EVERSTREAM_APP_DIR=MODELS / "chat")
+    """With every API that there is."""
+    return app_of(EVERSTREAM_APP_DIR=MODELS / "chat", EVERSTREAM_DEMO=1)
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ DESCRIPTION = ApiDescription(
             query=Fields((ModelQuery,)),
         ),
         "show_metrics": Description(
-            "Counters and gauges of the whole service",
+            "Counters, gauges and histograms of the whole service",
             {200: Answer("Prometheus's text format.", media="text/plain")},
             failures=READ,
         ),

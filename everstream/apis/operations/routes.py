@@ -3,7 +3,7 @@
     GET /healthz    this process is alive
     GET /readyz     every served model is ready, or the one that `?model=` names; else 503, with what it waits for
     GET /health, /ping, /version    what vLLM's server has: 200 once every model is ready, and a version
-    GET /metrics    counters and gauges of the whole service, for Prometheus
+    GET /metrics    counters, gauges and histograms of the whole service, for Prometheus
 
 A separate port serves them too: see `web.health_listener`.
 """
@@ -104,5 +104,4 @@ def _engine_json(engine: EngineStatus) -> dict[str, Any]:
 
 @blueprint.get("/metrics")
 def show_metrics() -> Response:
-    log = app_context().log
-    return Response(metrics.exposition(log.counters(), log.gauges()), content_type=metrics.CONTENT_TYPE)
+    return Response(metrics.exposition(app_context().log.figures()), content_type=metrics.CONTENT_TYPE)

@@ -1,0 +1,1 @@
+"""Live figures of the whole service, as a page and as events."""

@@ -1,0 +1,119 @@
+"""Counts tokens and times outputs, for `/metrics` and the dashboard. Pure: times come from the caller.
+
+In: each output of each generation, from `generation_task`, before outputs are joined. Out: increments of the log's
+counters, which `engine` reports with its status. What a killed engine has not reported yet, half a second of it, is not
+counted.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Any
+
+from everstream.log.histograms import INTER_TOKEN_LATENCY, TIME_TO_FIRST_TOKEN, Histogram
+
+TOKENS = "tokens_generated"
+BOUNDS = INTER_TOKEN_LATENCY.bounds
+
+
+class EngineMeter:
+    """What all generations of one engine have in common."""
+
+    __slots__ = ("_open", "_tokens", "_untaken", "first", "gaps")
+
+    def __init__(self) -> None:
+        self.first = Histogram(TIME_TO_FIRST_TOKEN)
+        self.gaps = Histogram(INTER_TOKEN_LATENCY)
+        self._tokens = 0
+        self._open: set[GenerationMeter] = set()
+        self._untaken: dict[str, int] = {}
+
+    def open(self, generation: "GenerationMeter") -> None:
+        self._open.add(generation)
+
+    def close(self, generation: "GenerationMeter") -> None:
+        self._settle(generation)
+        self._open.discard(generation)
+
+    def _settle(self, generation: "GenerationMeter") -> None:
+        """Once in a while, so that an output need not change several counters."""
+        tokens, gaps_s = generation.take()
+        self._tokens += tokens
+        self.gaps.sum_s += gaps_s
+
+    def take(self) -> dict[str, int]:
+        """The increments since the last call, and those that were put back."""
+        for generation in self._open:
+            self._settle(generation)
+        taken, self._untaken = self._untaken, {}
+        tokens, self._tokens = self._tokens, 0
+        for more in (self.first.take(), self.gaps.take(), {TOKENS: tokens} if tokens else {}):
+            for name, by in more.items():
+                taken[name] = taken.get(name, 0) + by
+        return taken
+
+    def put_back(self, taken: dict[str, int]) -> None:
+        """They could not be reported. Call before the next `take`."""
+        self._untaken = taken
+
+
+class GenerationMeter:
+    """One generation in this engine, until `close`.
+
+    A model that sends `{"text": …}` with a list as `resume` has one item in it for each token, as the chat model does.
+    Others may say at the end, by `usage`, how many tokens there were.
+    """
+
+    __slots__ = ("_counts", "_engine", "_has_begun", "_is_new", "_last_at", "_taken_at", "_taken_tokens", "_tokens")
+
+    def __init__(self, engine: EngineMeter, submitted_at: float, delivered: Iterable[bytes] = ()) -> None:
+        """`submitted_at`: when it was requested, by the caller's clock. `delivered`: the `resume` of each output that
+        an engine delivered before it died. The pause until this one's first output counts as neither time."""
+        tokens = [items_in(resume) for resume in delivered]
+        self._engine = engine
+        self._counts = engine.gaps.counts
+        self._last_at = self._taken_at = submitted_at
+        self._is_new = not tokens
+        self._has_begun = False
+        self._tokens = self._taken_tokens = sum(tokens)
+        engine.open(self)
+
+    def note(self, now: float, tokens: int) -> None:
+        """One output. Runs for every token. `tokens`: how many it has, if that is known, or 0."""
+        gap = now - self._last_at
+        self._last_at = now
+        self._tokens += tokens
+        if tokens > 1 or not self._has_begun:
+            self._note_unusual(now, gap, tokens)
+        else:
+            # `Histogram.add` would cost another call.
+            self._counts[bisect_left(BOUNDS, gap)] += 1
+
+    def _note_unusual(self, now: float, gap: float, tokens: int) -> None:
+        """The first output, or several tokens that came together, perhaps because nobody watches."""
+        if self._has_begun:
+            self._counts[bisect_left(BOUNDS, gap / tokens)] += tokens
+            return
+        self._has_begun = True
+        self._taken_at = now
+        if self._is_new:
+            self._engine.first.add(gap)
+
+    def end(self, usage: Any) -> None:
+        """The model's end. `usage`: what it says it has used, in all."""
+        total = usage.get("completion_tokens") if isinstance(usage, dict) else None
+        if isinstance(total, int):
+            self._tokens = max(total, self._tokens)
+
+    def take(self) -> tuple[int, float]:
+        """Tokens, and the sum of the times between outputs, since the last call."""
+        taken = self._tokens - self._taken_tokens, self._last_at - self._taken_at
+        self._taken_tokens, self._taken_at = self._tokens, self._last_at
+        return taken
+
+    def close(self) -> None:
+        self._engine.close(self)
+
+
+def items_in(resume: bytes) -> int:
+    """Of a list in JSON whose items are numbers; 0 for anything else."""
+    return resume.count(b",") + 1 if resume.startswith(b"[") and resume != b"[]" else 0
