@@ -29,7 +29,8 @@ FIREFOX_ENVIRON = {"MOZ_REMOTE_SETTINGS_DEVTOOLS": "1"}
 # The hash of the empty style with which Playwright waits for a frame before a screenshot. Policies refuse it.
 SCREENSHOT_STYLE = "sha256-YjaKGiklmzC6wjXA513HAMmzus8VE61XCOT+SmwNZWA="
 # Firefox reports each EventSource that is refused or cut as an error of the page.
-LOST_CONNECTION = re.compile("Firefox can’t establish a connection|The connection to .* was interrupted")
+LOST_CONNECTION = "Firefox can.t establish a connection|The connection to .* was interrupted"
+HARMLESS = re.compile(f"{re.escape(SCREENSHOT_STYLE)}|{LOST_CONNECTION}")
 
 
 class Kind(NamedTuple):
@@ -115,7 +116,5 @@ def fresh_page(browser, **options):
         yield context.new_page()
     finally:
         context.close()
-    errors = [
-        error for error in map(str, errors) if SCREENSHOT_STYLE not in error and not LOST_CONNECTION.search(error)
-    ]
+    errors = [error for error in map(str, errors) if not HARMLESS.search(error)]
     assert not errors, errors

@@ -40,7 +40,7 @@ API = Api(blueprint, description=DESCRIPTION)
 
 @blueprint.get("/")
 def page() -> Response:
-    return html(render_template("index.html").encode())
+    return html(render_template("index.html", demo=app_context().settings.demo).encode())
 
 
 @blueprint.get("/stream")
