@@ -6,16 +6,17 @@ from everstream.web.context import app_context
 from everstream.web.json_response import in_small_pieces
 from everstream.web.streaming import PIECE_BYTES, bounded_connection
 
+# Nothing from other origins, nothing inline: a model's output can't become code.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src blob:; "
+    "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
 
 def html(text: bytes) -> Response:
     """Raises TooManyStreams."""
     response = kept_text(text, "text/html")
-    # Nothing from other origins, nothing inline: a model's output can't become code.
-    response.headers["Content-Security-Policy"] = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src blob:; "
-        "connect-src 'self'; worker-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
     return response
 
 

@@ -7,6 +7,8 @@ import { escapeHtml } from './escape.js';
 export const PIECE_SIZE = 8192;
 const MIN_PIECE = PIECE_SIZE / 4;
 const MAX_LABEL = 40;
+// Longer lines are data, and thousands of elements in one line are slow to lay out.
+const LONG_LINE = /[^\n]{1000}/;
 
 export function codeBlock(code, language) {
   const body = pieces(code).map((piece) => codePiece(piece, language)).join('');
@@ -21,7 +23,7 @@ export function codePiece(piece, language) {
 
 export function highlight(code, language) {
   const name = language.toLowerCase();
-  if (!highlighter.getLanguage(name)) return escapeHtml(code);
+  if (!highlighter.getLanguage(name) || LONG_LINE.test(code)) return escapeHtml(code);
   return highlighter.highlight(code, { language: name, ignoreIllegals: true }).value;
 }
 

@@ -19,10 +19,10 @@ export function createFence(opening, info) {
     isMidLine = ending === '';
   }
 
-  // Takes what is certain from `at` on. Returns where it stopped.
+  // Takes what is certain, up to about a piece. Returns where it stopped.
   function read(text, from, isWhole) {
     let at = from;
-    while (!isClosed) {
+    while (!isClosed && code.length <= PIECE_SIZE) {
       const end = text.indexOf('\n', at);
       const line = text.slice(at, end < 0 ? text.length : end);
       if (end < 0 && !isWhole) return at + takeLongLine(line);
@@ -33,7 +33,7 @@ export function createFence(opening, info) {
       at = end < 0 ? text.length : end + 1;
       if (at >= text.length) break;
     }
-    isClosed ||= isWhole && at >= text.length;
+    if (isWhole && at >= text.length) isClosed = true;
     return at;
   }
 

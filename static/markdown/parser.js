@@ -119,9 +119,13 @@ parser.core.ruler.after('block', 'shape', (state) => {
     if (token.level === 0 && token.nesting === 1) token.attrSet('dir', 'auto');
     alignByClass(token);
   }
-  const first = state.tokens.find((token) => token.type === 'inline');
-  if (env.isContinued && first) first.content = first.content.replace(/^\f[ \t\n]*/, '');
+  if (env.isContinued) removeMark(state.tokens);
 });
+
+function removeMark(tokens) {
+  const marked = tokens.find((token) => token.type === 'inline' && token.content.startsWith(CONTINUED));
+  if (marked) marked.content = marked.content.replace(/^\f[ \t\n]*/, '');
+}
 
 // Inline styles are against the page's policy.
 function alignByClass(token) {

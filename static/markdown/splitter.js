@@ -12,7 +12,7 @@
 //   { type: 'block', source, isContinued }                    one block
 //   { type: 'list', tag, start }, then 'item's, 'more's and at most one 'loose', then 'close'
 //   { type: 'item', source }, { type: 'more', source }        an item; more content of the last item
-//   { type: 'table', source }, then { type: 'rows', source } and 'close'
+//   { type: 'table', source }, then { type: 'rows', source, isNewTable } and 'close'; long tables are continued in new ones
 //   { type: 'code', language }, then { type: 'piece', source } and 'close'
 
 import { giantCut } from './cuts.js';
@@ -22,7 +22,8 @@ import { CONTINUED } from './parser.js';
 import { cellsOf } from './unfinished.js';
 
 // A paragraph longer than the first is cut, as is any other part longer than the second.
-const WINDOWS = [4096, 16384];
+const WINDOWS = [4096, 8192];
+const MAX_ROWS = 100;
 
 export function createSplitter(windows = WINDOWS) {
   let text = '';
@@ -33,6 +34,7 @@ export function createSplitter(windows = WINDOWS) {
   let mode = 'blocks';
   let fence = null;
   let isListLoose = false;
+  let rowCount = 0;
 
   // Returns the next parts, or null if there are none yet.
   function next() {
@@ -126,17 +128,30 @@ export function createSplitter(windows = WINDOWS) {
     consume(table.start + table.lines[0].length + table.lines[1].length + 2, header);
     at = Math.min(at, text.length);
     mode = 'table';
+    rowCount = 0;
     return [{ type: 'table', source: `${table.lines[0].replace(CONTINUED, '')}\n${table.lines[1]}\n` }];
   }
 
   function readTable([table, next], { isLast, window }) {
     const size = table.end - context.length;
-    const parts = size > 0 ? [{ type: 'rows', source: table.source }] : [];
+    const parts = size > 0 ? rowParts(window.slice(0, size).split(/(?<=\n)/)) : [];
     // Mathematics that isn't closed yet may turn out to be another row.
     const isClosed = isLast || (size < window.length && (!next || next.type !== 'unclosed_math'));
     at += Math.max(0, size);
     if (isClosed) parts.push(close());
     return parts.length > 0 ? parts : null;
+  }
+
+  function rowParts(lines) {
+    const parts = [];
+    for (let next = lines; next.length > 0;) {
+      const room = MAX_ROWS - (rowCount % MAX_ROWS);
+      const isNewTable = rowCount > 0 && room === MAX_ROWS;
+      parts.push({ type: 'rows', source: context + next.slice(0, room).join(''), isNewTable });
+      rowCount += Math.min(room, next.length);
+      next = next.slice(room);
+    }
+    return parts;
   }
 
   function openCode(block) {

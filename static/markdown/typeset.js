@@ -11,19 +11,28 @@ const OPTIONS = { output: 'mathml', trust: false, strict: 'ignore', throwOnError
 let katex = null;
 let loading = null;
 
-// Resolves when formulas can be typeset, or can't be loaded.
+// The class of a formula that is shown as its source, as it appears in HTML.
+export const PENDING = 'class="formula pending"';
+
+// Resolves to whether formulas can be typeset.
 export function loadTypesetting() {
   loading ||= import('../vendor/katex.js').then(
-    (module) => { katex = module.default; },
-    // The next formula tries again.
-    () => { loading = null; },
+    (module) => {
+      katex = module.default;
+      return true;
+    },
+    () => {
+      // The next formula tries again.
+      loading = null;
+      return false;
+    },
   );
   return loading;
 }
 
 export function formula(source) {
   const { tex, display } = texOf(source);
-  if (!katex) return `<span class="formula pending" dir="ltr">${escapeHtml(source)}</span>`;
+  if (!katex) return `<span ${PENDING} dir="ltr">${escapeHtml(source)}</span>`;
   return `<span class="formula" dir="ltr">${typeset(source, tex, display)}</span>`;
 }
 
