@@ -1,4 +1,4 @@
-"""A server that speaks Everstream's API as badly as a test wants: gaps, repeats, nonsense, and other people's answers."""
+"""A server that speaks Everstream's API as badly as a test wants: gaps, repeats, nonsense, other people's answers."""
 
 import http.server
 import threading
@@ -31,14 +31,15 @@ def json_error(status, code):
     return Reply(b'{"error":{"code":"%b","message":"no","param":null}}' % code.encode(), status, {})
 
 
-def stream(*events, generation=GENERATION, last=0, interval_ms=1000, holds=False):
+def stream(*events, holds=False):
     """A stream of these (n, type, data) after its first ping."""
-    ping = (None, "ping", f'{{"generation":"{generation}","interval_ms":{interval_ms},"retry_ms":50,"last":{last}}}')
-    return Reply(b"".join(_event(generation, *each) for each in (ping, *events)), holds=holds)
+    last = max([0, *(n for n, _, _ in events if isinstance(n, int))])
+    ping = (None, "ping", f'{{"generation":"{GENERATION}","interval_ms":1000,"retry_ms":50,"last":{last}}}')
+    return Reply(b"".join(_event(*each) for each in (ping, *events)), holds=holds)
 
 
-def _event(generation, n, kind, data):
-    number = "" if n is None else f"id: {generation}.{n}\n"
+def _event(n, kind, data):
+    number = "" if n is None else f"id: {GENERATION}.{n}\n"
     return f"event: {kind}\n{number}data: {data}\n\n".encode()
 
 

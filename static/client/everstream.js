@@ -707,7 +707,7 @@ class Link {
 
   #begin(generation, last, worker) {
     for (const follower of this.#followersOf(generation)) {
-      if (last < follower.n) this.#endLost(follower, last);
+      if (last < follower.n) this.#endLost(follower);
       else if (!follower.isConnected) {
         follower.isConnected = true;
         follower.toCatchUp = { last, first: Math.max(follower.n, 0) };
@@ -717,8 +717,8 @@ class Link {
     }
   }
 
-  #endLost(follower, last) {
-    const message = `entry ${follower.n} was received, but the log of this generation ends at entry ${last}`;
+  #endLost(follower) {
+    const message = `entry ${follower.n} was received, but the log of this generation ends before it`;
     this.#followers.delete(follower);
     this.#change();
     follower.onEvent({ type: 'failed', json: JSON.stringify({ code: 'entries_lost', message }) });
@@ -767,7 +767,10 @@ class Link {
   #lose(reason, { retryAfterMs = 0, isUrgent = false } = {}) {
     this.#disconnect();
     if (!this.#followers.size) return;
-    if (isRefusal(reason) && reason.code !== 'generation_expired') this.#refuse(reason);
+    // All have ended, each with the entry before the one that its follower has.
+    const isEmpty = reason.status === 204 && [...this.#followers].every(({ place }) => place >= 0);
+    if (isEmpty) for (const follower of [...this.#followers]) this.#endLost(follower);
+    else if (isRefusal(reason) && reason.code !== 'generation_expired') this.#refuse(reason);
     else if (this.#isResting) this.#lookLater(LOOK_EVERY_MS);
     else this.#reconnectLater(reason, isUrgent && !this.#failures ? 0 : this.#retryMs, retryAfterMs);
   }

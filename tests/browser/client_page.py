@@ -17,7 +17,7 @@ async ([module, options]) => {
         const events = [];
         const settled = {};
         const answer = client[method](given, { ...own, onEvent: (event) => events.push(event) });
-        const say = ({ name, code, message, status }) => ({ name, code, message, status });
+        const say = ({ name, code, message, param, status }) => ({ name, code, message, param, status });
         answer.result().then((result) => { settled.result = result; }, (error) => { settled.error = say(error); });
         window.last = { answer, events, settled };
         return last;
