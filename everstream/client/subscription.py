@@ -57,7 +57,7 @@ class Subscription:
     def opened(self, reply: Reply) -> bool:
         """Whether the response is a stream. If it isn't, the generation has ended and the caller had seen all of it;
         then call `settle`. Raises RequestRefused, Unavailable."""
-        if reply.status == HTTPStatus.NO_CONTENT:
+        if reply.status == HTTPStatus.NO_CONTENT and self.last >= 0:
             return False
         if not reply.is_stream:
             raise problem(reply)

