@@ -1,4 +1,4 @@
-"""The async client, for asyncio and trio: `sync_client` with `await`."""
+"""The async client: `sync_client` with `await`."""
 
 import time
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence

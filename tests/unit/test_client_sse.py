@@ -96,6 +96,12 @@ def test_a_line_that_ends_in_cr_does_not_wait_for_more():
     assert [event.data for event in decode(b"data:x\r\r")] == ["x"]
 
 
+def test_line_end_that_is_split_around_an_empty_chunk():
+    decoder = Decoder(1 << 20)
+    chunks = [b"data:x\r", b"", b"\ndata:y\r", b"\n\r", b"\n"]
+    assert [event.data for chunk in chunks for event in decoder.feed(chunk)] == ["x\ny"]
+
+
 def test_only_three_line_ends():
     separators = "\u2028\u2029\u0085\x0b\x0c\x1c\x1d\x1e"
     assert [event.data for event in decode(f"data:{separators}\n\n".encode())] == [separators]
