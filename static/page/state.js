@@ -137,7 +137,7 @@ function lossText({ status, code, message }) {
   if (status === 401 || status === 403) return `Sign in again: the server answered ${status}`;
   if (status >= 400) return `Waiting, because ${message}`;
   if (code === 'not_everstream') return `Reconnecting: ${message}`;
-  return code ? `Connection lost (${message}), reconnecting` : 'Connection lost, reconnecting';
+  return code === 'connection_lost' ? 'Connection lost, reconnecting' : `Connection lost (${message}), reconnecting`;
 }
 
 function joined(...parts) {

@@ -190,7 +190,9 @@ def test_exports(chat):
 
 def test_copy(chat):
     chat.page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    say(chat, "one *two*")
+    chat.ask("one *two*")
+    chat.wait_for_answer("one two")
+    chat.expect_status("Done")
     press(chat, chat.replies.last, "Copy")
     assert chat.page.evaluate("copied") == "one *two*"
     press(chat, chat.replies.last, "Copy a link to this answer")

@@ -234,8 +234,8 @@ def test_gunicorn_killed_in_mid_answer(browser_page, own_stack, gate):
     [
         (401, b"<html>who are you?</html>", "Sign in again: the server answered 401"),
         (403, b"<html>no</html>", "Sign in again: the server answered 403"),
-        (502, b"<html>bad gateway</html>", "Waiting, because the answer, 502 with text/html, is not Everstream's"),
-        (200, b"<html>hotel network</html>", "Reconnecting: the answer, 200 with text/html, is not Everstream's"),
+        (502, b"<html>bad gateway</html>", "Waiting, because the response, 502 with text/html, is not Everstream's"),
+        (200, b"<html>hotel network</html>", "Reconnecting: the response, 200 with text/html, is not Everstream's"),
         (
             503,
             json.dumps({"error": {"code": "too_many_streams", "message": "no slot is free", "param": None}}).encode(),

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 
 import { applyEvent, describe, initialState, phaseOf } from '../../static/page/state.js';
 
-const LOST = { status: 0, code: '', message: 'the connection was lost' };
+const LOST = { status: 0, code: 'connection_lost', message: 'the connection was lost' };
 const NOW = 1_000_000;
 
 // Events as [type, data, n], all at `NOW` unless a number before them says how many ms later.
