@@ -18,7 +18,7 @@ export function initialState(sentAt = null) {
     // While it is lost: { attempt, retryAt, reason: { status, code, message } }.
     loss: null,
     place: null,
-    engine: { state: 'ready', message: '' },
+    engine: { state: 'ready', message: '', since: null },
     worker: null,
     // Up to this entry, the answer was generated before this connection.
     catchUpTo: 0,
@@ -52,11 +52,11 @@ const CHANGES = {
     connection: 'lost',
     loss: { attempt, retryAt: now + delayMs, reason },
     reconnects: state.reconnects + (attempt === 1 ? 1 : 0),
-    engine: { state: 'ready', message: '' },
+    engine: { state: 'ready', message: '', since: null },
   }),
   caught_up: (state, { count }, now) => ({ caughtUp: { count, at: now } }),
   queued: (state, { position, length }) => ({ place: position ? { position, length } : null }),
-  engine: (state, { state: now, message }) => ({ engine: { state: now, message } }),
+  engine: (state, { state: what, message }, now) => ({ engine: { state: what, message, since: sinceWhen(state, what, now) } }),
   resumed: (state) => ({ resumes: state.resumes + 1, place: null }),
   message: (state, data, now, { n }) => ({
     ...timed(state, n, now),
@@ -68,11 +68,17 @@ const CHANGES = {
   end: (state, data, now, { type }) => ({ end: { ...data, type, at: now } }),
 };
 
+function sinceWhen({ engine }, what, now) {
+  return engine.state === what ? engine.since : now;
+}
+
 // What was generated before this connection comes in a burst, which says nothing about the rate.
 function timed(state, n, now) {
   const firstAt = state.firstAt ?? now;
   if (n <= state.catchUpTo || state.lastAt === null) return { firstAt, lastAt: now };
   const passed = Math.max(now - state.lastAt, 0.1);
+  // A pause is no slow token.
+  if (passed > QUIET_MS) return { firstAt, lastAt: now };
   const weight = 1 - Math.exp(-passed / RATE_MS);
   const before = state.intervalMs ?? passed;
   return { firstAt, lastAt: now, intervalMs: before + weight * (passed - before) };
@@ -113,11 +119,14 @@ const WORDS = {
   sending: () => ({ text: 'Sending…', detail: '' }),
   connecting: () => ({ text: 'Connecting…', detail: '' }),
   queued: ({ place }) => ({ text: `Queued: ${place.position} of ${place.length}`, detail: '' }),
-  loading: ({ engine }) => ({ text: 'Loading the model…', detail: engine.message }),
+  loading: ({ engine }, now) => ({ text: 'Loading the model…', detail: joined(engine.message, since(engine.since, now)) }),
   thinking: (state, now) => ({ text: 'Thinking…', detail: since(state.sentAt, now) }),
   streaming: (state, now) => ({ text: 'Streaming', detail: joined(speed(state), firstToken(state), caughtUp(state, now)) }),
   waiting: (state, now) => ({ text: 'Waiting for the next token', detail: since(state.lastAt, now) }),
-  restarting: ({ engine }) => ({ text: 'The engine restarts, the answer goes on from here', detail: engine.message }),
+  restarting: ({ engine }, now) => ({
+    text: 'The engine restarts, the answer goes on from here',
+    detail: joined(engine.message, since(engine.since, now)),
+  }),
   reconnecting: ({ loss }, now) => ({
     text: lossText(loss.reason),
     detail: `attempt ${loss.attempt}${loss.retryAt - now >= 1000 ? `, in ${seconds(loss.retryAt - now)}` : ''}`,

@@ -93,6 +93,17 @@ test('a burst of older tokens is no rate', () => {
   assert.equal(describe(state, { now: now + 2000 }).text, 'Streaming');
 });
 
+test('a pause is no slow token', () => {
+  const tokens = Array.from({ length: 50 }, (_, n) => [100, token(n + 1)]).flat();
+  const { state, now } = after(...OPEN, ...tokens, 60_000, token(51), 100, token(52));
+  assert.match(describe(state, { now }).detail, /^10 tokens/);
+});
+
+test('loading takes time', () => {
+  const { state } = after(...OPEN, ['engine', { state: 'loading', message: 'm is loading' }]);
+  assert.equal(describe(state, { now: NOW + 5000 }).detail, 'm is loading · 5 s');
+});
+
 test('reconnects and restarts are counted', () => {
   const lost = (attempt) => ['reconnecting', { attempt, delay_ms: 1, reason: LOST }];
   const { state } = after(...OPEN, lost(1), lost(2), ['connected', { last: 0 }], lost(1), ['resumed', { attempt: 2 }, 1]);
