@@ -353,19 +353,35 @@ function toggleSidebar() {
   else if (!find('#sidebar').hidden) find('#sidebar input').focus();
 }
 
+// Where there is no room beside the conversation, the list is on top of it.
+function isOverlaid() {
+  return !find('#sidebar').hidden && getComputedStyle(find('#sidebar')).position === 'fixed';
+}
+
+function closeSidebar() {
+  togglePanel('#open-sidebar', '#sidebar', false);
+  find('#open-sidebar').focus();
+}
+
 function exportAs(ending, type, text) {
   const name = (conversation.title || 'conversation').replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-|-$/g, '').slice(0, 60);
   download(`${name || 'conversation'}.${ending}`, type, text);
 }
 
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && !find('dialog[open]')) stop();
+  if (event.key === 'Escape' && !find('dialog[open]')) {
+    if (isOverlaid()) closeSidebar();
+    else stop();
+  }
   if (event.key === 'O' && event.ctrlKey && event.shiftKey) {
     event.preventDefault();
     startNew();
   }
 });
-window.addEventListener('hashchange', openAddress);
+window.addEventListener('hashchange', () => {
+  if (isOverlaid()) closeSidebar();
+  openAddress();
+});
 for (const type of ['online', 'offline']) {
   window.addEventListener(type, () => {
     isOnline = navigator.onLine;
