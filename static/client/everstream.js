@@ -29,8 +29,8 @@ const STOP_MAKES_ROOM_AFTER_MS = 2000;
 // Tabs and worker may come from different versions of this file: a new number with each change of their messages.
 const WORKER_NAME = 'everstream-1';
 const WORKER_ANSWERS_WITHIN_MS = 10_000;
-const BEAT_MS = 10_000;
-const GONE_AFTER_MS = 30_000;
+const BEAT_MS = 5000;
+const GONE_AFTER_MS = 15_000;
 const LOST = { status: 0, code: 'connection_lost', message: 'the connection was lost' };
 
 // --- The client
@@ -244,8 +244,7 @@ class Answer {
 
   #follow() {
     if (this.isOver) return;
-    const { after = -1 } = this.#options;
-    this.#followed = this.#context.hub.follow(this.id, after, (event) => this.#receive(event));
+    this.#followed = this.#context.hub.follow(this.id, this.#options.after ?? -1, (event) => this.#receive(event));
   }
 
   #receive({ type, id = '', n = null, json }) {
@@ -580,8 +579,8 @@ class Link {
 
   rest() {
     if (this.#isResting) return;
-    this.#disconnect();
     this.#isResting = true;
+    this.#markLost();
     this.#lookLater(LOOK_EVERY_MS);
   }
 
@@ -654,7 +653,6 @@ class Link {
     this.#looking = null;
     this.#connection?.close();
     this.#connection = null;
-    for (const follower of this.#followers) follower.isConnected = false;
   }
 
   #hear() {
@@ -764,8 +762,14 @@ class Link {
     for (const follower of this.#followersOf(generation)) follower.onEvent(event);
   }
 
+  // Followers of a connection that is only replaced don't notice.
+  #markLost() {
+    for (const follower of this.#followers) follower.isConnected = false;
+  }
+
   #lose(reason, { retryAfterMs = 0, isUrgent = false } = {}) {
     this.#disconnect();
+    this.#markLost();
     if (!this.#followers.size) return;
     // All have ended, each with the entry before the one that its follower has.
     const isEmpty = reason.status === 204 && [...this.#followers].every(({ place }) => place >= 0);
