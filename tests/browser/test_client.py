@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from harness.browsers import fresh_page
 from harness.stack import wait_for
 from tests.browser.client_page import (
     TRANSPORTS,
@@ -345,3 +346,15 @@ def test_numbers_that_javascript_would_round(client):
     assert error(client)["param"] == "seed"
     assert '"seed": 9223372036854775807' in bodies[0]
     assert json.loads(bodies[0])["request_id"] == "the-one-that-was-given"
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+def test_firefox(firefox, fast, gate, kind):
+    with fresh_page(firefox) as page:
+        open_client(page, fast.url, **TRANSPORTS[kind])
+        begin(page, "start", {"texts": ["a", "b"], "hold_before": 2, "gate": gate.path})
+        wait_for_text(page, "a")
+        page.evaluate("client.interrupt()")
+        wait_in(page, lambda: len(events(page, "connected")) == 2)
+        gate.open()
+        assert_whole(page, "ab")
