@@ -21,7 +21,7 @@ from everstream.client import (
 )
 from everstream.settings import PROJECT_ROOT
 from harness.cutting_proxy import CuttingProxy
-from harness.python_client import READERS, meanwhile
+from harness.python_client import READERS
 from harness.stack import tries, wait_for
 
 PROMPT = '{"texts": ["a", "b"]}'
@@ -228,7 +228,7 @@ def test_closing_leaves_nothing(fast, proxy, gate, recwarn):
         with pytest.raises(AnswerClosed):
             answer.result()
         generation = answer.id
-    wait_for(lambda: proxy.open == 0, what="the end of the sync client's connections")
+        wait_for(lambda: proxy.open == 0, what="the end of the answer's connection")
 
     async def close():
         async with AsyncClient(proxy.url) as client:
@@ -238,6 +238,7 @@ def test_closing_leaves_nothing(fast, proxy, gate, recwarn):
                     break
             with pytest.raises(AnswerClosed):
                 await answer.result()
+            wait_for(lambda: proxy.open == 0, what="the end of the answer's connection")
             # One that is left open ends with its client.
             await anext(client.follow(answer.id).texts())
 
@@ -248,21 +249,22 @@ def test_closing_leaves_nothing(fast, proxy, gate, recwarn):
     assert fast.show(generation)["state"] == "running"
 
 
-def test_close_from_another_thread(fast, gate):
-    with Client(fast.url) as client:
+def test_close_from_another_thread(proxied, gate):
+    """At once, without waiting for a heartbeat, which would come after 30 s."""
+    with Client(proxied.url) as client:
         answer = client.start(texts=["a", "b"], hold_before=2, gate=gate.path)
         assert next(answer.texts()) == "a"
-        with meanwhile(answer.result) as reading:
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(answer.result)
             wait_for(lambda: answer._is_busy, what="the thread to read")
             answer.close()
             with pytest.raises(AnswerClosed):
-                reading.result(60)
-            reading.result = lambda _: None
+                reading.result(20)
 
 
-def test_close_from_another_task(fast, gate):
+def test_close_from_another_task(proxied, gate):
     async def close():
-        async with AsyncClient(fast.url) as client:
+        async with AsyncClient(proxied.url) as client:
             answer = await client.start(texts=["a", "b"], hold_before=2, gate=gate.path)
             assert await anext(answer.texts()) == "a"
             reading = asyncio.create_task(answer.result())
@@ -272,7 +274,7 @@ def test_close_from_another_task(fast, gate):
                 await asyncio.sleep(0)
             await answer.close()
             with pytest.raises(AnswerClosed):
-                await reading
+                await asyncio.wait_for(reading, 20)
 
     asyncio.run(close(), debug=True)
 
