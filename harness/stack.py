@@ -316,9 +316,13 @@ class Supervised(Stack):
 
     supervisor = None
 
-    def launch(self, timeout_s=START_TIMEOUT_S, arguments=()):
+    def begin(self, arguments=()):
+        """Start it, without waiting for anything."""
         self.environ.setdefault("MODEL", "scripted")
         self.supervisor = self._start("supervisor", [*SUPERVISOR, *arguments])
+
+    def launch(self, timeout_s=START_TIMEOUT_S, arguments=()):
+        self.begin(arguments)
         what = "the supervisor to report that it is ready"
         self._wait_for(self._supervisor_says_ready, self.supervisor, timeout_s=timeout_s, what=what)
         return self

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +22,7 @@ from everstream.contract.schema import JSON, Field
 from everstream.errors import ModelLoadError
 from everstream.host.child_process import ChildProcess
 from everstream.host.terminal import Terminal
+from everstream.log.loading import LoadingReports
 from everstream.model_list import ModelFolder
 from everstream.settings import Settings
 
@@ -38,10 +39,18 @@ class Report(NamedTuple):
 
 class Progress:
     def __init__(
-        self, settings: Settings, children: Sequence[ChildProcess], terminal: Terminal, stop: threading.Event
+        self,
+        settings: Settings,
+        children: Sequence[ChildProcess],
+        engines: Mapping[str, ChildProcess],
+        terminal: Terminal,
+        stop: threading.Event,
     ) -> None:
+        """`engines`: those of the children that load models, by the models' queues."""
         self._settings = settings
         self._children = children
+        self._engines = engines
+        self._loading = LoadingReports(settings)
         self._terminal = terminal
         self._stop = stop
 
@@ -61,6 +70,7 @@ class Progress:
             if not report.ready:
                 since = time.monotonic() if was_ready else since
                 self._terminal.progress(report.message, time.monotonic() - since, self._detail)
+                self._report_loading()
             was_ready, told = report.ready, report.models
 
     def _tell(self, ready: frozenset[str]) -> None:
@@ -69,6 +79,11 @@ class Progress:
             command = curl_command(self._settings, model) if model.name in ready else ""
             if command:
                 self._terminal.line(f"{model.name} is ready: {command}" if model.queue else command)
+
+    def _report_loading(self) -> None:
+        for queue, engine in self._engines.items():
+            if engine.detail:
+                self._loading.report(queue, engine.detail)
 
     @property
     def _detail(self) -> str:

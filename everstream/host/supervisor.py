@@ -81,7 +81,8 @@ class Supervisor:
             signal.signal(number, lambda *_: self._stop.set())
         try:
             self._start()
-            Progress(self._settings, self._children, self._terminal, self._stop).start()
+            engines = {model.queue: child for model, child in zip(self._of_engines, self._engines, strict=True)}
+            Progress(self._settings, self._children, engines, self._terminal, self._stop).start()
             while not self._stop.wait(POLL_EVERY_S):
                 for child in self._children:
                     child.poll()

@@ -18,6 +18,7 @@
 {ns}:control     channel: generations to cancel
 {ns}:req:<id>    the generation that a request id started
 {ns}:model:<queue>  the `ModelDescription` of the engine that last started for this queue, in JSON
+{ns}:loading:<queue>  how far a model of this queue is loaded, in words; expires soon
 {ns}:engine:<name>  an engine's status
 {ns}:engine_names   sorted set: when each of these statuses expires, by the server's clock, in ms
 {ns}:kill:<name>    an engine has been asked to kill itself; expires soon
@@ -32,7 +33,7 @@ GROUP = "engines"
 
 
 class Keys:
-    """Names of keys under one namespace. `jobs`, `model` and `validations` are those of one queue."""
+    """Names of keys under one namespace. `jobs`, `model`, `loading` and `validations` are those of one queue."""
 
     def __init__(self, namespace: str, queue: str = "") -> None:
         self.ns = f"{{{namespace}}}:"
@@ -40,6 +41,7 @@ class Keys:
         self._of_queue = f":{queue}" if queue else ""
         self.jobs = self.ns + "jobs" + self._of_queue
         self.model = f"{self.ns}model:{queue}"
+        self.loading = f"{self.ns}loading:{queue}"
         self.live = self.ns + "live"
         self.control = self.ns + "control"
         self.counters = self.ns + "counters"

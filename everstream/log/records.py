@@ -93,7 +93,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     `uptime_s`: for how long it has had its model loaded.
 
     `parent` is the pid of the process that started it; it stays the same when a supervisor restarts the engine.
-    `queue` is the one that it claims from.
+    `queue` is the one that it claims from. `progress`: how far its model is loaded, as `log.loading` knows.
     """
 
     name: str
@@ -108,6 +108,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     prompt_bound: PromptBound | None = None
     queue: str = ""
     uptime_s: int | None = None
+    progress: str = ""
 
 
 def decode_status(report: bytes) -> EngineStatus | None:

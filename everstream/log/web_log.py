@@ -246,7 +246,13 @@ class WebLog:
     def _find_engines(self) -> list[EngineStatus]:
         with self._recording_fault("engines"):
             found = cast(list[bytes], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
-        return [status for status in map(decode_status, found) if status]
+            return [self._with_progress(status) for status in map(decode_status, found) if status]
+
+    def _with_progress(self, status: EngineStatus) -> EngineStatus:
+        if status.state != "loading":
+            return status
+        progress = cast(bytes | None, self._client.get(self._keys_of(status.queue).loading))
+        return msgspec.structs.replace(status, progress=(progress or b"").decode())
 
     def validate(self, inputs: dict[str, Any], queue: str, method: str, *, is_long: bool) -> ValidationReply:
         """Have an engine's model check inputs, or call another of its methods. Raises TryLater if too many such

@@ -52,7 +52,7 @@ class EngineWatch:
         for readers in list(self._readers.values()):
             for reader in list(readers):
                 if reader.queue == queue and reader.encoder.shows_engines:
-                    reader.tell_engine(EngineState(now.state, now.message))
+                    reader.tell_engine(EngineState(now.state, now.news))
 
     def _end_broken(self, queues: dict[str, str], failures: dict[str, EverstreamError | None]) -> None:
         """`queues`: by generation; `failures`: by queue."""

@@ -14,12 +14,18 @@ from everstream.log.records import EngineStatus, engine_failure
 class ModelState(msgspec.Struct, frozen=True):
     """`state`: ready, loading or failed. `waiting_for`: valkey, model or engine; empty if it is ready.
 
-    `message` says in one line what it waits for.
+    `message` says in one line what it waits for, and `progress` how far that is, if it is known.
     """
 
     state: str
     waiting_for: str = ""
     message: str = ""
+    progress: str = ""
+
+    @property
+    def news(self) -> str:
+        """For people who wait."""
+        return ": ".join(filter(None, (self.message, self.progress)))
 
 
 READY = ModelState("ready")
@@ -34,7 +40,7 @@ def of_engines(engines: Sequence[EngineStatus], schema_error: str = "") -> Model
     if schema_error:
         return ModelState("failed", "model", schema_error)
     if engines:
-        return ModelState("loading", "model", _what_it_does(engines[0]))
+        return ModelState("loading", "model", _what_it_does(engines[0]), engines[0].progress)
     return ModelState("loading", "engine", "no engine process is reporting")
 
 

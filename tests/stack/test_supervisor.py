@@ -111,6 +111,43 @@ def test_progress_bar_of_a_part_is_its_detail_not_a_line(capfd):
         part.end()
 
 
+LOADING_APP = """
+import sys
+import time
+from pathlib import Path
+
+class InferlessPythonModel:
+    def initialize(self):
+        while not (Path(__file__).parent / "gate").exists():
+            sys.stderr.write("\\rLoading shards:  50%|#####     | 1/2 [00:01<00:01]")
+            sys.stderr.flush()
+            time.sleep(0.05)
+
+    def infer(self, inputs):
+        return {"text": "a"}
+"""
+
+
+def test_progress_of_loading_is_shown_to_those_who_wait(tmp_path):
+    (tmp_path / "app.py").write_text(LOADING_APP)
+    (tmp_path / "input_schema.py").write_text("INPUT_SCHEMA = {}\n")
+    (tmp_path / "stack").mkdir()
+    stack = Supervised(tmp_path / "stack", app_dir=tmp_path)
+    try:
+        stack.begin()
+        wait_for(stack.web_answers)
+        wait_for(lambda: models(stack)[0]["message"] == "scripted is loading: Loading shards: 50% 1/2")
+        (tmp_path / "gate").touch()
+        wait_for(lambda: models(stack)[0]["state"] == "ready")
+        assert models(stack)[0]["message"] is None
+    finally:
+        stack.stop()
+
+
+def models(stack):
+    return requests.get(f"{stack.url}/models", timeout=30).json()["models"]
+
+
 def test_supervisor_prints_its_url_and_serves(launched):
     assert f"open {launched.url}" in launched.supervisor.output
     generation = launched.submit(texts=["a"])

@@ -27,7 +27,7 @@ def model_json(readiness: Readiness, model: ServedModel | None) -> dict[str, Any
         "name": readiness.model,
         "state": readiness.now.state,
         "error": readiness.now.message if readiness.now.state == "failed" else None,
-        "message": readiness.now.message or None,
+        "message": readiness.now.news or None,
         "is_streaming": model.is_streaming if model else None,
         "inputs": {name: _input(field) for name, field in model.inputs.items()} if model else {},
     }
