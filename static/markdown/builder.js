@@ -24,13 +24,18 @@ export function createBuilder(root, onPending) {
   function add(part) {
     if (part.type === 'block') addBlock(part);
     else if (part.type === 'close') close();
-    else if (part.type in VIEWS) view = VIEWS[part.type](part, { sections, place, addBlock });
+    else if (part.type in VIEWS) view = VIEWS[part.type](part, { sections, place, shellOf });
     else view.add(part);
     references.resolve();
   }
 
   function addBlock(part) {
     return sections.add((parent, anchor) => place(parent, anchor, part, (fragment) => fragment.childNodes));
+  }
+
+  // A part's outermost element, empty.
+  function shellOf(part) {
+    return rendered(part, { references: {} }).firstChild.cloneNode(false);
   }
 
   function close() {

@@ -1,6 +1,6 @@
 // A list that is being written: finished items, then open ones. A long list is continued in another list element.
 
-import { patchRest, removeAfter } from './patch.js';
+import { adoptAfter, patchRest, removeAfter } from './patch.js';
 
 const MAX_ITEMS = 100;
 
@@ -44,8 +44,9 @@ export function createListView({ tag, start }, { sections, place }) {
     if (last) removeAfter(last, lastInItem);
     if (count > 0 && count % MAX_ITEMS === 0) begin();
     count += 1;
-    last = place(current(), last, part, (fragment) => fragment.firstChild.childNodes);
-    lastInItem = last.lastChild;
+    last = adoptAfter(current(), last, document.createElement('li'));
+    lastInItem = place(last, null, part, (fragment) => fragment.firstChild.firstChild.childNodes);
+    removeAfter(last, lastInItem);
   }
 
   function setLoose(isSo) {

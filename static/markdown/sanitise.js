@@ -21,7 +21,9 @@ const purifier = createPurifier(window);
 const OPTIONS = {
   ALLOWED_TAGS,
   ALLOWED_ATTR: ALLOWED_ATTRIBUTES,
+  // Applies to all attributes but the next ones.
   ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
+  ADD_URI_SAFE_ATTR: ALLOWED_ATTRIBUTES.filter((name) => name !== 'href'),
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
@@ -30,6 +32,10 @@ const OPTIONS = {
 // Annotations hold the formula's source, as text.
 purifier.addHook('uponSanitizeElement', (node, { tagName }) => {
   if (tagName === 'annotation' && node.firstElementChild) node.replaceChildren(node.textContent);
+});
+
+purifier.addHook('uponSanitizeAttribute', (node, attribute) => {
+  if (attribute.attrName === 'href' && node.localName !== 'a') attribute.keepAttr = false;
 });
 
 export function fragmentOf(html) {

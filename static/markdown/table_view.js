@@ -1,15 +1,17 @@
 // A table that is being written: its header, finished rows, then an open one. A long table is continued in another one
 // with the same header, because a browser lays out a table as a whole.
 
-import { patchRest, removeAfter } from './patch.js';
+import { adoptAfter, patchRest, removeAfter } from './patch.js';
 
-export function createTableView(header, { addBlock, place }) {
+export function createTableView(header, { sections, place, shellOf }) {
   let body = null;
   let last = null;
   begin();
 
   function begin() {
-    body = addBlock(header).firstChild.appendChild(document.createElement('tbody'));
+    const table = adoptAfter(sections.adopt(shellOf(header)), null, document.createElement('table'));
+    const head = place(table, null, header, (fragment) => fragment.querySelectorAll('thead'));
+    body = adoptAfter(table, head, document.createElement('tbody'));
     last = null;
   }
 

@@ -1,0 +1,173 @@
+"""Texts that try to run a script, to load something, or to change the page that shows them. Each script would call
+`pwned()`.
+"""
+
+FLAG = "window.hits = []; window.pwned = (...given) => { hits.push(given.join(' ') || 'called'); };"
+"""For the page under test, before anything else. Afterwards `hits` must be empty."""
+
+HTML = [
+    "<script>pwned()</script>",
+    "<ScRiPt>pwned()</sCrIpT>",
+    "<script src=data:text/javascript,pwned()></script>",
+    "<script\n>pwned()</script\n>",
+    "<<script>pwned();//<</script>",
+    "<img src=x onerror=pwned()>",
+    "<img src=x onerror='pwned()'//",
+    '<img """><script>pwned()</script>">',
+    "<img/src=x/onerror=pwned()>",
+    "<image src=x onerror=pwned()>",
+    "<img srcset=x onerror=pwned()>",
+    "<body onload=pwned()>",
+    "<svg onload=pwned()>",
+    "<svg><script>pwned()</script></svg>",
+    "<svg><animate onbegin=pwned() attributeName=x dur=1s>",
+    "<svg><a><animate attributeName=href values=javascript:pwned() /><text x=20 y=20>x</text></a></svg>",
+    "<svg><use href=\"data:image/svg+xml,<svg id='x' xmlns='http://www.w3.org/2000/svg' onload='pwned()'/>#x\"/></svg>",
+    "<svg><foreignObject><iframe srcdoc='<script>parent.pwned()</script>'></foreignObject></svg>",
+    "<math><mi xlink:href='javascript:pwned()'>x</mi></math>",
+    "<math><maction actiontype='statusline#javascript:pwned()' xlink:href='javascript:pwned()'>x</maction></math>",
+    "<iframe src=javascript:pwned()></iframe>",
+    "<iframe srcdoc='<script>parent.pwned()</script>'></iframe>",
+    "<object data=javascript:pwned()></object>",
+    "<embed src=javascript:pwned()>",
+    "<details open ontoggle=pwned()>x</details>",
+    "<input autofocus onfocus=pwned()>",
+    "<video><source onerror=pwned()></video>",
+    "<audio src=x onerror=pwned()></audio>",
+    "<marquee onstart=pwned()>x</marquee>",
+    "<meta http-equiv=refresh content='0;url=javascript:pwned()'>",
+    "<base href='javascript:pwned()//'>",
+    "<link rel=stylesheet href='data:text/css,*{color:red}'>",
+    "<style>@import 'https://example.org/x.css'; * { display: none }</style>",
+    "<div style='background:url(javascript:pwned())'>x</div>",
+    "<form action=javascript:pwned()><button>x</button></form>",
+    "<button formaction=javascript:pwned()>x</button>",
+    "<a href=javascript:pwned()>x</a>",
+    "<template><script>pwned()</script></template>",
+    "<dialog open onclose=pwned()>x</dialog>",
+    "<textarea autofocus onfocus=pwned()>",
+    "<x contenteditable onfocus=pwned() autofocus tabindex=1>x</x>",
+    "<div popover id=x onbeforetoggle=pwned()>x</div>",
+]
+"""Elements and handlers, as raw HTML."""
+
+MUTATION = [
+    "<noscript><p title='</noscript><img src=x onerror=pwned()>'>",
+    "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=x onerror=pwned()&gt;'>",
+    "<math><mtext><mglyph><svg><mtext><textarea><path id='</textarea><img onerror=pwned() src=x>'>",
+    "<form><math><mtext></form><form><mglyph><svg><mtext><style><path id='</style><img onerror=pwned() src=x>'>",
+    "<svg></p><style><a id='</style><img src=x onerror=pwned()>'>",
+    "<svg><desc><table><thead><a id='</desc><img src=x onerror=pwned()>'></table>",
+    "<xmp><p title='</xmp><img src=x onerror=pwned()>'>",
+    "<select><template><style><!--</style><a rel='--></style></template></select><img src=x onerror=pwned()>'>",
+    "<!--<img src='--><img src=x onerror=pwned()>'>",
+    "<![CDATA[><img src=x onerror=pwned()>]]>",
+    "<?xml-stylesheet ><img src=x onerror=pwned()> ?>",
+    "<a title='`<img src=x onerror=pwned()>`'>",
+    "<table><td>```\n<img src=x onerror=pwned()>\n```</table>",
+]
+"""Texts that change their meaning when they are parsed again."""
+
+CLOBBERING = [
+    "<a id=hits></a><a id=hits name=length>x</a>",
+    "<form id=document><input name=body></form>",
+    "<img name=getElementById>",
+    "<form id=x><input id=attributes><input id=nodeName></form>",
+    "<a id=everstream href='https://example.org'>x</a>",
+    "# hits {#hits}",
+    "[x](https://example.org){#document onclick=pwned()}",
+    "[__proto__]: https://example.org\n\n[__proto__] [constructor] [toString]",
+    "```__proto__\nx\n```\n\n```constructor\nx\n```",
+]
+"""Names that would hide the page's own."""
+
+LINKS = [
+    "[x](javascript:pwned())",
+    "[x](JaVaScRiPt:pwned())",
+    "[x](java\nscript:pwned())",
+    "[x](java\tscript:pwned())",
+    "[x](&#106;avascript:pwned())",
+    "[x](&#x6A;avascript&colon;pwned())",
+    "[x](javascript&#58;pwned())",
+    "[x](\u0001javascript:pwned())",
+    "[x](<javascript:pwned()>)",
+    "[x](\u00a0javascript:pwned())",
+    "[x](%6aavascript:pwned())",
+    "[x](vbscript:pwned())",
+    "[x](data:text/html,<script>pwned()</script>)",
+    "[x](data:image/svg+xml;base64,PHN2ZyBvbmxvYWQ9cHduZWQoKT4=)",
+    "[x](blob:https://example.org/x)",
+    "[x](file:///etc/passwd)",
+    "[x](//example.org/x)",
+    "[x](/stream?prompt=x)",
+    "[x](https:javascript:pwned())",
+    '[x](https://example.org/"onmouseover="pwned())',
+    "[x](https://example.org/'><img/src=x/onerror=pwned()>)",
+    "[x](https://example.org '\"><img src=x onerror=pwned()>')",
+    '[x](https://example.org "&quot; onmouseover=&quot;pwned()")',
+    "[x][y]\n\n[y]: javascript:pwned()",
+    "[x][y]\n\n[y]: https://example.org '\"onmouseover=pwned() x=\"'",
+    "[`</code><img src=x onerror=pwned()>`](https://example.org)",
+    "<javascript:pwned()>",
+    "<data:text/html,<script>pwned()</script>>",
+    '<https://example.org/"onmouseover=pwned()>',
+    '<a@b.org"onmouseover=pwned()>',
+    'https://example.org/"onmouseover="pwned()',
+    "javascript:pwned()//https://example.org",
+    'mailto:a@b.org?subject="><img/src=x/onerror=pwned()>',
+    "https://ex\u202eample.org/gpj.exe https://\u0435xample.org",
+    "![x](javascript:pwned())",
+    "![x](https://example.org/leak.png)",
+    "![x](data:image/svg+xml,<svg/onload=pwned()>)",
+    '![x" onerror="pwned()](https://example.org/x.png)',
+    '![x](https://example.org/x.png "\' onload=pwned()")',
+    "[![x](https://example.org/x.png)](javascript:pwned())",
+]
+"""Addresses, titles and images in Markdown."""
+
+CODE = [
+    '```"><img src=x onerror=pwned()>\nx\n```',
+    '```js" onmouseover="pwned()\nx\n```',
+    "```html\n<script>pwned()</script>\n<img src=x onerror=pwned()>\n```",
+    "```xml\n<!--</code></pre><img src=x onerror=pwned()>-->\n```",
+    "```'><script>pwned()</script>",
+    "~~~&quot;&gt;&lt;img src=x onerror=pwned()&gt;\nx\n~~~",
+    "`<img src=x onerror=pwned()>`",
+    "    <img src=x onerror=pwned()>",
+    "| <img src=x onerror=pwned()> |\n|---|\n| <script>pwned()</script> |",
+    "```css\n</style><img src=x onerror=pwned()>\n```",
+]
+
+MATHS = [
+    "$\\href{javascript:pwned()}{x}$",
+    "$\\url{javascript:pwned()}$",
+    "$\\includegraphics{https://example.org/leak.png}$",
+    '$\\htmlData{x="onmouseover=pwned()}{y}$',
+    "$\\htmlId{hits}{y}$",
+    "$\\htmlClass{copy}{y}$",
+    "$\\htmlStyle{background:url(https://example.org)}{y}$",
+    "$\\text{<img src=x onerror=pwned()>}$",
+    "$$\\text{</annotation><script>pwned()</script>}$$",
+    "$$<img src=x onerror=pwned()>$$",
+    "$\\unknown{</math><img src=x onerror=pwned()>}$",
+    "$\\color{red;background:url(https://example.org)}x$",
+    "$\\def\\a{\\a\\a}\\a$",
+    "$\\rule{1000000em}{1000000em}$",
+    '$\\char"3C script>$',
+    "\\(\\style{color:red}{x}\\) \\[\\colorbox{red}{x}\\]",
+    "$\\begin{CD} A @>\\href{javascript:pwned()}{a}>> B \\end{CD}$",
+]
+
+UNICODE = [
+    "\uff1cscript\uff1epwned()\uff1c/script\uff1e",
+    "<scr\0ipt>pwned()</scr\0ipt>",
+    "<scr\u0131pt>pwned()</scr\u0131pt>",
+    "\u2028<script>pwned()</script>\u2029",
+    "<\ufeffscript>pwned()</script>",
+    "&lt;script&gt;pwned()&lt;/script&gt;",
+    "&#60;img src=x onerror=pwned()&#62;",
+    "\\<script>pwned()\\</script>",
+    "\U0001f600<img src=x onerror=pwned()>\u202e>()denwp=rorreno x=crs gmi<",
+]
+
+VECTORS = [*HTML, *MUTATION, *CLOBBERING, *LINKS, *CODE, *MATHS, *UNICODE]
