@@ -55,7 +55,6 @@ PREPARE = """async () => {
 def shown(page, fast):
     """A page with an empty view. Whatever the policy refuses, and each request to elsewhere, fails the test."""
     elsewhere = []
-    page.on("console", lambda m: print(m.text))
     page.on("request", lambda request: None if request.url.startswith(fast.url) else elsewhere.append(request.url))
     page.add_init_script(RECORD + FLAG)
     page.goto(fast.url)
@@ -183,7 +182,7 @@ def test_selection_survives_more_text(shown):
             range.setEnd(answer.querySelector('strong').firstChild, 2);
             getSelection().removeAllRanges();
             getSelection().addRange(range);
-            const before = String(getSelection()); console.log(getSelection().rangeCount, String(range), answer.innerHTML, document.hasFocus());
+            const before = String(getSelection());
             view.update('First paragraph.\\n\\nSecond **bold** paragraph, and *more*.\\n\\n- list\\n');
             await view.finish();
             return [before, String(getSelection())];
