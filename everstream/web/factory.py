@@ -5,6 +5,7 @@ request id 16 to 64 characters. A process has at most `max_streams` streams, and
 engines (`prompt_validation`). A web process keeps no state that matters, so any of them can answer any request.
 """
 
+import mimetypes
 from collections.abc import Sequence
 from functools import partial
 
@@ -19,6 +20,9 @@ from everstream.web.context import EXTENSION, AppContext
 from everstream.web.follower import Follower
 from everstream.web.models import Models
 from everstream.web.prompt_validation import PromptValidator
+
+# Python 3.11 and some machines have another.
+mimetypes.add_type("text/javascript", ".js")
 
 
 def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
