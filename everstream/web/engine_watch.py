@@ -49,10 +49,11 @@ class EngineWatch:
 
     def _tell(self, queue: str, engines: list[EngineStatus]) -> None:
         now = of_engines(engines)
+        state = EngineState(now.state, now.news)
         for readers in list(self._readers.values()):
             for reader in list(readers):
                 if reader.queue == queue and reader.encoder.shows_engines:
-                    reader.tell_engine(EngineState(now.state, now.news))
+                    reader.tell_engine(state)
 
     def _end_broken(self, queues: dict[str, str], failures: dict[str, EverstreamError | None]) -> None:
         """`queues`: by generation; `failures`: by queue."""

@@ -12,7 +12,6 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import gevent
 
@@ -80,16 +79,16 @@ class Follower:
         """Add to one of `log.counters.COUNTERS`."""
         self._reports.count(name, by)
 
-    def admit(self, streams: int = 1) -> Callable[[], None]:
-        """Take some of the worker's stream slots, and return a function that releases them. Raises TooManyStreams."""
-        if self._slots + streams > self._settings.max_streams:
+    def admit(self) -> Callable[[], None]:
+        """Take one of the worker's stream slots, and return a function that releases it. Raises TooManyStreams."""
+        if self._slots >= self._settings.max_streams:
             self.count("streams_refused")
             raise TooManyStreams(f"this process is at its limit of {self._slots} streams; try again later")
-        self._slots += streams
-        return partial(self._release_slots, streams)
+        self._slots += 1
+        return self._release_slot
 
-    def _release_slots(self, streams: int) -> None:
-        self._slots -= streams
+    def _release_slot(self) -> None:
+        self._slots -= 1
 
     def drain(self) -> None:
         """End all streams without a terminal event. The clients reconnect to another process."""

@@ -2,10 +2,13 @@
 HTTP/1.1, for all of its tabs together. Called by `native.routes`.
 
 In: the last event seen of each generation. Out: a Flask response in which their events are interleaved, each whole.
+Each open generation takes one of the worker's stream slots until its own stream ends.
 """
 
+import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from flask import Response
 from gevent.lock import BoundedSemaphore
@@ -17,20 +20,30 @@ from everstream.web import streaming
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.sse import EventId
+from everstream.web.streaming import Frames
 
-MAX_TOGETHER = 32
-EVENT_END = b"\n\n"
+logger = logging.getLogger(__name__)
+
+MAX_TOGETHER = 8
 
 
 def follow_together(seen: Sequence[EventId], make_encoder: MakeEncoder) -> Response:
-    """Stream what a client has not seen of each generation. One that has ended sends nothing more."""
+    """Stream what a client has not seen of each generation. One that has ended sends nothing more.
+
+    Raises TooManyStreams.
+    """
     client = streaming.bounded_connection()
-    parts = [part for each in seen if (part := _part(each, make_encoder, client))]
-    # By the standard, 204 stops an EventSource for good.
-    return streaming.event_stream(_joined(parts)) if parts else Response(status=204)
+    with ExitStack() as slots:
+        parts = [part for each in seen if (part := _part(each, make_encoder, client, slots))]
+        if not parts:
+            # By the standard, 204 stops an EventSource for good.
+            return Response(status=204)
+        response = streaming.event_stream(joined(parts))
+        response.call_on_close(slots.pop_all().close)
+        return response
 
 
-def _part(seen: EventId, make_encoder: MakeEncoder, client: socket.socket | None) -> Iterator[bytes] | None:
+def _part(seen: EventId, make_encoder: MakeEncoder, client: socket.socket | None, slots: ExitStack) -> Frames | None:
     """The events of one generation; None: the client has seen them all."""
     if seen.n is None:
         return None
@@ -41,10 +54,21 @@ def _part(seen: EventId, make_encoder: MakeEncoder, client: socket.socket | None
         return streaming.lost(known, error, make_encoder)
     if streaming.has_seen_all(known, seen):
         return None
-    return streaming.frames(known, seen, make_encoder(known), client, None)
+    slot = ExitStack()
+    slot.callback(app_context().follower.admit())
+    slots.callback(slot.close)
+    return _releasing(streaming.frames(known, seen, make_encoder(known), client, None), slot.close)
 
 
-def _joined(parts: Sequence[Iterator[bytes]]) -> Iterator[bytes]:
+def _releasing(frames: Frames, release: Callable[[], None]) -> Frames:
+    """`release` may be called twice."""
+    try:
+        yield from frames
+    finally:
+        release()
+
+
+def joined(parts: Sequence[Frames]) -> Frames:
     # One piece: a slow client must slow down each part.
     pieces: Queue[bytes | None] = Queue(maxsize=1)
     turn, group = BoundedSemaphore(), Group()
@@ -62,15 +86,24 @@ def _joined(parts: Sequence[Iterator[bytes]]) -> Iterator[bytes]:
         group.kill()
 
 
-def _send(part: Iterator[bytes], pieces: "Queue[bytes | None]", turn: BoundedSemaphore) -> None:
+def _send(part: Frames, pieces: "Queue[bytes | None]", turn: BoundedSemaphore) -> None:
     """Put a part's pieces into the queue. No other part's turn comes within an event."""
-    is_within = False
-    for piece in part:
-        if not is_within:
-            turn.acquire()
-        pieces.put(piece)
-        # Data is JSON, so an empty line is the end of an event.
-        is_within = not piece.endswith(EVENT_END)
-        if not is_within:
+    has_turn = False
+    try:
+        for piece in part:
+            if not has_turn:
+                turn.acquire()
+            has_turn = isinstance(piece, streaming.Unfinished)
+            try:
+                pieces.put(piece)
+            finally:
+                if not has_turn:
+                    turn.release()
+    except Exception:
+        # The others go on.
+        logger.exception("a part of a joined stream failed")
+        if has_turn:
             turn.release()
+    finally:
+        part.close()
     pieces.put(None)

@@ -59,9 +59,12 @@ class QueuePositions:
         for reader in readers:
             position = positions.get(reader.generation)
             if position is None:
-                # Claimed: tell the reader if it was told a position, and stop tracking it.
+                # Claimed: tell the reader if it may believe otherwise, and stop tracking it.
                 self._readers.discard(reader)
-                reader.move_to(Queued(0, len(positions)) if reader.sent_place is not None else None)
+                was_queued = reader.sent_place is not None
+                # A client that watches may think that it is queued, from an earlier connection.
+                if was_queued or reader.encoder.shows_engines:
+                    reader.move_to(Queued(0, len(positions)))
                 continue
             if failure:
                 self._log.fail(reader.generation, failure, only_queued=True)

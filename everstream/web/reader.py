@@ -11,8 +11,6 @@ from everstream.web.cursor import Cursor
 from everstream.web.direct_writer import DirectWriter
 from everstream.web.sse import Encoder, EngineState, Queued
 
-READY = EngineState("ready")
-
 
 class Heartbeat(NamedTuple):
     """Nothing was sent for heartbeat_s."""
@@ -53,7 +51,8 @@ class Reader:
         self.error: EverstreamError | None = None
         self.place: Queued | None = None
         self.sent_place: Queued | None = None
-        self.engine = self.sent_engine = READY
+        self.engine: EngineState | None = None
+        self.sent_engine: EngineState | None = None
         self._waiter: Waiter | None = None
         self._is_awake = True
 

@@ -8,7 +8,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -39,6 +39,8 @@ PIECE_BYTES = 16 << 10
 SEND_BUFFER_BYTES = 64 << 10
 """Bounds the data that the kernel holds for a client that does not read. The kernel doubles this value."""
 
+Frames = Generator[bytes, None, None]
+"""A stream's body. Closing it ends the stream."""
 ChangeEntries = Callable[[list[Entry]], list[Entry]]
 
 
@@ -56,9 +58,8 @@ def last_event_id() -> EventId | None:
     return sse.parse_event_id(query, "last_event_id") if query else None
 
 
-def admitted(respond: Callable[[], Response], *, has_compact: bool = False, streams: int = 1) -> Response:
-    """Make a response that may be a stream, or several. It holds so many of the worker's stream slots until it is
-    closed.
+def admitted(respond: Callable[[], Response], *, has_compact: bool = False) -> Response:
+    """Make a response that may be a stream. It holds one of the worker's stream slots until it is closed.
 
     `has_compact`: the route's query has the option `compact`, see `follow`. Raises InvalidInput.
     """
@@ -67,7 +68,7 @@ def admitted(respond: Callable[[], Response], *, has_compact: bool = False, stre
         return event_stream(iter(()))
     # Refuse it before anything starts.
     g.is_compact = has_compact and _wants_compact()
-    give_back = app_context().follower.admit(streams)
+    give_back = app_context().follower.admit()
     try:
         response = respond()
     except BaseException:
@@ -127,9 +128,10 @@ def unknown(generation: str) -> Generation:
     return Generation(generation, "", "", 0)
 
 
-def lost(known: Generation, error: UnknownGeneration | EntriesLost, encoder: MakeEncoder) -> Iterator[bytes]:
+def lost(known: Generation, error: UnknownGeneration | EntriesLost, encoder: MakeEncoder) -> Frames:
     """The stream of a generation that can't be followed."""
-    return iter([sse.GREETING, encoder(known).lost(error)])
+    yield sse.GREETING
+    yield encoder(known).lost(error)
 
 
 def bounded_connection(send_buffer_bytes: int = SEND_BUFFER_BYTES) -> socket.socket | None:
@@ -177,7 +179,7 @@ def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Respo
 
 def frames(
     known: Generation, seen: EventId, encoder: Encoder, client: socket.socket | None, writer: DirectWriter | None
-) -> Iterator[bytes]:
+) -> Frames:
     """The body of such a response. `writer`: if live entries may go straight to the client."""
     settings, follower = app_context().settings, app_context().follower
     if not seen.is_first:
@@ -200,7 +202,7 @@ def _first_needed(encoder: Encoder, seen: EventId) -> int:
     return seen.n if seen.part is None else seen.n - 1
 
 
-def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeEntries) -> Iterator[bytes]:
+def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeEntries) -> Frames:
     with opened as reader:
         encoder, is_over = reader.encoder, False
         try:
@@ -214,7 +216,7 @@ def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeE
                     yield encoder.engine(item)
                 else:
                     is_over = item[-1].is_terminal
-                    yield from _pieces(encoder, change(item))
+                    yield from pieces(encoder, change(item))
             if follower.draining and not is_over:
                 yield encoder.reconnect(follower.return_after_ms())
         except EverstreamError as error:
@@ -227,18 +229,23 @@ def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeE
             yield encoder.lost(InternalError())
 
 
-def _pieces(encoder: Encoder, entries: list[Entry]) -> Iterator[bytes]:
+def pieces(encoder: Encoder, entries: list[Entry]) -> Iterator[bytes]:
     """Small pieces to send, because the send timeout applies to each, and a slow client needs that time for each."""
     # One event at a time, because each may be large; and small ones together.
     rest = b""
     for entry in entries:
         rest += encoder.entry(entry)
-        whole = len(rest) // PIECE_BYTES * PIECE_BYTES
+        # At least one byte is left, so that the last piece is known to be the last.
+        whole = max(len(rest) - 1, 0) // PIECE_BYTES * PIECE_BYTES
         for at in range(0, whole, PIECE_BYTES):
-            yield rest[at : at + PIECE_BYTES]
+            yield Unfinished(rest[at : at + PIECE_BYTES])
         rest = rest[whole:]
     if rest:
         yield rest
+
+
+class Unfinished(bytes):
+    """A piece of a stream after which the same event may go on."""
 
 
 class EventStream(Response):

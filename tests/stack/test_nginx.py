@@ -58,9 +58,10 @@ def test_eventsource_is_told_to_retry_while_no_web_process_answers(proxied, gate
         proxied.web.stop()
         events = stream.read_until_cut().events
     try:
-        with connect(url, last_id=stream.decoder.last_id) as again:
-            assert (again.status, again.headers["Content-Type"]) == (200, "text/event-stream")
-            assert (again.read().events, again.decoder.retry_ms) == ([], 1000)
+        for each in (url, f"{proxied.url}/events?generation={generation}"):
+            with connect(each, last_id=stream.decoder.last_id) as again:
+                assert (again.status, again.headers["Content-Type"]) == (200, "text/event-stream")
+                assert (again.read().events, again.decoder.retry_ms) == ([], 1000)
         for path, more in ((f"/generations/{generation}", {}), ("/v1/models", {"type": "server_error"})):
             answer = requests.get(proxied.url + path, timeout=30)
             expected = {
@@ -224,6 +225,19 @@ def test_address_with_too_many_streams_is_told_to_retry(proxied, gate, tmp_path)
             assert_whole(first.read().events)
         wait_for(lambda: requests.get(limited.url, timeout=30).ok, what="a free slot")
         assert limited.nginx_logs().count("limits=REJECTED") >= 3
+
+
+def test_streams_of_several_generations_have_a_limit_of_their_own(proxied, gate, tmp_path):
+    with proxied.another_nginx(tmp_path, changes={"joining 60;": "joining 1;"}) as limited:
+        generation = limited.submit(texts=["a"], hold_before=1, gate=gate.path)
+        several = f"{limited.url}/events?generation={generation}"
+        with connect(several) as first:
+            first.read(until=lambda seen: seen.events)
+            with connect(several) as second:
+                assert (second.status, second.read().decoder.retry_ms, second.events) == (200, 5000, [])
+            with connect(limited.events_url(generation)) as other:
+                gate.open()
+                assert_whole(other.read().events)
 
 
 def test_address_over_the_rate_limit_is_told_to_retry(proxied, tmp_path):

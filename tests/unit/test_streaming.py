@@ -11,6 +11,7 @@ from everstream.settings import load_settings
 from everstream.web.context import EXTENSION, AppContext
 from everstream.web.event_encoder import EventEncoder
 from everstream.web.follower import Follower
+from everstream.web.sse import Queued
 from everstream.web.streaming import begin_unless_refused
 
 GENERATION = Generation("0123456789abcdef" * 2, "open", "model", 0)
@@ -28,7 +29,7 @@ def test_queue_that_moves_does_not_keep_the_response_from_beginning():
     def move_queue():
         for position in range(1, 1_000_000):
             for reader in follower._all_readers():
-                reader.move_to(position)
+                reader.move_to(Queued(position, position))
             gevent.sleep(0.01)
 
     with app.test_request_context(), gevent.Timeout(TIMEOUT_S):

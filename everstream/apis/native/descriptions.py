@@ -78,7 +78,7 @@ class Ping(Struct):
 
 
 class EngineNews(Struct):
-    """What the model's engines do, when that changes, and `message` why they aren't ready."""
+    """The state of the model's engines, first and when it changes, and `message` why they aren't ready."""
 
     generation: str
     state: Literal["ready", "loading", "failed"]
@@ -120,7 +120,7 @@ class Snapshot(Struct):
 
 STREAM = Answer(
     "The generation's events. Where a 429 or a 503 with `Retry-After` would be due, and the client accepts "
-    "`text/event-stream`, only a `retry`, because any other status closes an EventSource for good.",
+    "`text/event-stream`, a `retry` and `busy`, because any other status closes an EventSource for good.",
     events=OWN_EVENTS,
 )
 SEEN = Answer("The client has seen the generation's last event.")

@@ -2,8 +2,8 @@
 
 Beside the log's events it sends `ping`, which EventSource shows to its page, unlike a comment: first with the number of
 the log's last entry, then whenever nothing else was sent for a while. A client that gets nothing for twice that time
-knows that its connection is dead. It also says what the model's engines do. None of these events has an id, and each
-names its generation, because a stream may have several.
+knows that its connection is dead. `engine` says what state the model's engines are in. None of these events has an id,
+and each names its generation, because a stream may have several.
 """
 
 import os

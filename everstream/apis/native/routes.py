@@ -30,7 +30,7 @@ from everstream.web.event_encoder import EventEncoder
 from everstream.web.joined_streams import MAX_TOGETHER, follow_together
 from everstream.web.pages import html
 from everstream.web.sse import GENERATION_ID, EventId, parse_event_id
-from everstream.web.streaming import admitted, begin, last_event_id, resume
+from everstream.web.streaming import admitted, begin, event_stream, last_event_id, resume
 from everstream.web.submission import body, native_options, options_from_json, options_from_query, start
 
 _GENERATION = re.compile(GENERATION_ID, re.ASCII)
@@ -123,9 +123,12 @@ def several_events() -> Response:
     if not 1 <= len(seen) <= MAX_TOGETHER:
         raise InvalidInput(f"generation must be given 1 to {MAX_TOGETHER} times", param="generation")
     # EventSource sends the header when it reconnects by itself.
-    if (last := last_event_id()) is not None and last.generation in seen:
-        seen[last.generation] = last
-    return admitted(lambda: follow_together(list(seen.values()), _ping_encoder), streams=len(seen))
+    if header := request.headers.get("Last-Event-ID", ""):
+        last = parse_event_id(header, "Last-Event-ID")
+        seen |= {last.generation: last} if last.generation in seen else {}
+    if request.method == "HEAD":
+        return event_stream(iter(()))
+    return follow_together(list(seen.values()), _ping_encoder)
 
 
 def _place(text: str) -> EventId:
