@@ -17,6 +17,8 @@ import { formula, loadTypesetting } from './markdown/typeset.js';
 const SLICE_MS = 8;
 // The open part is rendered again after this many times of what it took the last time.
 const REST_FACTOR = 3;
+// While KaTeX can't be loaded, formulas stay as they are written.
+const LOAD_AGAIN_MS = 10_000;
 
 export function createMarkdownView(element) {
   element.classList.add('markdown');
@@ -33,6 +35,7 @@ export function createMarkdownView(element) {
   let resolveFinished;
   // Formulas: 'none' waits, KaTeX is 'loading', or those that wait can be typeset 'now'.
   let typesetting;
+  let typesetAgainAt = 0;
   restart();
 
   function restart() {
@@ -108,9 +111,11 @@ export function createMarkdownView(element) {
   }
 
   async function typesetLater() {
-    if (typesetting === 'loading') return;
+    if (typesetting === 'loading' || performance.now() < typesetAgainAt) return;
     typesetting = 'loading';
-    typesetting = (await loadTypesetting()) ? 'now' : 'none';
+    const isLoaded = await loadTypesetting();
+    if (!isLoaded) typesetAgainAt = performance.now() + LOAD_AGAIN_MS;
+    typesetting = isLoaded ? 'now' : 'none';
     work();
   }
 

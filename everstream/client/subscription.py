@@ -91,7 +91,7 @@ class Subscription:
 
     def _take(self, event: ServerSentEvent) -> None:
         if event.type == "ping":
-            self._heed_ping(_json(event))
+            self._read_ping(_json(event))
             return
         if event.type == "busy":
             raise _busy(_json(event))
@@ -116,13 +116,14 @@ class Subscription:
 
     def _give(self, event: Event) -> None:
         self.events.append(event)
+        # News about the queue and the engines is no progress: a server may say it, and die, again and again.
         if event.n is not None:
             self.last = event.n
+            self._backoff.progressed()
         if event.type in TERMINAL:
             self.end = event
-        self._backoff.progressed()
 
-    def _heed_ping(self, data: Any) -> None:
+    def _read_ping(self, data: Any) -> None:
         interval = data.get("interval_ms") if isinstance(data, dict) else None
         if isinstance(interval, int | float) and interval > 0:
             least, most = _SILENCES_S

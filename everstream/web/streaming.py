@@ -130,8 +130,12 @@ def unknown(generation: str) -> Generation:
 
 def lost(known: Generation, error: UnknownGeneration | EntriesLost, encoder: MakeEncoder) -> Frames:
     """The stream of a generation that can't be followed."""
-    yield sse.GREETING
-    yield encoder(known).lost(error)
+    # Made now, because the stream may be read outside the request's context.
+    return _frames_of(sse.GREETING, encoder(known).lost(error))
+
+
+def _frames_of(*frames: bytes) -> Frames:
+    yield from frames
 
 
 def bounded_connection(send_buffer_bytes: int = SEND_BUFFER_BYTES) -> socket.socket | None:

@@ -3,7 +3,10 @@ import { addChart } from './chart.js';
 import { bytes, count, duration, rate, uptime } from './format.js';
 import { START, applyEvent } from './state.js';
 
+const EVENTS = new URL('../../dashboard/events', import.meta.url);
 const RECONNECT_MS = 2000;
+const SILENCE_MS = 8000; // Figures come every second; EventSource notices a dead link only after minutes.
+const MINUTE_S = 59;
 const CALM_MS = 10000; // Between two drawings of the charts, for people who asked for less motion.
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 const TILES = [
@@ -82,6 +85,7 @@ function render(now) {
   TILES.forEach(([, text], at) => { tiles[at].textContent = text(shown); });
   const engines = shown.engines.map((each) => [each.name, each.model, each.state, count(each.running), uptime(each.uptime_s)]);
   rows(document.querySelector('#engines tbody'), engines.length ? engines : [['none', '', '', '', '']]);
+  document.querySelector('#window').textContent = shown.window_s > MINUTE_S ? 'Last minute' : `Last ${Math.round(shown.window_s)} s`;
   rows(document.querySelector('#counts tbody'),
     COUNTS.map(([name, field]) => [name, count(shown.recent[field]), count(shown.totals[field])]));
 }
@@ -95,14 +99,26 @@ function receive(type, data) {
 }
 
 function connect() {
-  const source = new EventSource('/dashboard/events');
-  for (const type of ['history', 'message', 'away', 'busy']) {
-    source.addEventListener(type, (event) => receive(type, JSON.parse(event.data)));
-  }
-  source.addEventListener('error', () => {
+  const source = new EventSource(EVENTS);
+  let watchdog = 0;
+  const lose = () => {
+    clearTimeout(watchdog);
+    source.close();
     receive('lost', null);
-    if (source.readyState === EventSource.CLOSED) setTimeout(connect, RECONNECT_MS * (1 + Math.random()));
-  });
+    setTimeout(connect, RECONNECT_MS * (1 + Math.random()));
+  };
+  const watch = () => {
+    clearTimeout(watchdog);
+    watchdog = setTimeout(lose, SILENCE_MS);
+  };
+  for (const type of ['history', 'message', 'away', 'busy']) {
+    source.addEventListener(type, (event) => {
+      watch();
+      receive(type, JSON.parse(event.data));
+    });
+  }
+  source.addEventListener('error', lose);
+  watch();
 }
 
 connect();

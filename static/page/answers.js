@@ -7,7 +7,6 @@ import { createRecorder } from './recorder.js';
 import { applyEvent, describe, initialState, reasoningOf } from './state.js';
 
 const SAVE_EVERY_MS = 1000;
-const STOPS = 'stops';
 
 // `onChange(run)` is called after each event. A run is { message, state, recorder, … }.
 export function createAnswers({ client, store, onChange }) {
@@ -24,7 +23,7 @@ export function createAnswers({ client, store, onChange }) {
     current.answer = message.generation
       ? client.follow(message.generation, { after: message.n, onEvent })
       : client.start(new JsonInputs(inputs), { model, requestId, onEvent });
-    if (readLocal(STOPS, []).includes(message.id)) stop(message.id);
+    if (stops.has(message.generation) || stops.has(message.id)) stop(message.id);
     return current;
   }
 
@@ -35,21 +34,19 @@ export function createAnswers({ client, store, onChange }) {
     current.state = applyEvent(current.state, event, now);
     current.recorder.record(event, performance.now());
     keepContent(current.message, event);
-    if (event.type === 'started' || current.state.end) end(current, now);
+    if (event.type === 'started') stops.rename(current.message.id, current.message.generation);
+    if (current.state.end) end(current, now);
+    if (event.type === 'started' || current.state.end) save(current);
     else current.timer ||= setTimeout(() => save(current), SAVE_EVERY_MS);
     onChange(current);
   }
 
   function end(current, now) {
     const { message, state } = current;
-    if (state.end) {
-      const { at, ...known } = state.end;
-      message.end = known;
-      message.stats = describe(state, { now }).detail;
-      forgetStop(message.id);
-      runs.delete(message.id);
-    }
-    save(current);
+    const { at, ...known } = state.end;
+    message.end = known;
+    message.stats = describe(state, { now }).detail;
+    runs.delete(message.id);
   }
 
   function save(current) {
@@ -58,34 +55,67 @@ export function createAnswers({ client, store, onChange }) {
     if (current.isKept) store.putMessage(current.message).catch(() => {});
   }
 
-  // Retried until the server has acknowledged it, also after a reload.
+  // Repeated until the service has acknowledged it, also after a reload.
   function stop(id) {
     const current = runs.get(id);
     if (!current) return;
-    writeLocal(STOPS, [...new Set([...readLocal(STOPS, []), id])]);
+    const key = current.message.generation || id;
+    stops.add(key);
     receive(current, { type: 'stopping', data: {} });
-    current.answer.stop().catch(() => {});
+    const acknowledged = () => stops.remove(current.message.generation || key);
+    current.answer.stop().then(acknowledged, acknowledged);
   }
 
-  function forgetStop(id) {
-    const stops = readLocal(STOPS, []);
-    if (stops.includes(id)) writeLocal(STOPS, stops.filter((each) => each !== id));
+  // Stops following, and leaves the generation running.
+  function close(id) {
+    const current = runs.get(id);
+    if (!current) return;
+    current.isKept = false;
+    runs.delete(id);
+    clearTimeout(current.timer);
+    current.answer.close();
+  }
+
+  // Stops that the service had not acknowledged, of answers that are no longer here.
+  function repeatStops() {
+    for (const key of stops.all()) {
+      if (![...runs.values()].some(({ message }) => message.id === key || message.generation === key)) {
+        const acknowledged = () => stops.remove(key);
+        client.stop(key).then(acknowledged, acknowledged);
+      }
+    }
   }
 
   window.addEventListener('pagehide', () => { for (const current of runs.values()) save(current); });
   return {
     run,
     stop,
+    close,
+    repeatStops,
     runOf: (id) => runs.get(id) ?? null,
-    // Stops following, for a message that is deleted.
+    // For a message that is deleted.
     drop(id) {
-      const current = runs.get(id);
-      if (!current) return;
       stop(id);
-      current.isKept = false;
+      close(id);
     },
   };
 }
+
+// The generations to be stopped; a message's id stands for one that has no id yet.
+const STOPS = 'stops';
+const stops = {
+  all: () => readLocal(STOPS, []),
+  has: (key) => Boolean(key) && stops.all().includes(key),
+  add: (key) => writeLocal(STOPS, [...new Set([...stops.all(), key])]),
+  remove(key) {
+    if (stops.has(key)) writeLocal(STOPS, stops.all().filter((each) => each !== key));
+  },
+  rename(key, to) {
+    if (!stops.has(key)) return;
+    stops.remove(key);
+    stops.add(to);
+  },
+};
 
 function keepContent(message, { type, n, data, json }) {
   if (typeof n === 'number') message.n = n;

@@ -87,7 +87,7 @@ function jsonOf(field, value) {
 
 export function renderFields(container, fields, values) {
   container.replaceChildren(...fields.flatMap((field) => {
-    const input = inputFor(field, values[field.name]);
+    const input = inputFor(field, values[field.name], container.id);
     const label = document.createElement('label');
     label.htmlFor = input.id;
     label.textContent = field.label ?? (field.required ? field.name : `${field.name} (optional)`);
@@ -102,9 +102,9 @@ function wrap(className, ...children) {
   return element;
 }
 
-function inputFor(field, value) {
+function inputFor(field, value, prefix) {
   const input = document.createElement(field.kind === 'json' ? 'textarea' : 'input');
-  input.id = `input-${field.name}`;
+  input.id = `${prefix}-${field.name}`;
   input.name = field.name;
   if (field.kind === 'checkbox') {
     input.type = 'checkbox';

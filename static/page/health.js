@@ -5,11 +5,12 @@ import { h, setText } from './dom.js';
 
 const OFFLINE_MS = 5000;
 const OTHER_WORKER_TRIES = 20;
+const WORKER_ANSWERS_MS = 300;
 const BASE = new URL('../../', import.meta.url);
 // Above this, a bar has full height.
 const MAX_MS = 500;
 
-// `client`: of everstream-client. Returns { show({ recorder, state }) }, to be called once per frame at most.
+// `client`: of everstream-client. Returns { show(run) }, to be called once per frame at most; null: nothing streams.
 export function createHealth(element, client) {
   const canvas = element.querySelector('canvas');
   const figures = element.querySelector('dl');
@@ -37,11 +38,11 @@ export function createHealth(element, client) {
   // The kernel chooses which worker gets a connection.
   async function moveToOtherWorker() {
     const before = worker;
-    for (let tries = 0; tries < OTHER_WORKER_TRIES && before !== null && worker === before; tries += 1) {
+    for (let tries = 0; tries < OTHER_WORKER_TRIES && worker === before; tries += 1) {
       client.interrupt();
-      await new Promise((resolve) => { setTimeout(resolve, 300); });
+      await new Promise((resolve) => { setTimeout(resolve, WORKER_ANSWERS_MS); });
     }
-    setText(report, worker === before ? 'There is no other worker' : `Moved from worker ${before} to ${worker}`);
+    setText(report, worker === before ? `It is still worker ${before}` : `Moved from worker ${before} to ${worker}`);
   }
 
   async function kill(what) {
@@ -54,9 +55,11 @@ export function createHealth(element, client) {
     setText(report, response?.ok ? `Killed ${what === 'engine' ? 'the engine' : 'a worker'}` : body?.error?.message ?? 'The server did not answer');
   }
 
-  function show({ recorder, state }) {
+  function show(run) {
+    for (const button of menu.querySelectorAll('button')) button.disabled = run === null;
+    if (run === null) return;
+    const { recorder: { counts, intervals }, state } = run;
     worker = state.worker;
-    const { counts, intervals } = recorder;
     const values = {
       Events: counts.events,
       Data: size(counts.bytes),

@@ -1,7 +1,8 @@
-// The page: a conversation with the served models. This file ties the parts together: what a button does, and what is
-// rendered when. The parts: conversation (pure), state (pure), store, answers, thread, composer, sidebar, drawer, health.
+// The page: a conversation with the served models. This file ties the parts together: what people do to the
+// conversation, and what is shown when.
 
 import { createClient } from '../client/everstream.js';
+import { addressOfAnswer, readAddress, showAddressOf, showNoAddress } from './address.js';
 import { createAnswers } from './answers.js';
 import { createAnnouncer, createTabMark } from './attention.js';
 import { createComposer } from './composer.js';
@@ -9,42 +10,47 @@ import {
   answerText, newAnswer, newConversation, newestLeaf, newQuestion, pathTo, questionText, titleOf, toJson, toMarkdown,
   withDescendants,
 } from './conversation.js';
-import { download, newId, setText } from './dom.js';
+import { download, newId } from './dom.js';
 import { createDrawer } from './drawer.js';
 import { createHealth } from './health.js';
 import { readLocal, writeLocal } from './local.js';
 import { labelOf, watchModels } from './models.js';
+import { createPanel, createSidebarPanel } from './panels.js';
 import { canContinueWith, chatInputs, continuingInputs, formInputs } from './requests.js';
 import { followBottom } from './scroll.js';
 import { createSidebar } from './sidebar.js';
-import { describe, initialState } from './state.js';
+import { createStatusLine, statusOf } from './status.js';
 import { openStore } from './store.js';
 import { createThread } from './thread.js';
 
 const TICK_MS = 500;
 const LAST_MODEL = 'model';
-const SIDEBAR = 'sidebar';
-const IS_WIDE = window.matchMedia('(min-width: 75rem)');
+// Until the service has said what it serves.
+const UNKNOWN_MODEL = { name: '', inputs: { prompt: { is_prompt: true, datatype: 'STRING', shape: [1] } } };
 
 const find = (selector) => document.querySelector(selector);
 
 const client = createClient();
-const store = await openStore();
-const status = find('#status');
-const detail = find('#detail');
-const announcer = createAnnouncer(find('#announcer'));
-const markTab = createTabMark();
-const health = createHealth(find('#health'), client);
-const scroll = followBottom(find('#to-bottom'));
+const store = await openStore(showUnkept);
 const answers = createAnswers({ client, store, onChange: handleChange });
+const showStatus = createStatusLine(find('#state'));
+const markTab = createTabMark();
+const announcer = createAnnouncer(find('#announcer'));
+const scroll = followBottom(find('#to-bottom'));
+const health = createHealth(find('#health'), client);
+createPanel(find('#open-health'), find('#health'), () => renderSoon());
+const sidebarPanel = createSidebarPanel(find('#open-sidebar'), find('#sidebar'));
 
 let models = [];
 let conversation = newConversation({ id: newId(), now: Date.now() });
 let messages = new Map();
-// A generation of someone else that the address names; it is not kept.
+// The conversation is someone else's answer that the address names. It is not kept.
 let isShared = false;
 let frame = 0;
+// Turns were added or removed, so the frame shows all of them anew.
+let isRearranged = true;
 let isOnline = navigator.onLine;
+// The message that is read out.
 let announced = '';
 
 // --- What people do
@@ -52,8 +58,7 @@ let announced = '';
 const actions = {
   canSend: true,
   get canContinue() {
-    const model = modelOf(conversation);
-    return Boolean(model) && canContinueWith(model) && !isShared;
+    return canContinueWith(currentModel()) && !isShared;
   },
   resend: (question, text) => ask({ text, values: null, parent: question.parent }),
   regenerate: (answer) => answerAgain(messages.get(answer.parent)),
@@ -64,7 +69,7 @@ const actions = {
     keepConversation();
     render();
   },
-  linkTo: (answer) => `${location.href.split('#')[0]}#g=${answer.generation}`,
+  linkTo: addressOfAnswer,
 };
 
 const thread = createThread(find('#thread'), actions);
@@ -85,36 +90,35 @@ const sidebar = createSidebar(find('#sidebar'), {
 });
 
 function ask({ text, values, parent }) {
-  const model = modelOf(conversation);
   const question = newQuestion({ id: newId(), conversation: conversation.id, parent, now: Date.now(), text, values });
   messages.set(question.id, question);
   conversation.title ||= titleOf(questionText(question));
-  store.putMessage(question).catch(showUnkept);
-  answerAgain(question, model);
+  keepMessage(question);
+  answerAgain(question);
 }
 
 // A new answer to a question, beside any that it has.
-function answerAgain(question, model = modelOf(conversation)) {
+function answerAgain(question) {
+  const model = currentModel();
   const path = pathTo(messages, question.id);
-  const request = tryMake(() => (question.values ? formInputs(model, question.values) : chatInputs(model, conversation, path)), model);
-  const answer = newAnswer({ id: newId(), conversation: conversation.id, parent: question.id, now: Date.now(), request, model: model.name });
-  messages.set(answer.id, answer);
-  conversation.leaf = answer.id;
-  begin(answer, request);
+  const request = makeRequest(model, () => (
+    question.values ? formInputs(model, question.values) : chatInputs(model, conversation, path)
+  ));
+  begin(newAnswer({
+    id: newId(), conversation: conversation.id, parent: question.id, now: Date.now(), request, model: model.name,
+  }));
 }
 
 function continueAnswer(answer) {
-  const model = modelOf(conversation);
-  const request = tryMake(() => continuingInputs(model, conversation, pathTo(messages, answer.id)), model);
-  const { id, parent, createdAt } = answer;
+  const model = currentModel();
+  const request = makeRequest(model, () => continuingInputs(model, conversation, pathTo(messages, answer.id)));
+  const { id, parent, createdAt, reasoning } = answer;
   const next = newAnswer({ id, conversation: conversation.id, parent, now: createdAt, request, model: model.name });
-  Object.assign(next, { prefix: answerText(answer), reasoning: answer.reasoning });
-  messages.set(id, next);
-  begin(next, request);
+  begin(Object.assign(next, { prefix: answerText(answer), reasoning }));
 }
 
-// Until the models are known, the service takes its first one.
-function tryMake(makeInputs, model) {
+// { inputs, model, requestId }; or { error }. If only one model is served, none is named.
+function makeRequest(model, makeInputs) {
   try {
     return { inputs: makeInputs(), model: models.length > 1 ? model.name : undefined, requestId: newId() };
   } catch (error) {
@@ -122,44 +126,51 @@ function tryMake(makeInputs, model) {
   }
 }
 
-function begin(answer, request) {
-  if (request.error) {
-    answer.end = { type: 'failed', code: 'invalid_request', message: request.error };
-    store.putMessage(answer).catch(showUnkept);
-  } else {
-    // Kept before it is sent, so that a reload sends it again, with the same request id.
-    store.putMessage(answer).catch(showUnkept);
-    answers.run(answer, { isNew: true, isKept: !isShared });
-  }
+function begin(answer) {
+  const { error } = answer.request;
+  messages.set(answer.id, answer);
+  conversation.leaf = answer.id;
+  conversation.updatedAt = Date.now();
+  if (error) answer.end = { type: 'failed', code: 'invalid_request', message: error };
+  // Kept before it is sent, so that a reload sends it again, with the same request id.
+  keepMessage(answer);
+  if (!error) answers.run(answer, { isNew: true });
   announcer.reset(answer.prefix.length);
   announced = answer.id;
-  conversation.updatedAt = Date.now();
   keepConversation();
-  showAddress();
+  showAddressOf(conversation);
   render();
   scroll.toBottom();
   composer.focus();
 }
 
+// A shared answer is its author's to stop.
 function stop() {
   const run = currentRun();
-  if (run) answers.stop(run.message.id);
+  if (run && !isShared) answers.stop(run.message.id);
 }
 
-async function deleteFrom(message) {
+function deleteFrom(message) {
   const ids = withDescendants(messages, message.id);
-  for (const id of ids) {
-    answers.drop(id);
-    messages.delete(id);
-  }
-  conversation.leaf = message.parent === null ? (newestLeaf(messages, null)) : newestLeaf(messages, message.parent);
-  await store.deleteMessages(ids);
+  for (const id of ids) answers.drop(id);
+  forget(ids);
+  conversation.leaf = newestLeaf(messages, message.parent);
+  store.deleteMessages(ids).catch(showUnkept);
   keepConversation();
   render();
 }
 
+// Also what another tab has deleted.
+function forget(ids) {
+  for (const id of ids) {
+    answers.close(id);
+    messages.delete(id);
+  }
+  if (!messages.has(conversation.leaf)) conversation.leaf = newestLeaf(messages, null);
+}
+
 async function removeConversation(id) {
-  const title = (await store.conversations()).find((each) => each.id === id)?.title ?? '';
+  const { title = '' } = (await store.conversations()).find((each) => each.id === id) ?? {};
   if (!window.confirm(`Delete the conversation “${title}”?`)) return;
   for (const message of (await store.messages(id)).keys()) answers.drop(message);
   await store.deleteConversation(id);
@@ -170,14 +181,16 @@ async function removeConversation(id) {
 function startNew() {
   const { model, system, settings } = conversation;
   open(newConversation({ id: newId(), now: Date.now(), model, system, settings }), new Map());
-  history.pushState(null, '', location.href.split('#')[0]);
+  showNoAddress({ isNewEntry: true });
   composer.focus();
 }
 
-// --- What is shown
+// --- What is open
 
 // `found`: its messages.
 function open(given, found, { shared = false } = {}) {
+  // Nobody else reads a shared answer here.
+  if (isShared) answers.close(conversation.leaf);
   conversation = given;
   messages = found;
   isShared = shared;
@@ -191,108 +204,13 @@ function open(given, found, { shared = false } = {}) {
   scroll.toBottom();
 }
 
-function modelOf({ model }) {
-  return models.find(({ name }) => name === model) ?? models[0] ?? UNKNOWN_MODEL;
-}
-
-// Until the service has said what it serves.
-const UNKNOWN_MODEL = { name: '', state: 'loading', is_streaming: true, inputs: { prompt: { is_prompt: true, datatype: 'STRING', shape: [1] } } };
-
-function currentRun() {
-  return answers.runOf(conversation.leaf);
-}
-
-function handleChange(run) {
-  if (messages.get(run.message.id) === run.message) renderSoon();
-}
-
-// Many tokens may arrive within one frame, so render once.
-function renderSoon() {
-  if (!frame) frame = requestAnimationFrame(render);
-}
-
-function render() {
-  cancelAnimationFrame(frame);
-  frame = 0;
-  const now = Date.now();
-  thread.render({ conversation, messages, runOf: answers.runOf, now, isOnline });
-  find('#welcome').hidden = messages.size > 0;
-  const leaf = messages.get(conversation.leaf);
-  const run = currentRun();
-  showStatus(run, leaf, now);
-  composer.show({ model: models.length ? modelOf(conversation) : null, isBusy: Boolean(run), isStopping: run?.state.isStopping ?? false });
-  if (run && !find('#health').hidden) health.show(run);
-  if (leaf?.role === 'assistant' && announced === leaf.id) announce(leaf);
-  scroll.keep();
-}
-
-function showStatus(run, leaf, now) {
-  const shown = run ? describe(run.state, { now, isOnline }) : describeRest(leaf, now);
-  setText(status, shown.text);
-  setText(detail, shown.detail);
-  find('#state').dataset.phase = shown.phase;
-  const mark = run ? 'busy' : { done: 'done', failed: 'failed' }[leaf?.end?.type] ?? 'idle';
-  markTab({ title: conversation.title, phase: mark });
-}
-
-// Without a stream: how the last answer ended, or what the model does.
-function describeRest(leaf, now) {
-  if (leaf?.end) return { ...describe({ ...initialState(), end: leaf.end }, { now, isOnline }), detail: leaf.stats };
-  const model = models.length ? modelOf(conversation) : null;
-  if (!isOnline) return { phase: 'offline', text: 'Offline', detail: '' };
-  if (!model) return { phase: 'connecting', text: 'Connecting…', detail: '' };
-  if (model.state === 'failed') return { phase: 'failed', text: `Failed: ${model.error}`, detail: '' };
-  if (model.state !== 'ready') return { phase: 'loading', text: 'Loading the model…', detail: model.message ?? '' };
-  return { phase: 'idle', text: 'Ready', detail: '' };
-}
-
-function announce(message) {
-  const text = answerText(message);
-  if (!message.end) announcer.say(text);
-  else {
-    announcer.finish(text);
-    announced = '';
-  }
-}
-
-function showModels() {
-  const select = find('#model');
-  if (!models.length) return;
-  select.replaceChildren(...models.map((model) => new Option(labelOf(model), model.name)));
-  select.value = modelOf(conversation).name;
-  select.disabled = models.length < 2;
-  find('#models').hidden = false;
-  drawer.show(conversation, modelOf(conversation));
-}
-
-async function showList() {
-  sidebar.show(await store.conversations(), conversation.id);
-}
-
-function keepConversation() {
-  if (isShared) return;
-  store.putConversation(conversation).then(showList, showUnkept);
-}
-
-function showUnkept() {
-  find('#unkept').hidden = false;
-}
-
-// --- The address: #c=<conversation> is in this browser, #g=<generation> can be shared
-
-function showAddress() {
-  const hash = `#c=${conversation.id}`;
-  if (!isShared && location.hash !== hash) history.replaceState(null, '', hash);
-}
-
 async function openAddress() {
-  const [, kind, id] = location.hash.match(/^#([cg])=([0-9a-f]{32})$/) ?? [];
-  if (kind === 'g') openShared(id);
-  else if (kind === 'c' && id !== conversation.id) {
-    const found = (await store.conversations()).find((each) => each.id === id);
-    if (found) open(found, withRunning(await store.messages(id)));
-    else history.replaceState(null, '', location.href.split('#')[0]);
-  }
+  const { conversation: id, generation } = readAddress();
+  if (generation) openShared(generation);
+  if (!id || id === conversation.id) return;
+  const found = (await store.conversations()).find((each) => each.id === id);
+  if (found) open(found, withRunning(await store.messages(id)));
+  else showNoAddress();
 }
 
 // Answers that go on are the same objects here as there.
@@ -308,11 +226,95 @@ function openShared(generation) {
   const own = newConversation({ id: newId(), now: Date.now() });
   const answer = newAnswer({ id: newId(), conversation: own.id, parent: null, now: Date.now(), request: null });
   Object.assign(answer, { generation });
-  own.leaf = answer.id;
-  own.title = 'Shared answer';
+  Object.assign(own, { leaf: answer.id, title: 'Shared answer' });
   open(own, new Map([[answer.id, answer]]), { shared: true });
   answers.run(answer, { isKept: false });
   announced = answer.id;
+}
+
+function currentModel() {
+  return models.find(({ name }) => name === conversation.model) ?? models[0] ?? UNKNOWN_MODEL;
+}
+
+function currentRun() {
+  return answers.runOf(conversation.leaf);
+}
+
+// --- What is shown
+
+function handleChange({ message, state }) {
+  if (messages.get(message.id) !== message) return;
+  if (state.end) isRearranged = true;
+  renderSoon();
+}
+
+// Many tokens may arrive within one frame, so render once.
+function renderSoon() {
+  if (!frame) frame = requestAnimationFrame(renderFrame);
+}
+
+function render() {
+  isRearranged = true;
+  cancelAnimationFrame(frame);
+  renderFrame();
+}
+
+function renderFrame() {
+  frame = 0;
+  const now = Date.now();
+  const run = currentRun();
+  const last = messages.get(conversation.leaf);
+  const model = models.length ? currentModel() : null;
+  thread.render({ conversation, messages, runOf: answers.runOf, now, isOnline, isStructureKnown: !isRearranged });
+  isRearranged = false;
+  find('#welcome').hidden = messages.size > 0;
+  const status = statusOf({ run, last, model, now, isOnline });
+  showStatus(status);
+  markTab({ title: conversation.title, phase: status.mark });
+  composer.show({ model, isBusy: Boolean(run) && !isShared, isStopping: run?.state.isStopping ?? false });
+  if (!find('#health').hidden) health.show(run);
+  if (last?.id === announced) announce(last);
+  scroll.keep();
+}
+
+function announce(message) {
+  const text = answerText(message);
+  if (!message.end) announcer.say(text);
+  else {
+    announcer.finish(text);
+    announced = '';
+  }
+}
+
+function showModels() {
+  const select = find('#model');
+  if (!models.length) return;
+  select.replaceChildren(...models.map((model) => new Option(labelOf(model), model.name)));
+  select.value = currentModel().name;
+  select.disabled = models.length < 2;
+  find('#models').hidden = false;
+  drawer.show(conversation, currentModel());
+}
+
+async function showList() {
+  sidebar.show(await store.conversations(), conversation.id);
+}
+
+function keepConversation() {
+  if (!isShared) store.putConversation(conversation).then(showList, showUnkept);
+}
+
+function keepMessage(message) {
+  store.putMessage(message).catch(showUnkept);
+}
+
+function showUnkept() {
+  find('#unkept').hidden = false;
+}
+
+function exportAs(ending, type, text) {
+  const name = conversation.title.replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-|-$/g, '').slice(0, 60);
+  download(`${name || 'conversation'}.${ending}`, type, text);
 }
 
 // --- Start
@@ -321,7 +323,7 @@ const askAgain = watchModels((found) => {
   models = found;
   showModels();
   render();
-}, () => modelOf(conversation).state === 'ready');
+}, () => currentModel().state === 'ready');
 
 find('#model').addEventListener('change', ({ target }) => {
   conversation.model = target.value;
@@ -331,46 +333,15 @@ find('#model').addEventListener('change', ({ target }) => {
   render();
   askAgain();
 });
-
-for (const [selector, run] of Object.entries({
+for (const [selector, act] of Object.entries({
   '#new': startNew,
   '#open-drawer': drawer.open,
-  '#open-health': () => togglePanel('#open-health', '#health'),
-  '#open-sidebar': toggleSidebar,
   '#export-markdown': () => exportAs('md', 'text/markdown', toMarkdown(conversation, pathTo(messages, conversation.leaf))),
   '#export-json': () => exportAs('json', 'application/json', toJson(conversation, messages)),
-})) find(selector).addEventListener('click', run);
-
-function togglePanel(button, panel, isOpen = find(panel).hidden) {
-  find(panel).hidden = !isOpen;
-  find(button).setAttribute('aria-expanded', String(isOpen));
-  render();
-}
-
-function toggleSidebar() {
-  togglePanel('#open-sidebar', '#sidebar');
-  if (IS_WIDE.matches) writeLocal(SIDEBAR, !find('#sidebar').hidden);
-  else if (!find('#sidebar').hidden) find('#sidebar input').focus();
-}
-
-// Where there is no room beside the conversation, the list is on top of it.
-function isOverlaid() {
-  return !find('#sidebar').hidden && getComputedStyle(find('#sidebar')).position === 'fixed';
-}
-
-function closeSidebar() {
-  togglePanel('#open-sidebar', '#sidebar', false);
-  find('#open-sidebar').focus();
-}
-
-function exportAs(ending, type, text) {
-  const name = (conversation.title || 'conversation').replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-|-$/g, '').slice(0, 60);
-  download(`${name || 'conversation'}.${ending}`, type, text);
-}
-
+})) find(selector).addEventListener('click', act);
 document.addEventListener('keydown', (event) => {
   if (event.key === 'Escape' && !find('dialog[open]')) {
-    if (isOverlaid()) closeSidebar();
+    if (sidebarPanel.isOnTop()) sidebarPanel.close();
     else stop();
   }
   if (event.key === 'O' && event.ctrlKey && event.shiftKey) {
@@ -379,7 +350,7 @@ document.addEventListener('keydown', (event) => {
   }
 });
 window.addEventListener('hashchange', () => {
-  if (isOverlaid()) closeSidebar();
+  if (sidebarPanel.isOnTop()) sidebarPanel.close();
   openAddress();
 });
 for (const type of ['online', 'offline']) {
@@ -388,14 +359,21 @@ for (const type of ['online', 'offline']) {
     renderSoon();
   });
 }
-store.watch(showList);
+store.watch({
+  onChange: showList,
+  onDelete(ids) {
+    forget(ids);
+    render();
+  },
+});
 // Seconds pass, also when nothing arrives.
 setInterval(() => { if (currentRun()) renderSoon(); }, TICK_MS);
 
 conversation.model = readLocal(LAST_MODEL, '');
 if (!store.isPersistent) showUnkept();
 for (const message of await store.openAnswers()) answers.run(message);
+answers.repeatStops();
 await openAddress();
 await showList();
-togglePanel('#open-sidebar', '#sidebar', IS_WIDE.matches && readLocal(SIDEBAR, true));
+render();
 composer.focus();

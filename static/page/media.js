@@ -41,8 +41,9 @@ export function splitOutput(data) {
 
 // The part that touches the page.
 
-// Shows pieces of media in an element.
+// Shows pieces of media in an element. `close` silences it, and frees what it holds.
 export function createMediaView(element) {
+  const urls = new Set();
   let player = null;
   let images = 0;
 
@@ -58,13 +59,24 @@ export function createMediaView(element) {
   // A model that refines an image sends many of it.
   function addImage(name, blob) {
     images += 1;
-    const image = h('img', { alt: `${name}, image ${images}`, src: URL.createObjectURL(blob) });
-    image.addEventListener('load', () => URL.revokeObjectURL(image.src), { once: true });
+    const src = URL.createObjectURL(blob);
+    urls.add(src);
+    element.append(h('img', { alt: `${name}, image ${images}`, src, on: { load: free, error: free } }));
     if (images > MAX_IMAGES) element.querySelector('img').remove();
-    element.append(image);
   }
 
-  return { add };
+  function free({ target }) {
+    URL.revokeObjectURL(target.src);
+    urls.delete(target.src);
+  }
+
+  return {
+    add,
+    close() {
+      player?.close();
+      for (const url of urls) URL.revokeObjectURL(url);
+    },
+  };
 }
 
 // Plays pieces one after another, without gaps, also while more of them come.
@@ -76,6 +88,8 @@ function createPlayer(element) {
   let context = null;
   let next = 0;
   let endsAt = 0;
+  // Pieces are decoded one after another, so that a short one does not overtake a long one.
+  let decoding = Promise.resolve();
 
   function add(blob) {
     pieces.push(blob);
@@ -97,20 +111,25 @@ function createPlayer(element) {
     schedule();
   }
 
-  async function schedule() {
-    while (next < pieces.length) {
+  function schedule() {
+    for (; next < pieces.length; next += 1) {
       const piece = pieces[next];
-      next += 1;
-      const source = context.createBufferSource();
-      // A piece that can't be decoded is left out.
-      source.buffer = await piece.arrayBuffer().then((bytes) => context.decodeAudioData(bytes)).catch(() => null);
-      if (!source.buffer) continue;
-      source.connect(context.destination);
-      endsAt = Math.max(endsAt, context.currentTime) + source.buffer.duration;
-      source.start(endsAt - source.buffer.duration);
-      source.addEventListener('ended', () => { if (endsAt <= context.currentTime) button.textContent = 'Play again'; });
+      decoding = decoding.then(() => play(piece));
     }
   }
 
-  return { add };
+  async function play(piece) {
+    if (context.state === 'closed') return;
+    const source = context.createBufferSource();
+    // A piece that can't be decoded is left out.
+    source.buffer = await piece.arrayBuffer().then((bytes) => context.decodeAudioData(bytes)).catch(() => null);
+    if (!source.buffer || context.state === 'closed') return;
+    source.connect(context.destination);
+    const startsAt = Math.max(endsAt, context.currentTime);
+    endsAt = startsAt + source.buffer.duration;
+    source.start(startsAt);
+    source.addEventListener('ended', () => { if (endsAt <= context.currentTime) button.textContent = 'Play again'; });
+  }
+
+  return { add, close: () => context?.close() };
 }

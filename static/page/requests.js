@@ -19,6 +19,7 @@ export const SETTINGS = {
 
 // The fields of those settings. Without an example, as what is left empty is the model's own default.
 export function settingFields(model) {
+  if (!isChat(model)) return [];
   return fieldsOf(model.inputs)
     .filter(({ name }) => name in SETTINGS)
     .map((field) => ({ ...field, label: SETTINGS[field.name], example: '' }))

@@ -105,10 +105,6 @@ export function reasoningOf({ choices }) {
   return own.map(({ reasoning = '' }) => reasoning).join('');
 }
 
-export function isOver(state) {
-  return state.end !== null;
-}
-
 // { text, detail }: the phase in words, and figures that change all the time.
 export function describe(state, context) {
   const phase = phaseOf(state, context);
@@ -124,7 +120,7 @@ const WORDS = {
   streaming: (state, now) => ({ text: 'Streaming', detail: joined(speed(state), firstToken(state), caughtUp(state, now)) }),
   waiting: (state, now) => ({ text: 'Waiting for the next token', detail: since(state.lastAt, now) }),
   restarting: ({ engine }, now) => ({
-    text: 'The engine restarts, the answer goes on from here',
+    text: 'The engine is restarting; the answer will go on from here',
     detail: joined(engine.message, since(engine.since, now)),
   }),
   reconnecting: ({ loss }, now) => ({

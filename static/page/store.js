@@ -1,30 +1,51 @@
 // Keeps conversations in this browser: in IndexedDB, or only in memory where the browser denies that. Each message is a
-// record of its own, so that two tabs with one conversation don't overwrite each other's.
+// record of its own, so that two tabs with one conversation don't overwrite each other's, and so is each output that is
+// more than text, as it may be large.
 
 const NAME = 'everstream';
 const VERSION = 1;
+const STORES = ['conversations', 'messages', 'outputs'];
 
-// Never rejects.
-export async function openStore() {
+// Never rejects. `onLost` is called if the browser takes the database away later.
+export async function openStore(onLost) {
   try {
-    return new Store(new Database(await openDatabase()), true);
+    return new Store(await openDatabase(), onLost);
   } catch {
-    return new Store(new Memory(), false);
+    return new Store(null, onLost);
   }
 }
 
 class Store {
   #records;
+  #onLost;
   #channel = typeof BroadcastChannel === 'undefined' ? null : new BroadcastChannel(NAME);
+  // How many outputs of a message are kept.
+  #kept = new Map();
 
-  constructor(records, isPersistent) {
-    this.#records = records;
-    this.isPersistent = isPersistent;
+  constructor(database, onLost) {
+    this.#onLost = onLost;
+    this.isPersistent = database !== null;
+    this.#records = database ? new Database(database) : new Memory();
+    // Another tab has a newer version, or site data were cleared.
+    if (database) {
+      database.onversionchange = () => { database.close(); this.#lose(); };
+      database.onclose = () => this.#lose();
+    }
   }
 
-  // Calls `onChange` when another tab has changed the list of conversations.
-  watch(onChange) {
-    if (this.#channel) this.#channel.onmessage = () => onChange();
+  #lose() {
+    this.#records = new Memory();
+    this.isPersistent = false;
+    this.#onLost();
+  }
+
+  // What another tab has done: `onChange()` after any change to the list, `onDelete(ids)` after messages were deleted.
+  watch({ onChange, onDelete }) {
+    if (!this.#channel) return;
+    this.#channel.onmessage = ({ data }) => {
+      if (data.deleted) onDelete(data.deleted);
+      onChange();
+    };
   }
 
   // The newest first.
@@ -36,41 +57,57 @@ class Store {
   // A Map by id.
   async messages(conversation) {
     const found = await this.#records.all('messages', conversation);
-    return new Map(found.map((message) => [message.id, message]));
+    return new Map(await Promise.all(found.map(async (message) => [message.id, await this.#withOutputs(message)])));
   }
 
   // Answers that had not ended when they were last saved, in any conversation.
   async openAnswers() {
-    const found = await this.#records.all('messages');
-    return found.filter((message) => message.role === 'assistant' && !message.end);
+    const found = await this.#records.select('messages', ({ role, end }) => role === 'assistant' && !end);
+    return Promise.all(found.map((message) => this.#withOutputs(message)));
+  }
+
+  async #withOutputs(message) {
+    if (message.role === 'user') return message;
+    const found = await this.#records.outputs(message.id);
+    this.#kept.set(message.id, found.length);
+    return { ...message, outputs: found.map(({ json }) => json) };
   }
 
   // The ids of conversations in which a text occurs.
   async search(text) {
     const wanted = text.toLowerCase();
-    const found = await this.#records.all('messages');
-    return new Set(found.filter((message) => message.text.toLowerCase().includes(wanted)).map(({ conversation }) => conversation));
+    const found = await this.#records.select('messages', (message) => searchable(message).toLowerCase().includes(wanted));
+    return new Set(found.map(({ conversation }) => conversation));
   }
 
   async putConversation(conversation) {
     await this.#records.put('conversations', conversation);
-    this.#channel?.postMessage('changed');
+    this.#channel?.postMessage({});
   }
 
-  putMessage(message) {
-    return this.#records.put('messages', message);
+  async putMessage({ outputs = [], ...message }) {
+    const kept = this.#kept.get(message.id) ?? 0;
+    this.#kept.set(message.id, outputs.length);
+    await this.#records.put('messages', message);
+    for (let at = kept; at < outputs.length; at += 1) {
+      await this.#records.put('outputs', { message: message.id, at, json: outputs[at] });
+    }
   }
 
   async deleteMessages(ids) {
-    for (const id of ids) await this.#records.delete('messages', id);
+    for (const id of ids) await this.#records.deleteMessage(id);
+    this.#channel?.postMessage({ deleted: ids });
   }
 
   async deleteConversation(id) {
-    const messages = await this.messages(id);
-    await this.deleteMessages([...messages.keys()]);
+    const found = await this.#records.all('messages', id);
     await this.#records.delete('conversations', id);
-    this.#channel?.postMessage('changed');
+    await this.deleteMessages(found.map((message) => message.id));
   }
+}
+
+function searchable({ prefix = '', text, values }) {
+  return [prefix + text, ...Object.values(values ?? {})].join('\n');
 }
 
 function openDatabase() {
@@ -79,6 +116,7 @@ function openDatabase() {
     request.onupgradeneeded = () => {
       request.result.createObjectStore('conversations', { keyPath: 'id' });
       request.result.createObjectStore('messages', { keyPath: 'id' }).createIndex('conversation', 'conversation');
+      request.result.createObjectStore('outputs', { keyPath: ['message', 'at'] });
     };
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
@@ -86,27 +124,59 @@ function openDatabase() {
   });
 }
 
+// Methods are async, because a database that was closed throws at once.
 class Database {
   #database;
 
   constructor(database) {
     this.#database = database;
-    // A newer version of the page must not wait for this tab.
-    database.onversionchange = () => database.close();
   }
 
-  all(store, conversation = null) {
-    const records = this.#database.transaction(store).objectStore(store);
+  async all(store, conversation = null) {
+    const records = this.#records(store);
     return settled(conversation === null ? records.getAll() : records.index('conversation').getAll(conversation));
   }
 
-  put(store, record) {
-    return settled(this.#database.transaction(store, 'readwrite').objectStore(store).put(record));
+  // One record in memory at a time.
+  async select(store, isWanted) {
+    const found = [];
+    const request = this.#records(store).openCursor();
+    await new Promise((resolve, reject) => {
+      request.onerror = () => reject(request.error);
+      request.onsuccess = () => {
+        const cursor = request.result;
+        if (!cursor) return resolve();
+        if (isWanted(cursor.value)) found.push(cursor.value);
+        return cursor.continue();
+      };
+    });
+    return found;
   }
 
-  delete(store, id) {
-    return settled(this.#database.transaction(store, 'readwrite').objectStore(store).delete(id));
+  async outputs(message) {
+    return settled(this.#records('outputs').getAll(outputsOf(message)));
   }
+
+  async put(store, record) {
+    return settled(this.#records(store, 'readwrite').put(record));
+  }
+
+  async delete(store, id) {
+    return settled(this.#records(store, 'readwrite').delete(id));
+  }
+
+  async deleteMessage(id) {
+    await this.delete('messages', id);
+    return settled(this.#records('outputs', 'readwrite').delete(outputsOf(id)));
+  }
+
+  #records(store, mode = 'readonly') {
+    return this.#database.transaction(store, mode).objectStore(store);
+  }
+}
+
+function outputsOf(message) {
+  return IDBKeyRange.bound([message, 0], [message, Infinity]);
 }
 
 function settled(request) {
@@ -117,18 +187,30 @@ function settled(request) {
 }
 
 class Memory {
-  #stores = { conversations: new Map(), messages: new Map() };
+  #stores = Object.fromEntries(STORES.map((name) => [name, new Map()]));
 
   async all(store, conversation = null) {
-    const found = [...this.#stores[store].values()];
-    return structuredClone(conversation === null ? found : found.filter((each) => each.conversation === conversation));
+    return this.select(store, (record) => conversation === null || record.conversation === conversation);
+  }
+
+  async select(store, isWanted) {
+    return structuredClone([...this.#stores[store].values()].filter(isWanted));
+  }
+
+  async outputs(message) {
+    return this.select('outputs', (output) => output.message === message);
   }
 
   async put(store, record) {
-    this.#stores[store].set(record.id, structuredClone(record));
+    this.#stores[store].set(record.id ?? `${record.message} ${record.at}`, structuredClone(record));
   }
 
   async delete(store, id) {
     this.#stores[store].delete(id);
+  }
+
+  async deleteMessage(id) {
+    this.#stores.messages.delete(id);
+    for (const [key, { message }] of this.#stores.outputs) if (message === id) this.#stores.outputs.delete(key);
   }
 }

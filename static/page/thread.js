@@ -6,16 +6,22 @@ import { createAnswer, createQuestion } from './turn.js';
 export function createThread(element, actions) {
   const views = new Map();
 
-  // Makes the page show this conversation's chosen branch.
-  function render({ conversation, messages, runOf, now, isOnline }) {
+  // Makes the page show this conversation's chosen branch. Between two frames of a running answer nothing else changes:
+  // then `isStructureKnown`.
+  function render({ conversation, messages, runOf, now, isOnline, isStructureKnown }) {
     const path = pathTo(messages, conversation.leaf);
-    const wanted = new Set(path.map(({ id }) => id));
-    for (const [id, view] of views) {
-      if (!wanted.has(id)) {
-        view.element.remove();
-        views.delete(id);
-      }
+    if (!isStructureKnown) arrange(path);
+    const shown = isStructureKnown ? path.slice(-1) : path;
+    for (const message of shown) {
+      const versions = versionsOf(messages, message);
+      const isLast = message === path.at(-1);
+      views.get(message.id).update({ message, run: runOf(message.id), versions, isLast, now, isOnline });
     }
+  }
+
+  function arrange(path) {
+    const wanted = new Set(path.map(({ id }) => id));
+    for (const id of views.keys()) if (!wanted.has(id)) remove(id);
     path.forEach((message, at) => {
       if (!views.has(message.id)) {
         const create = message.role === 'user' ? createQuestion : createAnswer;
@@ -23,15 +29,18 @@ export function createThread(element, actions) {
       }
       const view = views.get(message.id);
       if (element.children[at] !== view.element) element.insertBefore(view.element, element.children[at] ?? null);
-      const versions = versionsOf(messages, message);
-      view.update({ message, run: runOf(message.id), versions, isLast: at === path.length - 1, now, isOnline });
     });
+  }
+
+  function remove(id) {
+    views.get(id).close();
+    views.get(id).element.remove();
+    views.delete(id);
   }
 
   // For another conversation.
   function clear() {
-    element.replaceChildren();
-    views.clear();
+    for (const id of [...views.keys()]) remove(id);
   }
 
   return { render, clear };

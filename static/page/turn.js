@@ -55,6 +55,7 @@ export function createQuestion(actions) {
 
   return {
     element,
+    close() {},
     update(given) {
       message = given.message;
       setText(text, questionText(message));
@@ -110,6 +111,7 @@ export function createAnswer(actions) {
 
   return {
     element,
+    close: () => mediaView.close(),
     update({ message: given, run, versions, isLast, now, isOnline }) {
       message = given;
       showContent();

@@ -208,7 +208,7 @@ def test_engine_killed_in_mid_answer(browser_page, own_stack, gate):
     chat.send(**SCRIPT, gate=gate.path)
     chat.wait_for_answer("ab")
     stack.engines[0].kill()
-    chat.expect_status("The engine restarts, the answer goes on from here")
+    chat.expect_status("The engine is restarting; the answer will go on from here")
     gate.open()
     stack.start_engine()
     chat.expect_status("Done")

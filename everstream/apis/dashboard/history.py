@@ -19,6 +19,8 @@ WINDOW_S = 60.0
 """Of the percentiles."""
 RATE_S = 5.0
 """Of the rates: engines report twice a second, so a shorter time would show their rhythm."""
+GAP_S = 5.0
+"""Samples are taken only while someone watches: those before a longer gap say nothing about the last minute."""
 SHOWN = {
     "generations_started": "started",
     "generations_done": "done",
@@ -98,6 +100,8 @@ class History:
         if self._samples and _began_anew(self._samples[-1], figures):
             self._samples.clear()
             self._points.clear()
+        if self._samples and figures.at - self._samples[-1].at > GAP_S:
+            self._samples.clear()
         self._samples.append(figures)
         # Keep one sample that is older than the window, to compare with.
         while len(self._samples) > 2 and self._samples[1].at <= figures.at - WINDOW_S:
