@@ -56,7 +56,7 @@ interface EventOf<Type extends string, Data> {
 }
 
 export type OpenEvent = EventOf<'open', { readonly generation: string; readonly model: string }>;
-export type MessageEvent = EventOf<'message', Output>;
+export type OutputEvent = EventOf<'message', Output>;
 /** Another engine goes on, because the one before it died. */
 export type ResumedEvent = EventOf<'resumed', { readonly attempt: number }>;
 export type DoneEvent = EventOf<'done', { readonly finish_reason: string | null; readonly usage: Usage | null }>;
@@ -72,7 +72,7 @@ export type FailedEvent = EventOf<'failed', {
 export type TerminalEvent = DoneEvent | CancelledEvent | FailedEvent;
 
 /** The entries of a generation's log. */
-export type Entry = OpenEvent | MessageEvent | ResumedEvent | TerminalEvent;
+export type Entry = OpenEvent | OutputEvent | ResumedEvent | TerminalEvent;
 
 /** What the service tells besides. */
 export type QueuedEvent = EventOf<'queued', {
@@ -109,7 +109,7 @@ export interface AnswerOptions {
   /** Ends the reading, and leaves the generation running. */
   readonly signal?: AbortSignal | undefined;
   readonly onEvent?: ((event: AnswerEvent) => void) | undefined;
-  readonly onText?: ((text: string, event: MessageEvent) => void) | undefined;
+  readonly onText?: ((text: string, event: OutputEvent) => void) | undefined;
 }
 
 export interface StartOptions extends AnswerOptions {

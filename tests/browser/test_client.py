@@ -186,6 +186,13 @@ def test_follow_after_what_the_log_lost(client, fast):
         assert error(client)["code"] == "entries_lost"
 
 
+def test_follow_after_what_a_running_log_lost(client, fast, gate):
+    generation = fast.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
+    wait_for(lambda: fast.show(generation)["last"] == 1)
+    begin(client, "follow", generation, after=2)
+    assert error(client)["code"] == "entries_lost"
+
+
 def test_second_follower_from_an_earlier_place(client, fast, gate):
     generation = fast.submit(texts=["a", "b", "c", "d"], hold_before=4, gate=gate.path)
     begin(client, "follow", generation, after=2)
@@ -254,10 +261,12 @@ def test_signal_that_was_aborted_before(client, fast):
     found = client.evaluate(
         """async () => {
             const answer = client.start('{}', { signal: AbortSignal.abort(null) });
-            return [answer.isOver, await answer.result().then(() => 'whole', (error) => String(error))];
+            const loop = (async () => { for await (const _ of answer); })();
+            const say = (promise) => promise.then(() => 'whole', (error) => String(error));
+            return [answer.isOver, await say(answer.result()), await say(loop)];
         }"""
     )
-    assert found == [True, "null"]
+    assert found == [True, "null", "null"]
 
 
 def test_nothing_is_left_of_an_answer_that_ended(client, fast):

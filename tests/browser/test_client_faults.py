@@ -207,6 +207,21 @@ def test_refusals_are_final(page, options, status):
         assert events(page, "failed")[0]["code"] == "not_allowed"
 
 
+def test_time_that_the_server_asks_for_is_given(page, options):
+    with hostile(page, options, html(503, **{"Retry-After": "3600"})) as server:
+        begin(page, "follow", GENERATION)
+        wait_in(page, lambda: len(reasons(page)) == 1)
+        asked = len(server.paths())
+        begin(page, "follow", GENERATION)
+        page.evaluate("id => { client.stop(id); }", GENERATION)
+        wait_in(page, lambda: ("DELETE", f"/generations/{GENERATION}") in server.requests)
+        # Each response has arrived before the next page, and whatever is sent because of the events before the last.
+        page.evaluate("() => fetch('/').then(() => fetch('/'))")
+        page.evaluate("() => { for (const name of ['online', 'pageshow']) dispatchEvent(new Event(name)); }")
+        page.evaluate("() => fetch('/').then(() => fetch('/'))")
+        assert len(server.paths()) == asked and len(server.requests) == asked + 1
+
+
 def test_busy_service(page, options):
     busy = stream((None, "busy", '{"code":"too_many_streams","message":"full","retry_ms":60}'))
     with hostile(page, options, busy, WHOLE):
