@@ -42,6 +42,7 @@ bench: setup-dev model  ## Measure the speed and memory figures in docs/performa
 	$(BIN)/python -m bench.start
 	$(BIN)/python -m bench.oversize
 	$(BIN)/python -m bench.plain_model
+	$(BIN)/python -m bench.markdown
 	$(BIN)/python -m bench.goals
 
 hot: setup-dev  ## Time the functions that run for every token, and compare with the last run on this machine

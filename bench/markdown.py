@@ -39,11 +39,10 @@ SHOW = """async ([way, text, loaded, tokensPerSecond]) => {
         .observe({ type: 'longtask', buffered: false });
     window.view = way === 'markdown' ? createMarkdownView(answer) : plain;
     view.update(text.slice(0, loaded));
-    let idle = 0;
-    while (idle < 10) {
-        const before = performance.now();
+    for (let shown = 0, unchanged = 0; unchanged < 30;) {
         await new Promise(requestAnimationFrame);
-        idle = performance.now() - before < 20 ? idle + 1 : 0;
+        unchanged = answer.textContent.length === shown ? unchanged + 1 : 0;
+        shown = answer.textContent.length;
     }
     scrollTo(0, document.body.scrollHeight);
 }"""

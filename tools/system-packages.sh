@@ -1,12 +1,13 @@
 #!/bin/sh
 # Installs the tests' system packages with apt-get: Chromium, Firefox (80 MB to download, 310 MB installed, 10 s), nginx,
-# openssl, and for the tests with a dead network link iproute2 and nftables (2 MB, 2 s). If it can't, it says so, and the
-# tests that need them are skipped by name.
+# node, openssl, and for the tests with a dead network link iproute2 and nftables (2 MB, 2 s). If it can't, it says so, and
+# the tests that need them are skipped by name.
 missing=""
 need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"; }
 need chromium chromium
 need firefox-esr firefox-esr
 need nginx nginx-light
+need node nodejs
 need openssl openssl
 need ip iproute2
 need nft nftables

@@ -22,15 +22,11 @@ export function createBuilder(root, onPending) {
   let view = null;
 
   function add(part) {
-    if (part.type === 'block') addBlock(part);
+    if (part.type === 'block') sections.add((parent, anchor) => place(parent, anchor, part, (made) => made.childNodes));
     else if (part.type === 'close') close();
     else if (part.type in VIEWS) view = VIEWS[part.type](part, { sections, place, shellOf });
     else view.add(part);
     references.resolve();
-  }
-
-  function addBlock(part) {
-    return sections.add((parent, anchor) => place(parent, anchor, part, (fragment) => fragment.childNodes));
   }
 
   // A part's outermost element, empty.

@@ -6,7 +6,7 @@ import { fragmentOf } from './sanitise.js';
 
 export function createCodeView({ language }, { sections }) {
   const shell = fragmentOf(codeBlock('', language)).childNodes;
-  const code = sections.add((parent, anchor) => patchAfter(parent, anchor, shell)[0]).querySelector('code');
+  const code = sections.addContainer((parent, anchor) => patchAfter(parent, anchor, shell)[0]).querySelector('code');
   let last = null;
   let shownLines = null;
 

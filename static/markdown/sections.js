@@ -3,13 +3,15 @@
 
 import { adoptAfter, patchRest } from './patch.js';
 
-const MAX_BLOCKS = 40;
+const MAX_WEIGHT = 40;
+// Of a part that may hold a hundred rows, a hundred items or much code.
+const CONTAINER_WEIGHT = 10;
 
 export function createSections(root) {
   let section = null;
-  // The last finished block of the section, and how many there are.
+  // The last finished block of the section, and what its blocks weigh.
   let last = null;
-  let count = 0;
+  let weight = 0;
 
   function begin() {
     const next = document.createElement('div');
@@ -18,25 +20,26 @@ export function createSections(root) {
     while (last && last.nextSibling) next.append(last.nextSibling);
     section = root.appendChild(next);
     last = null;
-    count = 0;
+    weight = 0;
   }
 
   function makeRoom() {
-    if (!section || count >= MAX_BLOCKS) begin();
+    if (!section || weight >= MAX_WEIGHT) begin();
+  }
+
+  function add(put, blockWeight) {
+    makeRoom();
+    last = put(section, last);
+    weight += blockWeight;
+    return last;
   }
 
   return {
-    // Finishes blocks: `put` places them in an element, after a node, and returns the last one.
-    add(put) {
-      makeRoom();
-      last = put(section, last);
-      count += 1;
-      return last;
-    },
+    // Finishes a block: `put` places it in an element, after a node, and returns it.
+    add: (put) => add(put, 1),
+    addContainer: (put) => add(put, CONTAINER_WEIGHT),
     // Makes the next block an element like this one. What it contains so far stays in it.
-    adopt(element) {
-      return this.add((parent, anchor) => adoptAfter(parent, anchor, element));
-    },
+    adopt: (element) => add((parent, anchor) => adoptAfter(parent, anchor, element), CONTAINER_WEIGHT),
     // Shows what comes after the finished blocks.
     showOpen(nodes) {
       if (nodes.length > 0) makeRoom();
