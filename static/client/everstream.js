@@ -7,6 +7,8 @@
 // client and its answers; requests; hubs, which hold one connection for all generations that are followed, in the page or
 // in a SharedWorker for all tabs of a browser; transports; and what all of them use. everstream.d.ts has the types,
 // docs/client.md the description.
+//
+// It is one file so that a page can take it as it is, from any server, and so that the SharedWorker runs the same code.
 
 const TERMINAL = new Set(['done', 'cancelled', 'failed']);
 const ENTRIES = new Set(['message', 'open', 'resumed', ...TERMINAL]);
@@ -21,7 +23,7 @@ const RESPONSE_WITHIN_MS = 30_000;
 const UPLOAD_BYTES_PER_MS = 10;
 const MAX_EVENT_CHARS = 64 << 20;
 // The service's own bound for one stream.
-const MAX_TOGETHER = 32;
+const MAX_TOGETHER = 8;
 // The service abandons a generation that nobody has read for 60 s.
 const LOOK_EVERY_MS = 20_000;
 const HIDDEN_AFTER_MS = 30_000;
@@ -487,7 +489,7 @@ function followPage(hub, hiddenAfterMs) {
   };
 }
 
-/** Follows any number of generations, over one connection for each 32 of them. */
+/** Follows any number of generations, over one connection for each eight of them. */
 class Hub {
   #open;
   #links = [];
@@ -546,6 +548,8 @@ class Link {
   #isChanging = false;
   #isResting = false;
   #looking = null;
+  // What the connection was asked for: the last place by generation.
+  #asked = new Map();
   // Generations that ended while it rested.
   #ended = new Set();
 
@@ -610,6 +614,7 @@ class Link {
   // At once, unless the server has asked for more time.
   #connectSoon() {
     clearTimeout(this.#timer);
+    if (!this.#followers.size) return;
     const ms = this.#notBefore - Date.now();
     if (ms <= 0) this.#connect();
     else this.#timer = setTimeout(() => this.#connect(), ms);
@@ -628,7 +633,8 @@ class Link {
   #connect() {
     this.#disconnect();
     const query = new URLSearchParams();
-    for (const [generation, place] of this.#places()) {
+    this.#asked = this.#places();
+    for (const [generation, place] of this.#asked) {
       query.append('generation', place < 0 ? generation : `${generation}.${place}`);
     }
     // Events of an earlier connection may still be on their way.
@@ -772,8 +778,8 @@ class Link {
     this.#markLost();
     if (!this.#followers.size) return;
     // All have ended, each with the entry before the one that its follower has.
-    const isEmpty = reason.status === 204 && [...this.#followers].every(({ place }) => place >= 0);
-    if (isEmpty) for (const follower of [...this.#followers]) this.#endLost(follower);
+    const isEmpty = reason.status === 204 && [...this.#asked.values()].every((place) => place >= 0);
+    if (isEmpty) for (const generation of this.#asked.keys()) this.#followersOf(generation).forEach((each) => this.#endLost(each));
     else if (isRefusal(reason) && reason.code !== 'generation_expired') this.#refuse(reason);
     else if (this.#isResting) this.#lookLater(LOOK_EVERY_MS);
     else this.#reconnectLater(reason, isUrgent && !this.#failures ? 0 : this.#retryMs, retryAfterMs);
@@ -907,6 +913,7 @@ class SharedHub {
   #watch() {
     if (this.#followers.size && Date.now() - this.#heardAt > GONE_AFTER_MS) {
       this.#post({ type: 'leave' });
+      this.#port?.close();
       this.#start();
     }
   }

@@ -209,6 +209,26 @@ def test_two_tabs_with_one_conversation(chat):
     assert {message["text"] for message in chat.stored()} == {"one", "two", "three"}
 
 
+def test_deleting_reaches_other_tabs(chat):
+    say(chat, "one")
+    other = ChatPage(chat.page.context.new_page(), chat.url).open(f"/{chat.page.evaluate('location.hash')}")
+    other.wait_for(lambda: other.turns() == ["one", "one"])
+    press(chat, questions(chat).first, "Delete from here")
+    expect(other.page.locator("#welcome")).to_be_visible()
+    assert chat.stored() == []
+
+
+def test_database_that_the_browser_takes_away(chat):
+    """As when the site's data are cleared."""
+    say(chat, "one")
+    gone = "new Promise((resolve) => { indexedDB.deleteDatabase('everstream').onsuccess = () => resolve(true); })"
+    assert chat.page.evaluate(gone)
+    open_list(chat)
+    expect(chat.page.locator("#unkept")).to_be_visible()
+    say(chat, "two")
+    assert chat.turns() == ["one", "one", "two", "two"]
+
+
 def test_choice_of_the_model_is_kept(page, several):
     chat = ChatPage(page, several.url).open()
     expect(page.get_by_label("Model")).to_have_value("say")

@@ -336,6 +336,9 @@ def test_shared_address_follows_live(browser_page, browsers, fast, gate):
         second = ChatPage(other.new_page(), fast.url).open(f"/#g={chat.generation()}")
         second.wait_for_answer("ab")
         second.expect_status("Streaming")
+        # It is not the reader's to stop.
+        expect(second.button("Stop")).to_be_hidden()
+        second.page.keyboard.press("Escape")
         gate.open()
         second.expect_status("Done")
         assert second.answer == "abc"

@@ -72,6 +72,18 @@ def test_queue_and_engine_are_shown(own_stack):
         assert_whole(numbered(stream.read().events))
 
 
+def test_claimed_generation_is_not_queued(fast, gate):
+    """A client that reconnects may last have heard that it was."""
+    generation = fast.submit(texts=["a"], hold_before=1, gate=gate.path)
+    wait_for(lambda: fast.show(generation)["state"] == "running")
+    with connect(pinged(fast, generation), last_id=f"{generation}.0") as stream:
+        stream.read(until=lambda seen: {"queued", "engine"} <= set(types(seen)))
+        assert [event.json["position"] for event in stream.events if event.type == "queued"] == [0]
+        assert [event.json["state"] for event in stream.events if event.type == "engine"] == ["ready"]
+        gate.open()
+        stream.read()
+
+
 def test_engine_that_restarts_is_shown(own_stack, gate):
     stack = own_stack().start()
     generation = stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
