@@ -15,7 +15,8 @@ export function createAnswers({ client, store, onChange }) {
   // Starts the message's generation, or goes on with it. The request id makes it safe to send the request again.
   // `isNew`: the time of its first token means something. `isKept`: whether it is in the store.
   function run(message, { isNew = false, isKept = true } = {}) {
-    const state = initialState(isNew ? Date.now() : null);
+    const hasBegun = message.text !== '' || message.outputs.length > 0;
+    const state = initialState(isNew ? Date.now() : null, { hasBegun });
     const current = { message, state, recorder: createRecorder(), isNew, isKept, timer: 0, answer: null };
     runs.set(message.id, current);
     const onEvent = (event) => receive(current, event);

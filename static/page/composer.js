@@ -17,6 +17,7 @@ export function createComposer(form, actions) {
   let fields = [];
   let rendered = '';
   let isBusy = false;
+  let isStarting = true;
 
   // Does nothing if the model is the same as before, so that polling leaves alone what people type.
   function showModel(given) {
@@ -37,7 +38,7 @@ export function createComposer(form, actions) {
   function renderButtons() {
     send.hidden = isBusy;
     stop.hidden = !isBusy;
-    send.disabled = Boolean(model && obstacle(model)) || (isText() && !prompt.value.trim());
+    send.disabled = isStarting || Boolean(model && obstacle(model)) || (isText() && !prompt.value.trim());
   }
 
   // Until the models are known, the page is a chat with the first one.
@@ -79,7 +80,7 @@ export function createComposer(form, actions) {
   return {
     show(given) {
       if (given.model) showModel(given.model);
-      isBusy = given.isBusy;
+      ({ isBusy, isStarting } = given);
       stop.disabled = given.isStopping;
       renderButtons();
     },

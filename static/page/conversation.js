@@ -34,6 +34,8 @@ export function newAnswer({ id, conversation, parent, now, request, model = '' }
     generation: '',
     // The number of the log's last entry that is part of `text` and `outputs`.
     n: -1,
+    // Counts how often it was continued.
+    version: 0,
     // null until it has ended: { type, … }, as in the state.
     end: null,
     stats: '',

@@ -134,6 +134,8 @@ export function readValues(container, fields) {
 
 function readValue(container, field) {
   const input = container.querySelector(`[name=${CSS.escape(field.name)}]`);
+  // A number field has no value for what is no number, such as 1e.
+  if (input.validity.badInput) return '?';
   if (field.kind !== 'checkbox') return input.value;
   return input.indeterminate ? null : input.checked;
 }

@@ -50,6 +50,8 @@ let frame = 0;
 // Turns were added or removed, so the frame shows all of them anew.
 let isRearranged = true;
 let isOnline = navigator.onLine;
+// Until it is known which conversation is open, nothing is asked.
+let isStarting = true;
 // The message that is read out.
 let announced = '';
 
@@ -114,7 +116,7 @@ function continueAnswer(answer) {
   const request = makeRequest(model, () => continuingInputs(model, conversation, pathTo(messages, answer.id)));
   const { id, parent, createdAt, reasoning } = answer;
   const next = newAnswer({ id, conversation: conversation.id, parent, now: createdAt, request, model: model.name });
-  begin(Object.assign(next, { prefix: answerText(answer), reasoning }));
+  begin(Object.assign(next, { prefix: answerText(answer), reasoning, version: answer.version + 1 }));
 }
 
 // { inputs, model, requestId }; or { error }. If only one model is served, none is named.
@@ -151,6 +153,7 @@ function stop() {
 }
 
 function deleteFrom(message) {
+  if (!window.confirm('Delete this question and everything after it?')) return;
   const ids = withDescendants(messages, message.id);
   for (const id of ids) answers.drop(id);
   forget(ids);
@@ -179,8 +182,7 @@ async function removeConversation(id) {
 }
 
 function startNew() {
-  const { model, system, settings } = conversation;
-  open(newConversation({ id: newId(), now: Date.now(), model, system, settings }), new Map());
+  openNew();
   showNoAddress({ isNewEntry: true });
   composer.focus();
 }
@@ -204,9 +206,15 @@ function open(given, found, { shared = false } = {}) {
   scroll.toBottom();
 }
 
+function openNew() {
+  const { model, system, settings } = conversation;
+  open(newConversation({ id: newId(), now: Date.now(), model, system, settings }), new Map());
+}
+
 async function openAddress() {
   const { conversation: id, generation } = readAddress();
   if (generation) openShared(generation);
+  if (!generation && !id && messages.size) openNew();
   if (!id || id === conversation.id) return;
   const found = (await store.conversations()).find((each) => each.id === id);
   if (found) open(found, withRunning(await store.messages(id)));
@@ -220,6 +228,20 @@ function withRunning(found) {
     if (run) found.set(id, run.message);
   }
   return found;
+}
+
+// Another tab has gone on with the open conversation: show that, unless this tab is on another branch.
+async function refresh() {
+  const { id } = conversation;
+  const [found, kept] = await Promise.all([store.messages(id), store.conversations()]);
+  if (id !== conversation.id) return;
+  for (const message of [...found.values()].filter((each) => !messages.has(each.id))) {
+    messages.set(message.id, message);
+    if (message.role === 'assistant' && !message.end) answers.run(message);
+  }
+  const { leaf = null } = kept.find((each) => each.id === id) ?? {};
+  if (pathTo(messages, leaf).some((message) => message.id === conversation.leaf)) conversation.leaf = leaf;
+  render();
 }
 
 function openShared(generation) {
@@ -271,7 +293,7 @@ function renderFrame() {
   const status = statusOf({ run, last, model, now, isOnline });
   showStatus(status);
   markTab({ title: conversation.title, phase: status.mark });
-  composer.show({ model, isBusy: Boolean(run) && !isShared, isStopping: run?.state.isStopping ?? false });
+  composer.show({ model, isBusy: Boolean(run) && !isShared, isStopping: run?.state.isStopping ?? false, isStarting });
   if (!find('#health').hidden) health.show(run);
   if (last?.id === announced) announce(last);
   scroll.keep();
@@ -340,7 +362,7 @@ for (const [selector, act] of Object.entries({
   '#export-json': () => exportAs('json', 'application/json', toJson(conversation, messages)),
 })) find(selector).addEventListener('click', act);
 document.addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && !find('dialog[open]')) {
+  if (event.key === 'Escape' && !event.isComposing && !isTakingEscape(event.target)) {
     if (sidebarPanel.isOnTop()) sidebarPanel.close();
     else stop();
   }
@@ -349,6 +371,11 @@ document.addEventListener('keydown', (event) => {
     startNew();
   }
 });
+// Escape closes a dialog, empties a search and leaves a list of choices.
+function isTakingEscape(element) {
+  return find('dialog[open]') !== null || element.matches('input[type=search], select');
+}
+
 window.addEventListener('hashchange', () => {
   if (sidebarPanel.isOnTop()) sidebarPanel.close();
   openAddress();
@@ -360,7 +387,10 @@ for (const type of ['online', 'offline']) {
   });
 }
 store.watch({
-  onChange: showList,
+  onChange(id) {
+    showList();
+    if (id === conversation.id) refresh();
+  },
   onDelete(ids) {
     forget(ids);
     render();
@@ -375,5 +405,6 @@ for (const message of await store.openAnswers()) answers.run(message);
 answers.repeatStops();
 await openAddress();
 await showList();
+isStarting = false;
 render();
 composer.focus();

@@ -5,8 +5,11 @@ import { backoff } from '../client/everstream.js';
 
 const MODELS = new URL('../../models', import.meta.url);
 
-// Calls onModels(models) once they are known, and again until the chosen one is ready: it may still be loading.
-// `isReady()` says whether it is. Returns a function that asks again at once.
+// While the chosen one is ready, it is only looked at now and then.
+const CALM_MS = 10_000;
+
+// Calls onModels(models) once they are known, and again and again, because a model may still be loading, or go away.
+// `isReady()` says whether the chosen one is ready. Returns a function that asks again at once.
 export function watchModels(onModels, isReady) {
   let timer = 0;
   let tries = 0;
@@ -20,9 +23,14 @@ export function watchModels(onModels, isReady) {
     // A newer request is under way, which goes on from there.
     if (request !== asked) return;
     if (models) onModels(models);
-    if (models && isReady()) return;
-    timer = setTimeout(ask, backoff(tries));
-    tries += 1;
+    const isCalm = models && isReady();
+    tries = isCalm ? 0 : tries + 1;
+    timer = setTimeout(askIfVisible, isCalm ? CALM_MS : backoff(tries - 1));
+  }
+
+  function askIfVisible() {
+    if (document.hidden) document.addEventListener('visibilitychange', askIfVisible, { once: true });
+    else ask();
   }
 
   ask();

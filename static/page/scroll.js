@@ -37,12 +37,13 @@ export function followBottom(button) {
     lastTop = window.scrollY;
   }
 
+  function keep() {
+    if (isFollowing) toBottom();
+    else button.hidden = isAtBottom();
+  }
+
   button.addEventListener('click', toBottom);
-  return {
-    keep() {
-      if (isFollowing) toBottom();
-      else button.hidden = isAtBottom();
-    },
-    toBottom,
-  };
+  // Formulas and images take their room later, and what is out of sight only when it comes into view.
+  new ResizeObserver(keep).observe(document.querySelector('main'));
+  return { keep, toBottom };
 }

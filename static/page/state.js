@@ -6,10 +6,13 @@ export const TERMINAL = new Set(['done', 'cancelled', 'failed']);
 // No token for so long is worth saying.
 const QUIET_MS = 3000;
 const CAUGHT_UP_SHOWN_MS = 5000;
+// The rate of an answer that took less says nothing.
+const SHORT_MS = 500;
 // The rate follows the last tokens with this time constant.
 const RATE_MS = 2000;
 
-export function initialState(sentAt = null) {
+// `hasBegun`: some of the answer was seen before, by an earlier page.
+export function initialState(sentAt = null, { hasBegun = false } = {}) {
   return {
     sentAt,
     isStopping: false,
@@ -23,7 +26,7 @@ export function initialState(sentAt = null) {
     // Up to this entry, the answer was generated before this connection.
     catchUpTo: 0,
     caughtUp: null,
-    pieces: 0,
+    pieces: hasBegun ? 1 : 0,
     isReasoning: false,
     lastN: 0,
     firstAt: null,
@@ -47,7 +50,14 @@ const CHANGES = {
   stopping: () => ({ isStopping: true }),
   connecting: (state) => ({ connection: state.connection === 'sending' ? 'sending' : 'connecting' }),
   started: () => ({ connection: 'connecting', loss: null }),
-  connected: (state, { worker, last }) => ({ connection: 'open', loss: null, worker, catchUpTo: last }),
+  connected: (state, { worker, last }, now) => ({
+    connection: 'open',
+    loss: null,
+    worker,
+    catchUpTo: last,
+    // A silence is counted from here on.
+    lastAt: state.pieces ? state.lastAt ?? now : null,
+  }),
   reconnecting: (state, { attempt, delay_ms: delayMs, reason }, now) => ({
     connection: 'lost',
     loss: { attempt, retryAt: now + delayMs, reason },
@@ -182,6 +192,6 @@ function tokens({ end }) {
 // Only of an answer that was seen from the beginning.
 function average({ end, sentAt, firstAt }) {
   const count = end.usage?.completion_tokens;
-  if (!count || count < 2 || sentAt === null || firstAt === null || end.at <= firstAt) return '';
+  if (!count || sentAt === null || firstAt === null || end.at - firstAt < SHORT_MS) return '';
   return `${rate((count - 1) / ((end.at - firstAt) / 1000))} tokens/s`;
 }

@@ -4,6 +4,8 @@
 
 const NAME = 'everstream';
 const VERSION = 1;
+// A browser that is broken or busy may never answer.
+const OPENS_WITHIN_MS = 5000;
 const STORES = ['conversations', 'messages', 'outputs'];
 
 // Never rejects. `onLost` is called if the browser takes the database away later.
@@ -39,12 +41,12 @@ class Store {
     this.#onLost();
   }
 
-  // What another tab has done: `onChange()` after any change to the list, `onDelete(ids)` after messages were deleted.
+  // What another tab has done: `onChange(id)` to a conversation or the list, `onDelete(ids)` to messages.
   watch({ onChange, onDelete }) {
     if (!this.#channel) return;
     this.#channel.onmessage = ({ data }) => {
       if (data.deleted) onDelete(data.deleted);
-      onChange();
+      onChange(data.changed ?? '');
     };
   }
 
@@ -82,13 +84,13 @@ class Store {
 
   async putConversation(conversation) {
     await this.#records.put('conversations', conversation);
-    this.#channel?.postMessage({});
+    this.#channel?.postMessage({ changed: conversation.id });
   }
 
   async putMessage({ outputs = [], ...message }) {
     const kept = this.#kept.get(message.id) ?? 0;
     this.#kept.set(message.id, outputs.length);
-    await this.#records.put('messages', message);
+    if (!await this.#records.putNewest(message)) return;
     for (let at = kept; at < outputs.length; at += 1) {
       await this.#records.put('outputs', { message: message.id, at, json: outputs[at] });
     }
@@ -113,6 +115,7 @@ function searchable({ prefix = '', text, values }) {
 function openDatabase() {
   return new Promise((resolve, reject) => {
     const request = indexedDB.open(NAME, VERSION);
+    setTimeout(() => reject(new Error('the database does not open')), OPENS_WITHIN_MS);
     request.onupgradeneeded = () => {
       request.result.createObjectStore('conversations', { keyPath: 'id' });
       request.result.createObjectStore('messages', { keyPath: 'id' }).createIndex('conversation', 'conversation');
@@ -161,6 +164,15 @@ class Database {
     return settled(this.#records(store, 'readwrite').put(record));
   }
 
+  // Returns whether it was put: a tab that lags behind must not overwrite what another one has.
+  async putNewest(message) {
+    const records = this.#records('messages', 'readwrite');
+    const kept = await settled(records.get(message.id));
+    if (kept && isNewer(kept, message)) return false;
+    await settled(records.put(message));
+    return true;
+  }
+
   async delete(store, id) {
     return settled(this.#records(store, 'readwrite').delete(id));
   }
@@ -173,6 +185,11 @@ class Database {
   #records(store, mode = 'readonly') {
     return this.#database.transaction(store, mode).objectStore(store);
   }
+}
+
+function isNewer(kept, { version = 0, n = 0, end = null }) {
+  if ((kept.version ?? 0) !== version) return (kept.version ?? 0) > version;
+  return (kept.n ?? 0) > n || (Boolean(kept.end) && !end);
 }
 
 function outputsOf(message) {
@@ -199,6 +216,11 @@ class Memory {
 
   async outputs(message) {
     return this.select('outputs', (output) => output.message === message);
+  }
+
+  async putNewest(message) {
+    await this.put('messages', message);
+    return true;
   }
 
   async put(store, record) {

@@ -58,7 +58,7 @@ export function createQuestion(actions) {
     close() {},
     update(given) {
       message = given.message;
-      setText(text, questionText(message));
+      setText(text, questionText(message) || '(nothing was filled in)');
       edit.hidden = message.values !== null || !actions.canSend;
       bar.querySelector('.versions').update(given.versions);
     },
@@ -79,6 +79,7 @@ export function createAnswer(actions) {
   const view = createMarkdownView(body);
   let message = null;
   let shown = 0;
+  let lastLine = '';
   let isFinished = false;
 
   const regenerate = iconButton('again', 'Answer again', () => actions.regenerate(message));
@@ -104,9 +105,12 @@ export function createAnswer(actions) {
   function showOutput(json) {
     const { media: found, rest } = splitOutput(JSON.parse(json));
     for (const piece of found) mediaView.add(piece);
-    if (Object.keys(rest).length === 0) return;
+    const line = found.length ? JSON.stringify(rest) : json;
+    // What comes with each piece of media, such as its sample rate, is shown once.
+    if (line === '{}' || (found.length && line === lastLine)) return;
+    lastLine = line;
     outputs.hidden = false;
-    outputs.append(`${found.length ? JSON.stringify(rest) : json}\n`);
+    outputs.append(`${line}\n`);
   }
 
   return {

@@ -209,6 +209,31 @@ def test_two_tabs_with_one_conversation(chat):
     assert {message["text"] for message in chat.stored()} == {"one", "two", "three"}
 
 
+def test_other_tab_shows_what_is_asked_here(chat):
+    say(chat, "one")
+    other = ChatPage(chat.page.context.new_page(), chat.url).open(f"/{chat.page.evaluate('location.hash')}")
+    other.wait_for(lambda: other.turns() == ["one", "one"])
+    say(chat, "two")
+    other.wait_for(lambda: other.turns() == ["one", "one", "two", "two"])
+
+
+def test_tab_that_lags_behind_overwrites_nothing(chat):
+    """It has an older version of an answer that was continued elsewhere."""
+    say(chat, "one")
+    newest = next(message for message in chat.stored() if message["role"] == "assistant")
+    chat.page.evaluate(
+        """async (newest) => {
+            const { openStore } = await import('/static/page/store.js');
+            const store = await openStore(() => {});
+            await store.putMessage({ ...newest, version: 1, prefix: 'more ' });
+            await store.putMessage({ ...newest, version: 0, text: 'lost', end: { type: 'cancelled' } });
+            await store.putMessage({ ...newest, version: 1, n: 0, text: 'lost' });
+        }""",
+        newest,
+    )
+    assert chat.source() == "more one"
+
+
 def test_deleting_reaches_other_tabs(chat):
     say(chat, "one")
     other = ChatPage(chat.page.context.new_page(), chat.url).open(f"/{chat.page.evaluate('location.hash')}")

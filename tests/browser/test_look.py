@@ -1,9 +1,12 @@
 """What every state of the page has to be: accessible, readable at any width, and inert whatever a model says."""
 
+import os
+
 import pytest
 from playwright.sync_api import expect
 
 from harness.accessibility import violations
+from harness.stack import Process, free_port, listening, nginx_executable, wait_for
 from tests.browser.chat_page import ChatPage
 
 SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -128,6 +131,43 @@ def test_reading_is_not_disturbed(page, fast, gate):
     chat.button("To the newest text").click()
     chat.wait_for(lambda: page.evaluate(at_end))
     expect(chat.button("To the newest text")).to_be_hidden()
+
+
+def test_newest_text_stays_in_view_when_formulas_take_their_room(page, fast):
+    chat = ChatPage(page, fast.url).open()
+    paragraph = "Words that go on for a while, and then some more of them. " * 3
+    chat.send(texts=[f"{paragraph}\n\n", "```python\nprint(1)\n```\n\n", "$$\n\\frac{a}{b}\n$$\n\n"], repeat=20)
+    chat.expect_status("Done")
+    expect(chat.replies.last.locator("math")).to_have_count(20)
+    chat.wait_for(lambda: page.evaluate("document.documentElement.scrollHeight - innerHeight - scrollY < 5"))
+
+
+def test_page_under_a_base_path(page, fast, tmp_path):
+    """Nothing on it names a path from the root."""
+    config = tmp_path / "nginx.conf"
+    port = free_port()
+    location = (
+        f"location /ai/ {{ proxy_pass http://127.0.0.1:{fast.port}/; proxy_buffering off; proxy_http_version 1.1; }}"
+    )
+    server = f"server {{ listen 127.0.0.1:{port}; {location} }}"
+    paths = "".join(
+        f"{name}_temp_path {tmp_path}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config.write_text(
+        f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}} http {{ access_log off; {paths} {server} }}"
+    )
+    if nginx_executable() is None:
+        pytest.skip("nginx is missing: apt-get install nginx-light")
+    nginx = Process("nginx", [nginx_executable(), "-p", str(tmp_path), "-c", str(config)], dict(os.environ), tmp_path)
+    try:
+        wait_for(lambda: port in listening(nginx), what="nginx")
+        chat = ChatPage(page, f"http://127.0.0.1:{port}").open("/ai/")
+        chat.expect_status("Ready")
+        chat.send(texts=["under ", "a path"])
+        chat.expect_status("Done")
+        assert chat.answer == "under a path"
+    finally:
+        nginx.stop()
 
 
 def test_title_and_icon_show_progress(page, fast, gate):

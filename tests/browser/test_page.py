@@ -202,6 +202,26 @@ def test_quiet_model(chat, gate):
     chat.expect_status("Done")
 
 
+def test_reload_of_a_quiet_answer(chat, gate):
+    """It has begun, so the model does not think any more."""
+    chat.open().send(**SCRIPT, gate=gate.path)
+    chat.expect_status("Waiting for the next token")
+    chat.page.reload()
+    chat.expect_status("Waiting for the next token")
+    gate.open()
+    chat.expect_status("Done")
+
+
+def test_idle_page_notices_that_the_engine_is_gone(page, own_stack):
+    stack = own_stack().start()
+    chat = ChatPage(page, stack.url).open()
+    chat.expect_status("Ready")
+    stack.engines[0].kill()
+    chat.expect_status("Loading the model…")
+    stack.start_engine()
+    chat.expect_status("Ready")
+
+
 def test_engine_killed_in_mid_answer(browser_page, own_stack, gate):
     stack = own_stack().start()
     chat = ChatPage(browser_page, stack.url).open()
