@@ -1,13 +1,14 @@
 """The page's Markdown view in a real Chromium, under the page's security policy."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 from everstream.settings import PROJECT_ROOT
-from tests.browser.xss_corpus import FLAG, VECTORS
+from tests.browser.xss_corpus import FLAG, MATHS, VECTORS
 
 CORPUS = json.loads((PROJECT_ROOT / "tests" / "node" / "corpus.json").read_text())
 RICH = (Path(__file__).parent / "rich_answer.md").read_text()
@@ -304,6 +305,20 @@ def test_sanitiser_alone_stops_raw_html(shown):
         VECTORS,
     )
     assert found == []
+
+
+def test_formulas_alone_link_and_load_nothing(shown):
+    """Before the sanitiser."""
+    show(shown, "$x$")
+    html = shown.evaluate(
+        """async formulas => {
+            const { formula } = await import('/static/markdown/typeset.js');
+            return formulas.map((source) => formula(source)).filter((html) => html.includes('<math'));
+        }""",
+        [*(vector for vector in MATHS if "\n" not in vector), "$\\href{https://example.org}{x}$"],
+    )
+    assert len(html) > 5
+    assert not [each for each in html if re.search(r"<[^>]*\s(href|src|id|data-\w+)=", each)]
 
 
 def test_links_and_images(shown):
