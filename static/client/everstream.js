@@ -58,13 +58,9 @@ export class JsonInputs {
 
 export function createClient(options = {}) {
   const context = { settings: readSettings(options), hub: null, answers: new Set() };
-  const open = (own) => {
-    context.hub ??= createHub(context.settings);
-    return new Answer(context, own);
-  };
   return {
-    start: (input, own = {}) => open({ ...own, body: makeBody(input, own) }),
-    follow: (id, own = {}) => open({ ...own, id: checkId(id) }),
+    start: (input, own = {}) => new Answer(context, { ...own, body: makeBody(input, own) }),
+    follow: (id, own = {}) => new Answer(context, { ...own, id: checkId(id) }),
     stop: (id, own = {}) => stopGeneration(context.settings, checkId(id), own.signal),
     interrupt: (ms = 0) => context.hub?.interrupt(ms),
     close: () => {
@@ -157,7 +153,8 @@ class Answer {
       this.#fail(signal.reason);
     } else {
       signal?.addEventListener('abort', () => this.#close(signal.reason), { signal: this.#over.signal });
-      this.#posted = id ? Promise.resolve() : this.#post(body.text);
+      // No callback before the caller has the answer.
+      this.#posted = Promise.resolve().then(() => (id ? null : this.#post(body.text)));
       this.#posted.then(() => this.#follow(), (error) => this.#refuse(error));
     }
   }
@@ -246,6 +243,7 @@ class Answer {
 
   #follow() {
     if (this.isOver) return;
+    this.#context.hub ??= createHub(this.#context.settings);
     this.#followed = this.#context.hub.follow(this.id, this.#options.after ?? -1, (event) => this.#receive(event));
   }
 

@@ -311,6 +311,23 @@ def test_closed_client(client, fast, gate):
     # It can be used again.
     begin(client, "start", {"texts": ["again"]})
     assert_whole(client, "again")
+    script = """async () => {
+        client.close();
+        const types = [];
+        for await (const { type } of last.answer) types.push(type);
+        return types;
+    }"""
+    assert client.evaluate(script) == ["open", "message", "done"]
+
+
+def test_callbacks_have_the_answer(client):
+    script = """async () => {
+        const seen = [];
+        const answer = client.start({ texts: ['a'] }, { onEvent: ({ type }) => seen.push([type, answer.id !== '']) });
+        await answer.result();
+        return seen[0];
+    }"""
+    assert client.evaluate(script) == ["connecting", False]
 
 
 def test_more_generations_than_one_stream_takes(client, fast):
