@@ -29,7 +29,6 @@ export function createMarkdownView(element) {
   let isFinished;
   let splitter;
   let builder;
-  let parts;
   let timer = 0;
   let restUntil;
   let resolveFinished;
@@ -42,7 +41,6 @@ export function createMarkdownView(element) {
     element.replaceChildren();
     splitter = createSplitter();
     builder = createBuilder(element, typesetLater);
-    parts = [];
     received = '';
     text = '';
     isFinished = false;
@@ -80,22 +78,12 @@ export function createMarkdownView(element) {
   }
 
   function workUntil(end) {
-    for (let part = nextPart(); part; part = nextPart()) {
-      builder.add(part);
+    for (let parts = splitter.next(); parts; parts = splitter.next()) {
+      builder.add(parts);
       if (performance.now() > end) return workLater(0);
     }
     showOpen();
     return typesetting === 'now' ? typeset(end) : null;
-  }
-
-  // Undefined if there is none yet.
-  function nextPart() {
-    while (parts.length === 0) {
-      const next = splitter.next();
-      if (!next) return undefined;
-      parts = next;
-    }
-    return parts.shift();
   }
 
   function workLater(delay) {

@@ -6,7 +6,7 @@ import { createListView } from './list_view.js';
 import { toHtml } from './parser.js';
 import { patchAfter, patchNode } from './patch.js';
 import { createReferences } from './references.js';
-import { fragmentOf } from './sanitise.js';
+import { fragmentOf, fragmentsOf } from './sanitise.js';
 import { createSections } from './sections.js';
 import { createTableView } from './table_view.js';
 import { PENDING } from './typeset.js';
@@ -21,17 +21,22 @@ export function createBuilder(root, onPending) {
   // The list, table or code block that is being written.
   let view = null;
 
-  function add(part) {
-    if (part.type === 'block') sections.add((parent, anchor) => place(parent, anchor, part, (made) => made.childNodes));
-    else if (part.type === 'close') close();
-    else if (part.type in VIEWS) view = VIEWS[part.type](part, { sections, place, shellOf });
-    else view.add(part);
+  // `parts`: some that follow each other, together no larger than the splitter's window.
+  function add(parts) {
+    const sources = parts.filter((part) => part.source && part.type !== 'piece');
+    const tracked = sources.map((part) => references.track((known) => finishedHtml(part, known)));
+    const fragments = fragmentsOf(tracked.map(({ result }) => result));
+    const made = new Map(sources.map((part, at) => [part, { fragment: fragments[at], missing: tracked[at].missing }]));
+    for (const part of parts) addOne(part, made.get(part));
     references.resolve();
   }
 
-  // A part's outermost element, empty.
-  function shellOf(part) {
-    return rendered(part, { references: {} }).firstChild.cloneNode(false);
+  function addOne(part, made) {
+    const put = (parent, anchor, select) => place({ parent, anchor, select, part, made });
+    if (part.type === 'block') sections.add((parent, anchor) => put(parent, anchor, (fragment) => fragment.childNodes));
+    else if (part.type === 'close') close();
+    else if (part.type in VIEWS) view = VIEWS[part.type](part, sections);
+    else view.add(part, put);
   }
 
   function close() {
@@ -39,16 +44,14 @@ export function createBuilder(root, onPending) {
     view = null;
   }
 
-  // Puts a part's nodes after `anchor`. `select` picks them from what it renders as. Returns the last one. If a
+  // Puts a part's nodes after `anchor`. `select` picks them from what it was rendered as. Returns the last one. If a
   // definition comes later that they refer to, they are changed in place.
-  function place(parent, anchor, part, select) {
-    const render = () => references.track((known) => select(rendered(part, { references: known, isWhole: true })));
-    const { result, missing } = render();
-    const placed = patchAfter(parent, anchor, result);
-    references.wait(missing, function again() {
-      const { result: nodes, missing: stillMissing } = render();
-      Array.from(nodes).forEach((node, index) => { placed[index] = patchNode(parent, placed[index], node); });
-      references.wait(stillMissing, again);
+  function place({ parent, anchor, select, part, made }) {
+    const placed = patchAfter(parent, anchor, select(made.fragment));
+    references.wait(made.missing, function again() {
+      const { result, missing } = references.track((known) => fragmentOf(finishedHtml(part, known)));
+      Array.from(select(result)).forEach((node, at) => { placed[at] = patchNode(parent, placed[at], node); });
+      references.wait(missing, again);
     });
     return placed.at(-1) || anchor;
   }
@@ -61,15 +64,19 @@ export function createBuilder(root, onPending) {
       return;
     }
     const env = { references: references.copy(), isUnfinished: true, isContinued: rest.isContinued };
-    const nodes = Array.from(rendered({ ...rest, source: presentable(rest.source) }, env).childNodes);
+    const nodes = Array.from(fragmentOf(htmlOf(presentable(rest.source), env)).childNodes);
     if (view) view.showOpen(view.isSame(nodes[0]) ? nodes.shift() : null, rest);
     sections.showOpen(nodes);
   }
 
-  function rendered({ source, isContinued }, env) {
-    const html = toHtml(source, { isContinued, ...env });
+  function finishedHtml({ source, isContinued }, known) {
+    return htmlOf(source, { references: known, isWhole: true, isContinued });
+  }
+
+  function htmlOf(source, env) {
+    const html = toHtml(source, env);
     if (html.includes(PENDING)) onPending();
-    return fragmentOf(html);
+    return html;
   }
 
   return { add, showOpen };

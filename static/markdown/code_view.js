@@ -4,7 +4,7 @@ import { codeBlock, codePiece, highlight } from './code.js';
 import { adoptAfter, patchAfter, patchRest, removeAfter, setText } from './patch.js';
 import { fragmentOf } from './sanitise.js';
 
-export function createCodeView({ language }, { sections }) {
+export function createCodeView({ language }, sections) {
   const shell = fragmentOf(codeBlock('', language)).childNodes;
   const code = sections.addContainer((parent, anchor) => patchAfter(parent, anchor, shell)[0]).querySelector('code');
   let last = null;

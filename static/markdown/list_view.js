@@ -4,7 +4,7 @@ import { adoptAfter, patchRest, removeAfter } from './patch.js';
 
 const MAX_ITEMS = 100;
 
-export function createListView({ tag, start }, { sections, place }) {
+export function createListView({ tag, start }, sections) {
   const elements = [];
   let count = 0;
   // The last finished item, and if only its first part is finished, the last node of that part.
@@ -29,23 +29,23 @@ export function createListView({ tag, start }, { sections, place }) {
 
   const current = () => elements.at(-1);
 
-  function add(part) {
+  function add(part, place) {
     if (part.type === 'loose') {
       isLoose = true;
       setLoose(true);
     } else if (part.type === 'item') {
-      addItem(part);
+      addItem(place);
     } else {
-      lastInItem = place(last, lastInItem, part, (fragment) => restOfItem(fragment.firstChild.firstChild));
+      lastInItem = place(last, lastInItem, (fragment) => restOfItem(fragment.firstChild.firstChild));
     }
   }
 
-  function addItem(part) {
+  function addItem(place) {
     if (last) removeAfter(last, lastInItem);
     if (count > 0 && count % MAX_ITEMS === 0) begin();
     count += 1;
     last = adoptAfter(current(), last, document.createElement('li'));
-    lastInItem = place(last, null, part, (fragment) => fragment.firstChild.firstChild.childNodes);
+    lastInItem = place(last, null, (fragment) => fragment.firstChild.firstChild.childNodes);
     removeAfter(last, lastInItem);
   }
 

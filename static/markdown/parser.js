@@ -12,6 +12,8 @@ import { unfinished } from './unfinished.js';
 // Before a source that continues a paragraph, so that its first characters aren't read as a list or a heading.
 export const CONTINUED = '\f';
 
+export const TABLE_WRAPPER = '<div class="table" dir="auto" tabindex="0">';
+
 const ALLOWED_LINK = /^(?:https?:\/\/|mailto:)[^\s]/i;
 // markdown-it drops what is nested deeper than it allows. Deeper markers are text here.
 const MAX_LEVEL = 24;
@@ -195,7 +197,7 @@ rules.link_open = (tokens, index) => {
   tokens[index].attrSet('target', '_blank');
   return parser.renderer.renderToken(tokens, index);
 };
-rules.table_open = () => '<div class="table" dir="auto" tabindex="0"><table>';
+rules.table_open = () => `${TABLE_WRAPPER}<table>`;
 rules.table_close = () => '</table></div>';
 rules.fence = (tokens, index) => codeBlock(tokens[index].content, languageOf(tokens[index].info));
 rules.code_block = (tokens, index) => codeBlock(tokens[index].content, '');

@@ -42,6 +42,16 @@ export function fragmentOf(html) {
   return purifier.sanitize(html, OPTIONS);
 }
 
+// The same for several pieces of HTML. Each call makes a document, which takes longer than a short piece does.
+export function fragmentsOf(pieces) {
+  const joined = fragmentOf(pieces.map((html) => `<div>${html}</div>`).join(''));
+  return Array.from(joined.childNodes, (holder) => {
+    const fragment = document.createDocumentFragment();
+    fragment.append(...holder.childNodes);
+    return fragment;
+  });
+}
+
 function words(...lists) {
   return lists.join(' ').split(' ');
 }

@@ -12,7 +12,8 @@
 //   { type: 'block', source, isContinued }                    one block
 //   { type: 'list', tag, start }, then 'item's, 'more's and at most one 'loose', then 'close'
 //   { type: 'item', source }, { type: 'more', source }        an item; more content of the last item
-//   { type: 'table', source }, then { type: 'rows', source, isNewTable } and 'close'; long tables are continued in new ones
+//   { type: 'table' }, then { type: 'header', source }, { type: 'rows', source }, and 'close'; in a long table another
+//   'header', with the same source, and 'rows'
 //   { type: 'code', language }, then { type: 'piece', source } and 'close'
 
 import { giantCut } from './cuts.js';
@@ -34,6 +35,7 @@ export function createSplitter(windows = WINDOWS) {
   let mode = 'blocks';
   let fence = null;
   let isListLoose = false;
+  let header = null;
   let rowCount = 0;
 
   // Returns the next parts, or null if there are none yet.
@@ -124,12 +126,13 @@ export function createSplitter(windows = WINDOWS) {
   }
 
   function openTable(table) {
-    const header = `|${' |'.repeat(cellsOf(table.lines[0]))}\n${table.lines[1]}\n`;
-    consume(table.start + table.lines[0].length + table.lines[1].length + 2, header);
+    const columns = `|${' |'.repeat(cellsOf(table.lines[0]))}\n${table.lines[1]}\n`;
+    consume(table.start + table.lines[0].length + table.lines[1].length + 2, columns);
     at = Math.min(at, text.length);
     mode = 'table';
     rowCount = 0;
-    return [{ type: 'table', source: `${table.lines[0].replace(CONTINUED, '')}\n${table.lines[1]}\n` }];
+    header = { type: 'header', source: `${table.lines[0].replace(CONTINUED, '')}\n${table.lines[1]}\n` };
+    return [{ type: 'table' }, header];
   }
 
   function readTable([table, next], { isLast, window }) {
@@ -146,8 +149,8 @@ export function createSplitter(windows = WINDOWS) {
     const parts = [];
     for (let next = lines; next.length > 0;) {
       const room = MAX_ROWS - (rowCount % MAX_ROWS);
-      const isNewTable = rowCount > 0 && room === MAX_ROWS;
-      parts.push({ type: 'rows', source: context + next.slice(0, room).join(''), isNewTable });
+      if (rowCount > 0 && room === MAX_ROWS) parts.push({ ...header });
+      parts.push({ type: 'rows', source: context + next.slice(0, room).join('') });
       rowCount += Math.min(room, next.length);
       next = next.slice(room);
     }

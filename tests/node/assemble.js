@@ -19,7 +19,7 @@ export function partsOf(text, cuts, windows) {
   return parts;
 }
 
-// As one number of rows may come in one part or in several, so they are split; and that a list is loose belongs to it.
+// Rows may come in one part or in several, and that a list is loose may be known sooner or later.
 export function comparable(parts) {
   const found = [];
   for (const part of parts) {
@@ -30,9 +30,9 @@ export function comparable(parts) {
   return found;
 }
 
-function rowsOf({ source, isNewTable }) {
+function rowsOf({ source }) {
   const [, , ...rows] = source.split(/(?<=\n)/);
-  return rows.map((row, index) => ({ type: 'row', row, isNewTable: isNewTable && index === 0 }));
+  return rows.map((row) => ({ type: 'row', row }));
 }
 
 export function htmlOf(parts, references) {
@@ -41,8 +41,9 @@ export function htmlOf(parts, references) {
   const render = (part) => toHtml(part.source, { references, isWhole: true, isContinued: part.isContinued });
   for (const part of parts) {
     if (part.type === 'block') html += render(part);
-    else if (part.type === 'close') html += closed(open, render);
+    else if (part.type === 'close') html += closed(open);
     else if (['list', 'table', 'code'].includes(part.type)) open = { part, inner: '', isLoose: false };
+    else if (part.type === 'header') open.header = render(part);
     else if (part.type === 'loose') open.isLoose = true;
     else if (part.type === 'item') open.inner += between(render(part), '<li>', '</li>', true);
     else if (part.type === 'rows') open.inner += between(render(part), '<tbody>', '</tbody>', false);
@@ -57,10 +58,10 @@ function between(html, start, end, isWhole) {
   return isWhole ? html.slice(from, to + end.length) : html.slice(from + start.length, to);
 }
 
-function closed({ part, inner, isLoose }, render) {
+function closed({ part, inner, isLoose, header }) {
   if (part.type === 'code') return codeBlock('', part.language).replace('</code>', () => `${inner}</code>`);
   if (part.type === 'table') {
-    return render(part).replace('</table>', () => `${inner && `<tbody>${inner}</tbody>`}</table>`);
+    return header.replace('</table>', () => `${inner && `<tbody>${inner}</tbody>`}</table>`);
   }
   const start = part.start === null ? '' : ` start="${part.start}"`;
   return `<${part.tag}${start}${isLoose ? ' class="loose"' : ''} dir="auto">${inner}</${part.tag}>`;
