@@ -11,8 +11,11 @@ from everstream.settings import PROJECT_ROOT
 from harness.browsers import fresh_page, obstacle
 
 HOLD_A_PAGE = """
+import signal
 import sys
 from harness.browsers import fresh_page, running_browsers
+# Jobs in the background of a shell ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with running_browsers() as browsers, browsers.launched(sys.argv[1]) as browser, fresh_page(browser) as page:
     page.goto("data:text/html,<p>open")
     print(page.text_content("p"), flush=True)
