@@ -195,6 +195,8 @@ def test_follow_after_what_a_running_log_lost(client, fast, gate):
 
 def test_second_follower_from_an_earlier_place(client, fast, gate):
     generation = fast.submit(texts=["a", "b", "c", "d"], hold_before=4, gate=gate.path)
+    # Nobody can have an entry before the log has it.
+    wait_for(lambda: fast.show(generation)["last"] == 3)
     begin(client, "follow", generation, after=2)
     wait_for_text(client, "c")
     client.evaluate("() => { window.first = last; }")
