@@ -189,7 +189,9 @@ def main():
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     with serving() as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium-headless-shell") or shutil.which("chromium"), args=flags
+        )
         for shape in args.shapes:
             text = answer(shape, args.tokens * CHARACTERS_PER_TOKEN)
             for way in ("plain text", "markdown"):

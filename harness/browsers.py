@@ -34,26 +34,31 @@ HARMLESS = re.compile(f"{re.escape(SCREENSHOT_STYLE)}|{LOST_CONNECTION}")
 
 
 class Kind(NamedTuple):
-    command: str
-    """Also the name of Debian's package."""
+    commands: tuple
+    """The first that is installed is used. Also the names of Debian's packages."""
     environ: dict
     options: dict
     """Of Playwright's `launch`."""
 
 
 KINDS = {
-    "chromium": Kind("chromium", {}, {"args": CHROMIUM_FLAGS}),
+    # Without a user interface a page opens in 0.3 s instead of 1.8 s on two cores.
+    "chromium": Kind(("chromium-headless-shell", "chromium"), {}, {"args": CHROMIUM_FLAGS}),
     # A channel starting with `moz-` is what makes Playwright speak BiDi instead of its own protocol.
     "firefox": Kind(
-        "firefox-esr", FIREFOX_ENVIRON, {"channel": "moz-firefox", "firefox_user_prefs": FIREFOX_PREFERENCES}
+        ("firefox-esr",), FIREFOX_ENVIRON, {"channel": "moz-firefox", "firefox_user_prefs": FIREFOX_PREFERENCES}
     ),
 }
 
 
 def obstacle(name):
     """Why this browser can't be launched, and the remedy; None if there is nothing in the way."""
-    command = KINDS[name].command
-    return None if shutil.which(command) else f"{command} is missing: apt-get install {command}"
+    (command, *_) = KINDS[name].commands
+    return None if _executable(name) else f"{command} is missing: apt-get install {command}"
+
+
+def _executable(name):
+    return next(filter(None, map(shutil.which, KINDS[name].commands)), None)
 
 
 class Browsers:
@@ -66,9 +71,9 @@ class Browsers:
 
     @contextmanager
     def launched(self, name):
-        command, environ, options = KINDS[name]
+        _, environ, options = KINDS[name]
         browser = getattr(self._playwright, name).launch(
-            executable_path=shutil.which(command), env=os.environ | environ, **options
+            executable_path=_executable(name), env=os.environ | environ, **options
         )
         try:
             yield browser

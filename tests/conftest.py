@@ -32,6 +32,26 @@ hypothesis.settings.register_profile("search", max_examples=2000, **UNTIMED)
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--every-browser",
+        action="store_true",
+        help="run all tests that can in Firefox, too, not only those marked `both_browsers`; a page takes seconds there",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--every-browser"):
+        return
+    left_out = [item for item in items if is_in_firefox(item) and not item.get_closest_marker("both_browsers")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def is_in_firefox(item):
+    return "callspec" in dir(item) and item.callspec.params.get("browser_page") == "firefox"
+
+
 @pytest.fixture(scope="session")
 def fast(tmp_path_factory):
     """All parts, with the scripted model and two gunicorn workers."""

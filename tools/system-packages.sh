@@ -4,7 +4,7 @@
 # the tests that need them are skipped by name.
 missing=""
 need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"; }
-need chromium chromium
+need chromium-headless-shell chromium-headless-shell
 need firefox-esr firefox-esr
 need nginx nginx-light
 need node nodejs

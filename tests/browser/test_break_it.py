@@ -28,6 +28,7 @@ def assert_whole(chat):
     chat.wait_for(lambda: chat.source() == WHOLE)
 
 
+@pytest.mark.both_browsers
 def test_cut(browser_page, fast, artifacts):
     chat = begin(browser_page, fast.url)
     chat.button("Cut the connection").click()

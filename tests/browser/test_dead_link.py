@@ -47,6 +47,7 @@ def test_what_the_link_swallowed_arrives_later(browser_page, stack, link, gate):
     assert browser_page.evaluate("seen") == ["a", "b", "c", "done"]
 
 
+@pytest.mark.both_browsers
 def test_page_notices_within_two_heartbeats(browser_page, own_stack, link, gate):
     """EventSource itself takes minutes."""
     stack = own_stack(EVERSTREAM_HOST=link.address).start()

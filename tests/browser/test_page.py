@@ -26,6 +26,7 @@ def proxied_chat(browser_page, fast):
         yield ChatPage(browser_page, proxy.url), proxy
 
 
+@pytest.mark.both_browsers
 def test_tokens_are_shown_as_they_arrive(chat, gate, artifacts):
     chat.open().expect_status("Ready")
     chat.send(texts=["The ", "sky"], hold_before=2, gate=gate.path)
@@ -42,12 +43,14 @@ def test_tokens_are_shown_as_they_arrive(chat, gate, artifacts):
     assert chat.answer == "The sky"
 
 
+@pytest.mark.both_browsers
 def test_nasty_text_is_kept_exactly(chat):
     chat.open().send(texts=NASTY)
     chat.expect_status("Done")
     chat.wait_for(lambda: chat.source() == "".join(NASTY))
 
 
+@pytest.mark.both_browsers
 def test_reload_goes_on(chat, fast, gate):
     chat.open().send(**SCRIPT, gate=gate.path)
     chat.wait_for_answer("ab")
@@ -94,6 +97,7 @@ def test_stop(chat, fast, gate, how):
     chat.wait_for_answer("next")
 
 
+@pytest.mark.both_browsers
 def test_stop_is_repeated_until_it_is_acknowledged(proxied_chat, fast, gate):
     """Also by a page that was loaded again meanwhile."""
     chat, proxy = proxied_chat
@@ -222,6 +226,7 @@ def test_idle_page_notices_that_the_engine_is_gone(page, own_stack):
     chat.expect_status("Ready")
 
 
+@pytest.mark.both_browsers
 def test_engine_killed_in_mid_answer(browser_page, own_stack, gate):
     stack = own_stack().start()
     chat = ChatPage(browser_page, stack.url).open()
@@ -235,6 +240,7 @@ def test_engine_killed_in_mid_answer(browser_page, own_stack, gate):
     assert chat.answer == "abc"
 
 
+@pytest.mark.both_browsers
 def test_gunicorn_killed_in_mid_answer(browser_page, own_stack, gate):
     stack = own_stack().start()
     chat = ChatPage(browser_page, stack.url).open()
@@ -278,6 +284,7 @@ def test_what_a_proxy_answers_is_told_apart(proxied_chat, gate, status, body, sh
     assert chat.answer == "abc"
 
 
+@pytest.mark.both_browsers
 def test_frozen_connection_is_noticed(proxied_chat, gate):
     chat, proxy = proxied_chat
     chat.open().send(**SCRIPT, gate=gate.path)
@@ -332,6 +339,7 @@ def test_continue_after_being_away(echo, gate):
 # Several tabs and devices.
 
 
+@pytest.mark.both_browsers
 def test_eight_tabs_stream_and_stop(browser_page, fast, gate):
     """Over HTTP/1.1 a browser has six connections per host."""
     tabs = [ChatPage(browser_page.context.new_page(), fast.url) for _ in range(8)]
@@ -347,6 +355,7 @@ def test_eight_tabs_stream_and_stop(browser_page, fast, gate):
         assert tab.answer == "abc"
 
 
+@pytest.mark.both_browsers
 def test_shared_address_follows_live(browser_page, browsers, fast, gate):
     chat = ChatPage(browser_page, fast.url).open()
     chat.send(**SCRIPT, gate=gate.path)
@@ -385,6 +394,7 @@ DENIED = """
 """
 
 
+@pytest.mark.both_browsers
 def test_denied_storage_is_said_and_harmless(browser_page, fast, gate):
     browser_page.add_init_script(DENIED)
     chat = ChatPage(browser_page, fast.url).open()

@@ -31,6 +31,7 @@ def test_naive_eventsource_stops_after_the_end(naive):
     assert [row[0] for row in chat.page.evaluate("seen")] == ["message", "message", "done"]
 
 
+@pytest.mark.both_browsers
 def test_naive_eventsource_survives_a_killed_gunicorn(browser_page, own_stack, gate):
     stack = own_stack().start()
     chat = ChatPage(browser_page, stack.url).open()
