@@ -36,7 +36,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--every-browser",
         action="store_true",
-        help="run all tests that can in Firefox, too, not only those marked `both_browsers`; a page takes seconds there",
+        help="run all tests that can in Firefox, too, not only those marked `both_browsers`: a page there is slow",
     )
 
 
