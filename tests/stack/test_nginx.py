@@ -296,13 +296,13 @@ def header_echo_server(address=("127.0.0.1", 0)):
 
 def test_pages_are_compressed_and_streams_are_not(proxied):
     accepts = {"Accept-Encoding": "gzip"}
-    script = requests.get(f"{proxied.url}/static/main.js", headers=accepts, timeout=30)
+    script = requests.get(f"{proxied.url}/static/page/main.js", headers=accepts, timeout=30)
     assert (script.headers["Content-Encoding"], script.headers["Vary"]) == ("gzip", "Accept-Encoding")
     for path in ("", "/docs", "/openapi.json"):
         page = requests.get(f"{proxied.url}{path}", headers=accepts, timeout=30)
         assert page.headers["Content-Encoding"] == "gzip"
     again = requests.get(
-        f"{proxied.url}/static/main.js", headers=accepts | {"If-None-Match": script.headers["ETag"]}, timeout=30
+        f"{proxied.url}/static/page/main.js", headers=accepts | {"If-None-Match": script.headers["ETag"]}, timeout=30
     )
     assert again.status_code == 304
     with connect(f"{proxied.url}/stream?texts=a", headers=accepts) as stream:
