@@ -24,7 +24,7 @@ def test_http2_and_modern_tls_are_offered(proxied):
 
 
 def test_errors_and_operator_routes_are_as_over_plain_http(proxied):
-    for path, status in (("/metrics", 404), ("/readyz", 404), ("/v1/models", 200), ("/static/main.js", 200)):
+    for path, status in (("/metrics", 404), ("/readyz", 404), ("/v1/models", 200), ("/static/page/main.js", 200)):
         answer = requests.get(proxied.tls_url + path, timeout=30, verify=proxied.folder / "fullchain.pem")
         assert answer.status_code == status
     # As a browser does if given an http:// URL with this port.
