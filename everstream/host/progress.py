@@ -21,6 +21,7 @@ from everstream.contract.loader import load_schema
 from everstream.contract.schema import JSON, Field
 from everstream.errors import ModelLoadError
 from everstream.host.child_process import ChildProcess
+from everstream.host.progress_bar import in_words
 from everstream.host.terminal import Terminal
 from everstream.log.loading import LoadingReports
 from everstream.model_list import ModelFolder
@@ -83,7 +84,7 @@ class Progress:
     def _report_loading(self) -> None:
         for queue, engine in self._engines.items():
             if engine.detail:
-                self._loading.report(queue, engine.detail)
+                self._loading.report(queue, in_words(engine.detail))
 
     @property
     def _detail(self) -> str:

@@ -3,6 +3,8 @@ more entries will come. Used by `follower`.
 """
 
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 
 import gevent
 from valkey.exceptions import ValkeyError
@@ -31,39 +33,43 @@ class EngineWatch:
         gevent.spawn(duties.repeat, self._watch, EVERY_S, "can't read the engines' statuses")
 
     def _watch(self) -> None:
-        # All readers of a generation have the same queue.
-        queues = {generation: next(iter(readers)).queue for generation, readers in self._readers.items()}
-        failures = {queue: self._look_at(queue) for queue in set(queues.values())}
-        self._end_broken(queues, failures)
+        generations = defaultdict[str, list[str]](list)
+        for generation, readers in self._readers.items():
+            # All readers of a generation have the same queue.
+            generations[next(iter(readers)).queue].append(generation)
+        self._end_broken(generations, {queue: self._look_at(queue, own) for queue, own in generations.items()})
 
-    def _look_at(self, queue: str) -> EverstreamError | None:
-        """Tell the queue's readers what its engines do, and return why none of them can serve, if that is certain."""
+    def _look_at(self, queue: str, generations: list[str]) -> EverstreamError | None:
+        """Tell these generations' readers the state of the queue's engines. Return why none of the engines can serve,
+        if that is certain."""
         try:
             engines = self._log.engines([queue])
         except UNAVAILABLE:
             raise
         except ValkeyError as error:
             return LogBroken(f"the log (Valkey) can't be read: {error}")
-        self._tell(queue, engines)
+        self._tell(generations, engines)
         return engine_failure(engines)
 
-    def _tell(self, queue: str, engines: list[EngineStatus]) -> None:
+    def _tell(self, generations: list[str], engines: list[EngineStatus]) -> None:
         now = of_engines(engines)
         state = EngineState(now.state, now.news)
-        for readers in list(self._readers.values()):
-            for reader in list(readers):
-                if reader.queue == queue and reader.encoder.shows_engines:
+        for generation in generations:
+            # Some may have left while the engines were read.
+            for reader in list(self._readers.get(generation, ())):
+                if reader.encoder.shows_engines:
                     reader.tell_engine(state)
 
-    def _end_broken(self, queues: dict[str, str], failures: dict[str, EverstreamError | None]) -> None:
-        """`queues`: by generation; `failures`: by queue."""
+    def _end_broken(self, generations: Mapping[str, list[str]], failures: Mapping[str, EverstreamError | None]) -> None:
+        """Both by queue."""
         broken = {queue: failure for queue, failure in failures.items() if isinstance(failure, LogBroken)}
         now = time.monotonic()
         self._broken_since = {queue: self._broken_since.get(queue, now) for queue in broken}
-        for generation, queue in queues.items():
+        for queue, failure in broken.items():
             # Wait for one lease: after an outage, a healthy engine may not have reported again yet.
-            if queue in broken and now - self._broken_since[queue] >= self._lease_s:
-                self._end(generation, broken[queue])
+            if now - self._broken_since[queue] >= self._lease_s:
+                for generation in generations[queue]:
+                    self._end(generation, failure)
 
     def _end(self, generation: str, failure: LogBroken) -> None:
         is_in_the_log = True

@@ -59,11 +59,10 @@ class QueuePositions:
         for reader in readers:
             position = positions.get(reader.generation)
             if position is None:
-                # Claimed: tell the reader if it may believe otherwise, and stop tracking it.
+                # Claimed: stop tracking it, and tell a client that may believe otherwise. One that watches may have
+                # been told on an earlier connection that it is queued.
                 self._readers.discard(reader)
-                was_queued = reader.sent_place is not None
-                # A client that watches may think that it is queued, from an earlier connection.
-                if was_queued or reader.encoder.shows_engines:
+                if reader.sent_place is not None or reader.encoder.shows_engines:
                     reader.move_to(Queued(0, len(positions)))
                 continue
             if failure:

@@ -18,9 +18,9 @@ async function copyCode(button) {
   setTimeout(() => { button.textContent = 'Copy'; }, SHOWN_MS);
 }
 
-async function copy(text) {
+// Resolves to whether it worked: the clipboard needs a secure origin, and the user's permission.
+export async function copy(text) {
   try {
-    // Missing where the origin isn't secure; may be denied.
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
@@ -33,7 +33,8 @@ function copyBySelection(text) {
   const field = document.createElement('textarea');
   field.className = 'markdown-copy-source';
   field.value = text;
-  document.body.append(field);
+  // All but an open dialog is inert.
+  (document.querySelector('dialog[open]') ?? document.body).append(field);
   field.select();
   const isCopied = document.execCommand('copy');
   field.remove();

@@ -35,27 +35,6 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// Resolves to whether it worked: the clipboard needs a secure origin, and the user's permission.
-export async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    return copyBySelection(text);
-  }
-}
-
-function copyBySelection(text) {
-  const active = document.activeElement;
-  const area = h('textarea', { value: text, readOnly: true, class: 'off-screen' });
-  (document.querySelector('dialog[open]') ?? document.body).append(area);
-  area.select();
-  const isCopied = document.execCommand('copy');
-  area.remove();
-  active?.focus();
-  return isCopied;
-}
-
 export function download(name, type, text) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   h('a', { href: url, download: name }).click();

@@ -121,6 +121,11 @@ export function describe(state, context) {
   return { phase, ...WORDS[phase](state, context.now) };
 }
 
+// The same of an answer of which only the end is known.
+export function describeEnd(end, context) {
+  return describe({ ...initialState(), end }, context);
+}
+
 const WORDS = {
   sending: () => ({ text: 'Sending…', detail: '' }),
   connecting: () => ({ text: 'Connecting…', detail: '' }),

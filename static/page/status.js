@@ -1,13 +1,13 @@
 // The status line: what is known of the running answer, or else of the last one and of the model.
 
 import { setText } from './dom.js';
-import { describe, initialState } from './state.js';
+import { describe, describeEnd } from './state.js';
 
 // { phase, text, detail, mark } with a mark for the tab. `model` null: not known yet.
 export function statusOf({ run, last, model, now, isOnline }) {
   if (run) return { ...describe(run.state, { now, isOnline }), mark: 'busy' };
   if (last?.end) {
-    const ended = describe({ ...initialState(), end: last.end }, { now, isOnline });
+    const ended = describeEnd(last.end, { now, isOnline });
     return { ...ended, detail: last.stats, mark: { done: 'done', failed: 'failed' }[last.end.type] ?? 'idle' };
   }
   return { detail: '', ...withoutAnswer(model, isOnline), mark: 'idle' };

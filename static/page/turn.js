@@ -2,10 +2,11 @@
 // conversation.
 
 import { createMarkdownView } from '../markdown.js';
+import { copy } from '../markdown/copying.js';
 import { answerText, canContinue, questionText } from './conversation.js';
-import { copy, h, iconButton, setText } from './dom.js';
+import { h, iconButton, setText } from './dom.js';
 import { createMediaView, splitOutput } from './media.js';
-import { describe } from './state.js';
+import { describeEnd } from './state.js';
 
 // Returns { element, update({ message, versions }) }.
 export function createQuestion(actions) {
@@ -136,11 +137,9 @@ export function createAnswer(actions) {
 // Under the answer, once it has ended; before, the status line says it.
 function noteOf(message, run, context) {
   if (run || !message.end) return '';
-  const { text } = describe({ ...BLANK, end: message.end }, context);
+  const { text } = describeEnd(message.end, context);
   return [message.end.type === 'done' && message.end.finish_reason !== 'length' ? '' : text, message.stats].filter(Boolean).join(' · ');
 }
-
-const BLANK = { sentAt: null, firstAt: null };
 
 function sourceOf(message) {
   return answerText(message) || message.outputs.join('\n');

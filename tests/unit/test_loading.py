@@ -2,7 +2,7 @@
 
 import pytest
 
-from everstream.log.loading import MAX_CHARS, in_words
+from everstream.host.progress_bar import MAX_CHARS, in_words
 
 
 @pytest.mark.parametrize(
