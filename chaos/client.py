@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 
+from chaos.reader import OUTSIDE_THE_LOG
 from harness.sse_client import Decoder
 
 NETWORK_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
@@ -93,7 +94,7 @@ class Client:
             if answer.status == 204:
                 return True
             events = Decoder().feed(await answer.content.read(EXCERPT_BYTES))
-            if answer.status == 200 and not events:
+            if answer.status == 200 and all(event.type in OUTSIDE_THE_LOG for event in events):
                 return False
             reader.violate("other", f"reconnecting after the end returned {answer.status} and {events[:3]}")
             return True

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from chaos.arena import HEARTBEAT_S, RETRY_MS
 from harness.sse_client import TERMINAL
 
+OUTSIDE_THE_LOG = {"queued", "busy"}
+"""Events without an id of their own: of what happens to this connection, not of what the model said."""
 MAX_SILENCE_S = 4 * HEARTBEAT_S
 MAX_VIOLATIONS = 10
 """Kept per reader: enough to see what went wrong."""
@@ -116,7 +118,7 @@ class Reader:
 
     def _take_event(self, event):
         self.seen[event.type] += 1
-        if event.type == "queued" or not self._is_next(event):
+        if event.type in OUTSIDE_THE_LOG or not self._is_next(event):
             return
         data = json.loads(event.data)
         self.texts.append(data["text"] if event.type == "message" else "")

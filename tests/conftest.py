@@ -69,6 +69,13 @@ def plain(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def chat(tmp_path_factory):
+    """All parts, with a model that takes the chat model's inputs and echoes the prompt, and two gunicorn workers."""
+    with running_stack(tmp_path_factory.mktemp("chat", numbered=False), app_dir=MODELS / "chat") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
 def llm(tmp_path_factory):
     """All parts, with vLLM and the demo model. In float32 at temperature 0, resuming after a crash is exact."""
     arguments = "--dtype float32 --max-model-len 2048 --kv-cache-memory-bytes 256M --tool-strict-level parameter"

@@ -1,7 +1,7 @@
 """The base of encoders that make several events of an entry, or none, and whose ids only some clients get. Pure.
 
 Most SDKs read lines rather than events, and an `id` line disturbs some of them. So ids come after the data, and only to
-clients that read Server-Sent Events by the standard.
+clients that read Server-Sent Events by the standard. The same goes for comments.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,10 @@ from typing import TypeVar
 from everstream.web import sse
 
 E = TypeVar("E")
+SILENT_LINE = b" \n"
+"""Nothing, for clients that read lines. A blank line would be an event without data for some of them. A comment would
+hide what follows from those that strip each piece they read and join the pieces (`vllm bench serve`). By the standard
+it is an unknown field, which readers ignore."""
 
 
 class PartsEncoder:
@@ -27,6 +31,10 @@ class PartsEncoder:
 
     def engine(self, state: sse.EngineState) -> bytes:  # noqa: ARG002 - see `shows_engines`
         return b""
+
+    def _note(self, text: bytes) -> bytes:
+        """A line that is no event: a comment, or nothing to see for a client that might trip over one."""
+        return b": %b\n" % text if self._has_ids else SILENT_LINE
 
     def _framed(self, n: int, events: Sequence[E], frame: Callable[[E], bytes], seen: int = 0) -> bytes:
         """Those of entry n's events that the client has not seen. `frame` makes an event's lines, without its id and

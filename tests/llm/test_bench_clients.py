@@ -1,13 +1,19 @@
 """The field's load generators, unmodified: they see tokens as they come, not a lump at the end."""
 
+import asyncio
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import aiohttp
 import pytest
 
 from everstream.llm import demo_model
 from everstream.settings import PROJECT_ROOT
+from harness.chat_outputs import end, piece
+from harness.sse_client import connect
+from harness.stack import wait_for
 
 TOKENS = 16
 REQUESTS = 4
@@ -44,6 +50,35 @@ def test_vllm_bench_serve(llm, tmp_path, backend, endpoint):
     for gaps in result["itls"]:
         assert len(gaps) <= TOKENS + 1
         assert sum(gap > LUMP_GAP_S for gap in gaps) >= TOKENS // 4, gaps
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_vllm_bench_serve_reads_on_after_heartbeats(chat, vllm, gate, path):
+    """Its reader joins the pieces that it reads without the white space around each, so that a comment would hide all
+    that follows."""
+    outputs = [piece(text=text) for text in ("one", "two", "three", "four")]
+    said = json.dumps({"outputs": outputs, "end": end("stop"), "hold_before": 3, "gate": gate.path})
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(asyncio.run, requested(chat, path, said))
+        wait_for(lambda: chat.running() == 1 or answer.done(), what="its generation")
+        with connect(chat.events_url(chat.submit(prompt=said))) as stream:
+            # It gets its heartbeats later than the other.
+            stream.read(until=lambda seen: seen.decoder.comments.count("heartbeat") >= 2)
+        gate.open()
+    output = answer.result()
+    assert (output.error, output.generated_text) == ("", "onetwothreefour")
+
+
+async def requested(stack, path, prompt):
+    from vllm.benchmarks.lib import endpoint_request_func as functions
+
+    request = functions.RequestFuncInput(
+        prompt, stack.url + path, prompt_len=1, output_len=TOKENS, model=stack.settings.model_name
+    )
+    is_chat = path == "/v1/chat/completions"
+    read = functions.async_request_openai_chat_completions if is_chat else functions.async_request_openai_completions
+    async with aiohttp.ClientSession() as session:
+        return await read(request, session)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])

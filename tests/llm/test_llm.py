@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 from harness.answers import EMOJI, PROMPTS, outcome, submit_all
 from harness.sse_client import assert_whole, connect, read_all, text_of
 from harness.stack import wait_for
+from tests.browser.chat_page import ChatPage
 
 DEMO = "smollm2-135m-instruct"
 ANSWER_TIMEOUT_MS = 240_000
@@ -228,24 +229,17 @@ def test_ignore_eos_continues_to_max_tokens(client):
 
 
 def test_text_split_across_tokens_arrives_whole_in_the_page(llm, page, undisturbed):
-    generation = llm.submit(**PROMPTS[0], temperature=0)
-    page.goto(llm.url)
-    page.evaluate(
-        "generation => sessionStorage.setItem('everstream.generation', JSON.stringify({ id: generation, prompt: '' }))",
-        generation,
-    )
-    page.reload()
-    expect(page.get_by_role("status")).to_contain_text("Done", timeout=ANSWER_TIMEOUT_MS)
-    assert page.get_by_label("Answer").evaluate("element => element.textContent") == undisturbed[0][0]
+    chat = ChatPage(page, llm.url).open(f"/#g={llm.submit(**PROMPTS[0], temperature=0)}")
+    expect(chat.status).to_have_text("Done", timeout=ANSWER_TIMEOUT_MS)
+    assert chat.source() == undisturbed[0][0]
 
 
 def test_page_with_the_real_model(llm, page, artifacts):
-    page.goto(llm.url)
-    page.get_by_label("Prompt").fill("What is the capital of France?")
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("status")).to_have_text("Streaming")
-    expect(page.get_by_role("status")).to_contain_text("Done", timeout=ANSWER_TIMEOUT_MS)
-    assert "Paris" in page.get_by_label("Answer").inner_text()
+    chat = ChatPage(page, llm.url)
+    chat.open().ask("What is the capital of France?")
+    expect(chat.status).to_have_text("Streaming", timeout=ANSWER_TIMEOUT_MS)
+    expect(chat.status).to_have_text("Done", timeout=ANSWER_TIMEOUT_MS)
+    assert "Paris" in chat.answer
     page.screenshot(path=artifacts / "page-answer.png")
 
 

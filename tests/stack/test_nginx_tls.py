@@ -7,7 +7,7 @@ import psutil
 import requests
 
 from harness.stack import wait_for
-from tests.browser.test_page import wait_for_in_page
+from tests.browser.client_page import wait_in
 
 STREAMS = 8
 """Over HTTP/1.1 a browser opens at most six connections to a host."""
@@ -63,10 +63,10 @@ READ = """url => {
 def test_killed_worker_is_a_cut_not_an_end(chromium, proxied, gate):
     page = over_http2(chromium, proxied)
     page.evaluate(READ, f"/stream?texts=a&hold_before=1&gate={gate.path}")
-    wait_for_in_page(page, lambda: page.evaluate("seen") == "events")
+    wait_in(page, "seen === 'events'")
     for pid in proxied.workers():
         psutil.Process(pid).kill()
-    wait_for_in_page(page, lambda: page.evaluate("seen") != "events")
+    wait_in(page, "seen !== 'events'")
     assert page.evaluate("seen") == "a cut"
     page.context.close()
     gate.open()
@@ -100,11 +100,11 @@ def test_eight_streams_of_one_browser_survive_killed_workers(chromium, proxied, 
     assert page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
     page.evaluate(LISTEN, [STREAMS, gate.path])
     # All are open at once, as none ends before the gate opens.
-    wait_for_in_page(page, lambda: page.evaluate("seen.every(events => events.length === 1)"))
+    wait_in(page, "seen.every(events => events.length === 1)")
     for pid in proxied.workers():
         psutil.Process(pid).kill()
     wait_for(proxied.web_answers, what="new workers")
     gate.open()
-    wait_for_in_page(page, lambda: page.evaluate("seen.every(events => events.at(-1)[0] !== 'message')"))
+    wait_in(page, "seen.every(events => events.at(-1)[0] !== 'message')")
     assert page.evaluate("seen") == [[["message", 1], ["message", 2], ["done", 3]]] * STREAMS
     context.close()

@@ -159,7 +159,7 @@ def test_closed_client_does_not_affect_others():
 
 def test_failed_report_is_counted_later():
     class UnavailableLog:
-        def touch(self, seen, counted):
+        def touch(self, seen, counted, **_):
             raise valkey.ConnectionError
 
     reports = ReadReports(UnavailableLog(), {}, 60)

@@ -37,7 +37,6 @@ class ChunkFormat(msgspec.Struct, frozen=True):
 class ChunkEncoder(PartsEncoder):
     """An `Encoder` of one generation, as chunks of a chat completion or of a plain one."""
 
-    heartbeat = b": heartbeat\n"
     needs_all = False
 
     def __init__(self, generation: Generation, wanted: ChunkFormat) -> None:
@@ -59,6 +58,10 @@ class ChunkEncoder(PartsEncoder):
         # Without bytes, the server sends the headers alone.
         return sse.GREETING if self._has_ids else b""
 
+    @property
+    def heartbeat(self) -> bytes:
+        return self._note(b"heartbeat")
+
     def reconnect(self, retry_ms: int) -> bytes:  # noqa: ARG002 - likewise
         if self._has_ids:
             return b": come back\n"
@@ -76,10 +79,10 @@ class ChunkEncoder(PartsEncoder):
             return self.token(entry.n, entry.data)
         if entry.is_terminal:
             return self._framed(entry.n, [*self._opening(entry.n), *self._end(entry)], _frame)
-        return b": " + entry.event.encode() + b"\n" + self._framed(entry.n, list(self._opening(entry.n)), _frame)
+        return self._note(entry.event.encode()) + self._framed(entry.n, list(self._opening(entry.n)), _frame)
 
     def queued(self, place: sse.Queued) -> bytes:
-        return b": queued %d\n" % place.position
+        return self._note(b"queued %d" % place.position)
 
     def lost(self, error: EverstreamError) -> bytes:
         return self._gone(_frame(encode_json(error_body(error))))

@@ -44,7 +44,7 @@ class ResponseEncoder(PartsEncoder):
     def heartbeat(self) -> bytes:
         if self._last_n < (self._seen.n or 0) or self._events.sequence_number < self._starting_after:
             # It still reads what the client has seen, so its last number is not the client's.
-            return b": heartbeat\n"
+            return self._note(b"heartbeat")
         return _frame(self._events.heartbeat()) + b"\n\n"
 
     def start(self, retry_ms: int, *, is_new: bool) -> bytes:  # noqa: ARG002 - SDKs don't reconnect
@@ -67,7 +67,7 @@ class ResponseEncoder(PartsEncoder):
         return self._more_text(entry, joined) or self._unseen(entry.n, self._events.entry(entry, joined))
 
     def queued(self, place: sse.Queued) -> bytes:
-        return b": queued %d\n" % place.position
+        return self._note(b"queued %d" % place.position)
 
     def lost(self, error: EverstreamError) -> bytes:
         return self._gone(_frame(self._events.lost(error)))
