@@ -2,7 +2,7 @@
 //
 // The state holds facts; the phase follows from them. So it can't say "Streaming" because somebody forgot to reset it.
 
-export const TERMINAL = new Set(['done', 'cancelled', 'failed']);
+const TERMINAL = new Set(['done', 'cancelled', 'failed']);
 // No token for so long is worth saying.
 const QUIET_MS = 3000;
 const CAUGHT_UP_SHOWN_MS = 5000;

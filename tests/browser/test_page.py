@@ -339,7 +339,6 @@ def test_continue_after_being_away(echo, gate):
 # Several tabs and devices.
 
 
-@pytest.mark.both_browsers
 def test_eight_tabs_stream_and_stop(browser_page, fast, gate):
     """Over HTTP/1.1 a browser has six connections per host."""
     tabs = [ChatPage(browser_page.context.new_page(), fast.url) for _ in range(8)]
