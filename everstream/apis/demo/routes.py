@@ -51,7 +51,7 @@ def _parsed(given: dict[str, Any]) -> Kill:
     except msgspec.ValidationError as error:
         raise InvalidInput(str(error), param="model" if "$.model" in str(error) else "what") from None
     if wanted.what == "worker" and wanted.model is not None:
-        raise InvalidInput("a web process is of no model", param="model")
+        raise InvalidInput("a web process serves all models, so leave model out", param="model")
     return wanted
 
 
