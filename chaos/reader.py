@@ -13,7 +13,7 @@ from chaos.arena import HEARTBEAT_S, RETRY_MS
 from harness.sse_client import TERMINAL
 
 OUTSIDE_THE_LOG = {"queued", "busy"}
-"""Events without an id of their own: of what happens to this connection, not of what the model said."""
+"""Events without an id of their own. They say what happens to this connection, not what the model said."""
 MAX_SILENCE_S = 4 * HEARTBEAT_S
 MAX_VIOLATIONS = 10
 """Kept per reader: enough to see what went wrong."""

@@ -20,10 +20,12 @@ REQUESTS = 4
 RUN_TIMEOUT_S = 200
 LUMP_GAP_S = 0.001
 
-
-@pytest.mark.parametrize(
+each_backend = pytest.mark.parametrize(
     ("backend", "endpoint"), [("openai", "/v1/completions"), ("openai-chat", "/v1/chat/completions")]
 )
+
+
+@each_backend
 def test_vllm_bench_serve(llm, tmp_path, backend, endpoint):
     options = {
         "--backend": backend,
@@ -52,14 +54,14 @@ def test_vllm_bench_serve(llm, tmp_path, backend, endpoint):
         assert sum(gap > LUMP_GAP_S for gap in gaps) >= TOKENS // 4, gaps
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-def test_vllm_bench_serve_reads_on_after_heartbeats(chat, vllm, gate, path):
+@each_backend
+def test_vllm_bench_serve_reads_on_after_heartbeats(chat, vllm, gate, backend, endpoint):
     """Its reader joins the pieces that it reads without the white space around each, so that a comment would hide all
     that follows."""
     outputs = [piece(text=text) for text in ("one", "two", "three", "four")]
     said = json.dumps({"outputs": outputs, "end": end("stop"), "hold_before": 3, "gate": gate.path})
     with ThreadPoolExecutor() as threads:
-        answer = threads.submit(asyncio.run, requested(chat, path, said))
+        answer = threads.submit(asyncio.run, requested(chat, backend, endpoint, said))
         wait_for(lambda: chat.running() == 1 or answer.done(), what="its generation")
         with connect(chat.events_url(chat.submit(prompt=said))) as stream:
             # It gets its heartbeats later than the other.
@@ -69,16 +71,14 @@ def test_vllm_bench_serve_reads_on_after_heartbeats(chat, vllm, gate, path):
     assert (output.error, output.generated_text) == ("", "onetwothreefour")
 
 
-async def requested(stack, path, prompt):
-    from vllm.benchmarks.lib import endpoint_request_func as functions
+async def requested(stack, backend, endpoint, prompt):
+    from vllm.benchmarks.lib.endpoint_request_func import ASYNC_REQUEST_FUNCS, RequestFuncInput
 
-    request = functions.RequestFuncInput(
-        prompt, stack.url + path, prompt_len=1, output_len=TOKENS, model=stack.settings.model_name
+    request = RequestFuncInput(
+        prompt, stack.url + endpoint, prompt_len=1, output_len=TOKENS, model=stack.settings.model_name
     )
-    is_chat = path == "/v1/chat/completions"
-    read = functions.async_request_openai_chat_completions if is_chat else functions.async_request_openai_completions
     async with aiohttp.ClientSession() as session:
-        return await read(request, session)
+        return await ASYNC_REQUEST_FUNCS[backend](request, session)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
