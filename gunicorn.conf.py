@@ -8,6 +8,7 @@ import sys
 
 from everstream.settings import SettingsError, load_settings
 from everstream.web import limits
+from everstream.web.access.startup import check as check_access
 from everstream.web.ports import check_ports
 
 try:
@@ -31,6 +32,10 @@ def _allow_open_files(needed: int) -> None:
 
 def on_starting(server):
     """Name the setting at fault. gunicorn itself retries for some seconds, as the port may be about to be freed."""
+    try:
+        check_access(_settings)
+    except SettingsError as error:
+        sys.exit(f"everstream: {error}")
     # A master that takes over from another (USR2) inherits its sockets.
     if not server.master_pid:
         try:

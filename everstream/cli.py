@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from everstream import __version__
-from everstream.host import doctor, state_lock, supervisor, valkey_server
+from everstream.host import doctor, key_commands, state_lock, supervisor, valkey_server
 from everstream.model_list import MODEL_VARIABLE
 from everstream.settings import (
     PROJECT_ROOT,
@@ -69,6 +69,7 @@ def diagnose(settings: Settings) -> None:
     sys.exit(doctor.main(settings))
 
 
+KEYS = "keys"
 COMMANDS: dict[str, Callable[[Settings], None]] = {
     "run": run,
     "engine": engine,
@@ -94,10 +95,15 @@ def main() -> None:
     )
     parsers["engine"].add_argument("--model", metavar="NAME", help="which of the MODELS to run")
     parsers["check"].add_argument("folder", help="a model folder")
+    about_keys = "add, list, rotate and revoke API keys"
+    key_commands.add_parser(subparsers.add_parser(KEYS, help=about_keys, description=about_keys))
     arguments = parser.parse_args()
     os.environ.update(_options(arguments))
     try:
-        COMMANDS[arguments.command](load_settings())
+        if arguments.command == KEYS:
+            key_commands.run(load_settings(), arguments)
+        else:
+            COMMANDS[arguments.command](load_settings())
     except SettingsError as error:
         sys.exit(f"everstream: {error}")
     except KeyboardInterrupt:

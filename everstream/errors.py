@@ -72,6 +72,34 @@ class CrossOrigin(EverstreamError):
     code = "cross_origin"
 
 
+class UnknownHost(EverstreamError):
+    """The request was sent to a name that isn't this service's."""
+
+    status = 421
+    code = "unknown_host"
+
+
+class Unauthorized(EverstreamError):
+    """The request needs a key, or another one."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(EverstreamError):
+    """The key, ticket or session is good, but not for this."""
+
+    status = 403
+    code = "insufficient_scope"
+
+
+class ModelNotAllowed(Forbidden):
+    code = "model_not_allowed"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, param="model")
+
+
 class BodyTooSlow(InvalidInput):
     status = 408
     code = "request_timeout"
@@ -177,6 +205,13 @@ class ChecksBusy(TryLater):
     code = "checks_busy"
 
 
+class RateLimited(TryLater):
+    """This client has used up what it may in a time, or at a time."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+
 class TooManyChecks(TryLater):
     """Too many from one client."""
 
@@ -208,6 +243,12 @@ class ModelLoading(TryLater):
     """No engine has published yet what the model takes."""
 
     code = "model_loading"
+
+
+class ProviderUnavailable(TryLater):
+    """The identity provider, whose keys are needed."""
+
+    code = "identity_provider_unavailable"
 
 
 class LogUnavailable(TryLater):

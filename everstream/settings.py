@@ -6,7 +6,9 @@ the closest one: a misspelt setting must not silently become the default.
 """
 
 import difflib
+import ipaddress
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,9 +35,15 @@ MAX_FLUSH_MS = 1000
 MAX_HEARTBEAT_S = 30
 _REASONS = {
     "valkey_url": "for example redis://host:6379/0, rediss://user:password@host, unix:///run/valkey.sock",
+    "jwt_secret": "a shorter one could be guessed",
+    "jwt_jwks": "a URL or an absolute path",
     "heartbeat_s": "the shipped nginx and most other proxies cut 60 s of silence, and one heartbeat may be late",
 }
 """Reasons for the limits that may surprise."""
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_SECRET_FIELDS = ("valkey_url", "jwt_secret")
+"""Their values stand in no message."""
 _PER_MODEL_FIELDS = (
     "model",
     "engine_args",
@@ -101,9 +109,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retry_ms: Annotated[int, Meta(ge=10, le=600_000)] = 1000
     flush_ms: Annotated[int, Meta(ge=0, le=MAX_FLUSH_MS)] = 0
     reader_queue_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 256 << 10
+    access: Annotated[str, Meta(pattern="^(auto|keys|open)$")] = "auto"
+    hosts: str = ""
+    cors_origins: str = ""
+    jwt_secret: Annotated[str, Meta(pattern="^$|^.{32}")] = ""
+    jwt_jwks: Annotated[str, Meta(pattern="^$|^(https?://|/).")] = ""
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
     fsync: Annotated[str, Meta(pattern="^(always|everysec)$")] = "always"
     demo: Annotated[int, Meta(ge=0, le=1)] = 0
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether others than this machine's users are expected: then it never serves without keys by itself."""
+        return not _is_loopback(self.host) or self.proxies > 0 or bool(self.host_names) or self.accepts_jwts
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names in HOSTS, in lower case."""
+        return frozenset(name.lower() for name in _listed(self.hosts))
+
+    @property
+    def cors_list(self) -> frozenset[str]:
+        """The origins whose pages may call the service."""
+        return frozenset(_listed(self.cors_origins))
+
+    @property
+    def accepts_jwts(self) -> bool:
+        return bool(self.jwt_secret or self.jwt_jwks)
 
     @property
     def state_path(self) -> Path:
@@ -194,6 +228,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def model_is_folder(self) -> bool:
         """Whether MODEL is a folder, not a hub id."""
         return _is_folder(self.model)
+
+
+def _listed(text: str) -> list[str]:
+    """What a setting lists, separated by commas or spaces."""
+    return text.replace(",", " ").split()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_folder(model: str) -> bool:
@@ -304,7 +350,7 @@ def _convert(given: Mapping[str, str], env: Mapping[str, str], names: Mapping[st
         name = names.get(field, variable_of(field))
         why = f" ({_REASONS[field]})" if field in _REASONS else ""
         # A URL may hold a password.
-        value = "" if field == "valkey_url" else f"={env.get(name)!r}"
+        value = "" if field in _SECRET_FIELDS else f"={env.get(name)!r}"
         raise SettingsError(f"{name}{value}: {reason[:1].lower()}{reason[1:]}{why}") from None
 
 
@@ -316,6 +362,19 @@ def _check_together(settings: Settings, models: Mapping[str, str], given: Mappin
         raise SettingsError(f"{variable_of('valkey_url')}: host or port can't be read") from None
     if settings.health_port == settings.port:
         raise SettingsError(f"{variable_of('health_port')}={settings.port}: already used by PORT; choose another port")
+    for origin in settings.cors_list - {"*"}:
+        if not _ORIGIN.fullmatch(origin):
+            raise SettingsError(
+                f"{variable_of('cors_origins')}={origin[:200]!r}: an origin is a scheme, a host and perhaps a port, "
+                f"for example https://app.example.com"
+            )
+    for name in settings.host_names - {"*"}:
+        if not _HOST_NAME.fullmatch(name):
+            raise SettingsError(f"{variable_of('hosts')}={name[:200]!r}: a name has no scheme, port or path")
+    if (settings.jwt_issuer or settings.jwt_audience) and not settings.accepts_jwts:
+        raise SettingsError(f"{variable_of('jwt_issuer')} and _AUDIENCE need {variable_of('jwt_jwks')} or _SECRET")
+    if settings.jwt_jwks and settings.jwt_secret:
+        raise SettingsError(f"{variable_of('jwt_jwks')} and {variable_of('jwt_secret')}: set one of them")
     if models and "app_dir" in given:
         raise SettingsError("EVERSTREAM_APP_DIR and MODELS both name model folders: unset one of them")
     if settings.engine_model and settings.engine_model not in models:

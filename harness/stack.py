@@ -140,6 +140,8 @@ class Stack:
         self.environ = kept | {
             "PORT": str(self.port),
             "WEB_CONCURRENCY": "2",
+            # Also through the tests' proxies.
+            "EVERSTREAM_ACCESS": "open",
             **({"MODELS": model_list.render(models)} if models else {"EVERSTREAM_APP_DIR": str(app_dir)}),
             "EVERSTREAM_STATE_DIR": str(folder / "state"),
             "EVERSTREAM_LEASE_S": "1.5",

@@ -4,6 +4,7 @@ In: HTTP requests. Out: HTTP responses, most of them streams of entries. Each fo
 `web.factory`. Imports `web`, `log` and `contract`; imported by `everstream.wsgi` alone.
 """
 
+from everstream.apis.access.routes import API as ACCESS
 from everstream.apis.anthropic.routes import API as ANTHROPIC
 from everstream.apis.dashboard.routes import API as DASHBOARD
 from everstream.apis.demo.routes import API as DEMO
@@ -13,4 +14,4 @@ from everstream.apis.openai.routes import API as OPENAI
 from everstream.apis.openapi.routes import API as OPENAPI
 from everstream.apis.operations.routes import API as OPERATIONS
 
-APIS = (NATIVE, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS, DASHBOARD, DEMO, OPENAPI)
+APIS = (NATIVE, ACCESS, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS, DASHBOARD, DEMO, OPENAPI)

@@ -24,6 +24,7 @@ from everstream.host.terminal import Terminal
 from everstream.llm import demo_model
 from everstream.model_list import ModelFolder
 from everstream.settings import PROJECT_ROOT, Settings, SettingsError, engine_environ, load_settings
+from everstream.web.access.startup import check as check_access
 from everstream.web.ports import check_ports
 
 POLL_EVERY_S = 0.2
@@ -96,6 +97,7 @@ class Supervisor:
             self._valkey.start()
             while not valkey_server.answers(settings) and not self._stop.wait(0.05):
                 self._valkey.poll()
+        check_access(settings)
         say(f"valkey: {settings.safe_log_url}")
         for folder, builder in self._builders.items():
             if not folder.is_dir():

@@ -2,7 +2,8 @@
 
 {ns}:jobs        stream with the consumer group `engines`: the queue. A claimed job is a pending entry: the lease.
                  If several models are served, each has its own queue, {ns}:jobs:<queue>
-{ns}:gen:<id>    hash: state (open, or how it ended), model, queue, job_id, digest, request_key, stop; entries_bytes;
+{ns}:gen:<id>    hash: state (open, or how it ended), model, queue, owner, job_id, digest, request_key, stop;
+                 entries_bytes;
                  abandon_after_ms, if it has its own; record, what an API wants to know of it later; and job, a `Job`,
                  while it is open. Without a `queue`, it is in {ns}:jobs
 {ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see; `resume` is what the
@@ -16,7 +17,10 @@
 {ns}:workers     sorted set: when each of these expires, by the server's clock, in ms
 {ns}:live        channel: newly appended entries, [[generation, first n, [entry, ...]], ...]
 {ns}:control     channel: generations to cancel
-{ns}:req:<id>    the generation that a request id started
+{ns}:req:<owner>:<id>  the generation that an owner's request id started; without keys, {ns}:req:<id>
+{ns}:api_keys    hash: each `ApiKey` in JSON, by its id
+{ns}:guarded     a key was added once: see `api_keys`
+{ns}:signing_secret  what sessions and tickets are signed with
 {ns}:model:<queue>  the `ModelDescription` of the engine that last started for this queue, in JSON
 {ns}:loading:<queue>  how far a model of this queue is loaded, in words; expires soon
 {ns}:engine:<name>  an engine's status
@@ -46,6 +50,9 @@ class Keys:
         self.control = self.ns + "control"
         self.counters = self.ns + "counters"
         self.bytes = self.ns + "bytes"
+        self.api_keys = self.ns + "api_keys"
+        self.guarded = self.ns + "guarded"
+        self.signing_secret = self.ns + "signing_secret"
 
     def generation(self, generation: str) -> str:
         return f"{self.ns}gen:{generation}"
@@ -53,8 +60,9 @@ class Keys:
     def log(self, generation: str) -> str:
         return f"{self.ns}log:{generation}"
 
-    def request(self, request_id: str) -> str:
-        return f"{self.ns}req:{request_id}"
+    def request(self, request_id: str, owner: str) -> str:
+        """Request ids have no colon, so no owner's can be taken for another's."""
+        return f"{self.ns}req:{owner}:{request_id}" if owner else f"{self.ns}req:{request_id}"
 
     def engine(self, name: str) -> str:
         return f"{self.ns}engine:{name}"

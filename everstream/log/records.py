@@ -31,11 +31,13 @@ class Job(msgspec.Struct, frozen=True):
 
 class Submission(msgspec.Struct, frozen=True):
     """What is submitted besides the job. `abandon_after_s`: None is the engine's setting. `record`: kept as long as the
-    generation, for the API that submitted it."""
+    generation, for the API that submitted it. `owner`: who may see it; empty if the service has no keys. Request ids
+    are each owner's own."""
 
     request_id: str = ""
     abandon_after_s: float | None = None
     record: bytes = b""
+    owner: str = ""
 
 
 PLAIN = Submission()
@@ -55,6 +57,7 @@ class Generation(msgspec.Struct, frozen=True):
     created: int = 0
     digest: str = ""
     queue: str = ""
+    owner: str = ""
 
 
 def inputs_digest(inputs: dict[str, Any], queue: str) -> str:

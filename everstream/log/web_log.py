@@ -13,6 +13,7 @@ from valkey.connection import BlockingConnectionPool
 from valkey.exceptions import ValkeyError
 
 from everstream.errors import ChecksBusy, CheckTimedOut, EverstreamError, LogFull, QueueFull, RequestConflict
+from everstream.log.api_keys import KeyStore
 from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
 from everstream.log.entries import decode_entry, decode_live, encode_entry
 from everstream.log.figures import Figures, decode
@@ -73,6 +74,7 @@ class WebLog:
         )
         # A subscription waits until something is published, so its connection has no read timeout.
         self._subscriber = valkey.Valkey.from_url(settings.log_url, socket_timeout=None, **keepalive(settings.log_url))
+        self.api_keys = KeyStore(self._client, self._keys)
         self._submit = self._client.register_script(load_script("submit"))
         self._stop = self._client.register_script(load_script("stop"))
         self._delete = self._client.register_script(load_script("delete"))
@@ -118,7 +120,8 @@ class WebLog:
         """Queue a generation. Returns it, or the existing one if the request id is known. Raises TryLater,
         RequestConflict."""
         jobs = self._keys_of(queue).jobs
-        request_key = self._keys.request(submission.request_id) if submission.request_id else ""
+        owner, request_id = submission.owner, submission.request_id
+        request_key = self._keys.request(request_id, owner) if request_id else ""
         abandon_after_s = submission.abandon_after_s
         arguments: list[Any] = [
             generation,
@@ -132,6 +135,7 @@ class WebLog:
             queue,
             "" if abandon_after_s is None else int(abandon_after_s * 1000),
             submission.record,
+            owner,
         ]
         with self._recording_fault("submit"):
             outcome, *started = cast(list[Any], self._submit(keys=[jobs], args=[self._keys.ns, *arguments]))
@@ -159,7 +163,7 @@ class WebLog:
         """What the log knows about each generation, or None."""
         with self._recording_fault("lookup"), self._client.pipeline(transaction=False) as pipe:
             for generation in generations:
-                pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id", "digest", "queue"])
+                pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id", "digest", "queue", "owner"])
                 pipe.xlen(self._keys.log(generation))
             found = pipe.execute(raise_on_error=False)
             return [
@@ -303,10 +307,10 @@ class WebLog:
 
 
 def _generation(generation: str, fields: Sequence[bytes | None], top: int) -> Generation:
-    state, model, job_id, digest, queue = ((field or b"").decode() for field in fields)
+    state, model, job_id, digest, queue, owner = ((field or b"").decode() for field in fields)
     # Valkey makes a job's id from its clock, in milliseconds.
     created = int(job_id.partition("-")[0]) // 1000
-    return Generation(generation, state, model, top, created, digest, queue)
+    return Generation(generation, state, model, top, created, digest, queue, owner)
 
 
 def _found(generation: str, fields: Any, top: Any) -> Generation | None:

@@ -17,6 +17,12 @@ def trust_proxies(app: Flask, proxies: int) -> None:
         app.wsgi_app = wsgi_app  # type: ignore[method-assign]
 
 
+def came_to(port: int) -> bool:
+    """Whether the current request came to the listener on this port. gunicorn takes it from the listening socket, so a
+    client can't claim it."""
+    return bool(port) and request.environ.get("SERVER_PORT") == str(port)
+
+
 def client_key() -> str:
     """The current request's IPv4 address, or the /64 of its IPv6 address, because one client owns the whole /64."""
     return network(request.remote_addr or "")

@@ -7,6 +7,7 @@ from flask import current_app
 
 from everstream.log.web_log import WebLog
 from everstream.settings import Settings
+from everstream.web.access.credentials import Credentials
 from everstream.web.api import Api, MakeEncoder
 from everstream.web.follower import Follower
 from everstream.web.models import Models
@@ -21,6 +22,7 @@ class AppContext(msgspec.Struct):
     follower: Follower
     validator: PromptValidator
     models: Models
+    credentials: Credentials
     formats: Mapping[str, MakeEncoder]
     """All APIs' formats of events, by name."""
     apis: Sequence[Api] = ()

@@ -9,7 +9,15 @@ from flask import Flask, Response, current_app, request
 from valkey.exceptions import ValkeyError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from everstream.errors import BodyTooLarge, EverstreamError, InternalError, LogBroken, LogUnavailable, TryLater
+from everstream.errors import (
+    BodyTooLarge,
+    EverstreamError,
+    InternalError,
+    LogBroken,
+    LogUnavailable,
+    TryLater,
+    Unauthorized,
+)
 from everstream.log.entries import encode_json
 from everstream.log.retryable import UNAVAILABLE
 from everstream.web import sse, throttled_logging
@@ -46,6 +54,8 @@ class _ErrorResponses:
         self._apis = apis
 
     def of_error(self, error: EverstreamError) -> ErrorResponse:
+        if isinstance(error, Unauthorized):
+            return self._body(error), error.status, {"WWW-Authenticate": 'Bearer realm="everstream"'}
         if not isinstance(error, TryLater):
             return self._body(error), error.status, {}
         if is_eventsource():

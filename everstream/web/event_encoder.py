@@ -14,9 +14,13 @@ class EventEncoder:
     shows_engines = False
     needs_all = False
 
-    def __init__(self, generation: str, model: str = "") -> None:
+    def __init__(self, generation: str, model: str = "", signature: str = "") -> None:
+        """`signature`: at the end of each id, as `access.signed` has it."""
         self.generation = generation
         self._id = generation.encode()
+        self._suffix = f".{signature}".encode() if signature else b""
+        # Readers with other signatures need other bytes.
+        self.format += signature
         self._model = model
 
     def resume(self, seen: EventId) -> None:
@@ -25,7 +29,7 @@ class EventEncoder:
 
     def start(self, retry_ms: int, *, is_new: bool) -> bytes:
         head = GREETING + retry(retry_ms)
-        return head + event("open", self.opening(), f"{self.generation}.0") if is_new else head
+        return head + event("open", self.opening(), self._event_id(0)) if is_new else head
 
     def opening(self) -> bytes:
         """The data of `open`."""
@@ -35,12 +39,12 @@ class EventEncoder:
         return retry(retry_ms)
 
     def token(self, n: int, data: bytes) -> bytes:
-        return b"id: %b.%d\ndata: %b\n\n" % (self._id, n, data)
+        return b"id: %b.%d%b\ndata: %b\n\n" % (self._id, n, self._suffix, data)
 
     def entry(self, entry: Entry) -> bytes:
         if entry.event == TOKEN:
             return self.token(entry.n, entry.data)
-        return event(entry.event, entry.data, f"{self.generation}.{entry.n}")
+        return event(entry.event, entry.data, self._event_id(entry.n))
 
     def queued(self, place: Queued) -> bytes:
         return event("queued", encode_json(place._asdict()))
@@ -49,4 +53,7 @@ class EventEncoder:
         return b""
 
     def lost(self, error: EverstreamError) -> bytes:
-        return event("failed", encode_json({"code": error.code, "message": error.message}), f"{self.generation}.{GONE}")
+        return event("failed", encode_json({"code": error.code, "message": error.message}), self._event_id(GONE))
+
+    def _event_id(self, n: int | str) -> str:
+        return f"{self.generation}.{n}{self._suffix.decode()}"

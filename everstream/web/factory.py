@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from flask import Flask, Response, request
+from flask_cors import CORS
 
 from everstream.log.web_log import WebLog
 from everstream.settings import PROJECT_ROOT, Settings, load_settings
 from everstream.web import error_responses
+from everstream.web.access.credentials import Credentials
+from everstream.web.access.guard import Guard
 from everstream.web.api import Api, api_of
 from everstream.web.clients import trust_proxies
 from everstream.web.context import EXTENSION, AppContext
@@ -23,6 +26,10 @@ from everstream.web.prompt_validation import PromptValidator
 
 # Python 3.11 and some machines have another.
 mimetypes.add_type("text/javascript", ".js")
+
+ALLOWED_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Api-Key", "X-Request-Id")
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Location", "X-Everstream-Ignored")
+"""What a page of another origin may send and read. `X-RateLimit-…`, too: see `access.limits`."""
 
 
 def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
@@ -38,21 +45,37 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     )
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    credentials = Credentials(settings, web_log.api_keys)
     app.extensions[EXTENSION] = AppContext(
         settings,
         web_log,
         Follower(web_log, settings),
         PromptValidator(web_log, len(settings.served)),
         Models(settings, web_log),
+        credentials,
         {name: encoder for api in apis for name, encoder in api.formats.items()},
         apis,
     )
     trust_proxies(app, settings.proxies)
     for api in apis:
         app.register_blueprint(api.blueprint)
+    app.before_request(Guard(settings, credentials).check)
     error_responses.register(app, apis)
+    _allow_origins(app, settings)
     app.after_request(partial(_add_headers, apis))
     return app
+
+
+def _allow_origins(app: Flask, settings: Settings) -> None:
+    """Answer browsers that ask whether a page of another origin may call the service (CORS)."""
+    if settings.cors_list:
+        CORS(
+            app,
+            origins=sorted(settings.cors_list),
+            allow_headers=ALLOWED_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
+            max_age=600,
+        )
 
 
 def _add_headers(apis: Sequence[Api], response: Response) -> Response:

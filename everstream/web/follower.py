@@ -12,15 +12,17 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import gevent
 
-from everstream.errors import TooManyStreams
+from everstream.errors import TooManyStreams, Unauthorized
 from everstream.log.entries import Entry, split_entries
 from everstream.log.records import Generation
 from everstream.log.web_log import WebLog
 from everstream.settings import Settings
 from everstream.web import duties
+from everstream.web.access.principal import Principal
 from everstream.web.direct_writer import DirectWriter
 from everstream.web.engine_watch import EngineWatch
 from everstream.web.live_batch import LiveBatch
@@ -33,6 +35,8 @@ from everstream.web.sse import Encoder, EngineState, Queued
 MAX_BEAT_S = 0.25
 """The longest interval between checks for streams that are due a heartbeat."""
 RETRY_S = 0.5
+CHECK_KEYS_S = 2.0
+"""Between checks for streams whose API key was revoked."""
 RETURNS_PER_S = 500
 """About the rate at which a draining worker's readers reconnect elsewhere."""
 
@@ -53,11 +57,14 @@ class Follower:
             web_log, self._readers, min(settings.abandon_after_s, settings.post_abandon_after_s)
         )
 
-    def start(self) -> None:
-        """Start the greenlets that serve all readers. Call it once, in the process that serves them."""
+    def start(self, is_valid_key: Callable[[str], bool]) -> None:
+        """Start the greenlets that serve all readers. Call it once, in the process that serves them. `is_valid_key`:
+        whether the API key with this id is still good."""
         for part in (self._reads, self._positions, self._engines, self._reports):
             part.start()
         gevent.spawn(self._listen)
+        end_revoked = partial(self._end_revoked, is_valid_key)
+        gevent.spawn(duties.repeat, end_revoked, CHECK_KEYS_S, "can't look for revoked keys")
         gevent.spawn(duties.repeat, self._wake_silent, self._beat_s, "can't send heartbeats")
 
     @property
@@ -67,9 +74,10 @@ class Follower:
     def _all_readers(self) -> Iterator[Reader]:
         return itertools.chain.from_iterable(self._readers.values())
 
-    def lookup(self, generation: str) -> Generation | None:
-        """Returns what is known of a generation, or None. Raises ValkeyError."""
-        return self._reads.lookup(generation)
+    def lookup(self, generation: str, viewer: Principal) -> Generation | None:
+        """What is known of a generation; None: nothing, or the viewer may not see it. Raises ValkeyError."""
+        known = self._reads.lookup(generation)
+        return known if known and viewer.may_see(known) else None
 
     def mark_read(self, generation: str) -> None:
         """Someone looked at it without following."""
@@ -107,8 +115,11 @@ class Follower:
         spread_ms = max(self._settings.retry_ms, 1000 * self._slots // RETURNS_PER_S)
         return self._settings.retry_ms + random.randrange(spread_ms)  # noqa: S311
 
-    def reader(self, encoder: Encoder, after: int, writer: DirectWriter | None, queue: str) -> Reader:
-        return Reader(encoder, after, self._settings.reader_queue_bytes, writer, queue)
+    def reader(self, encoder: Encoder, after: int, writer: DirectWriter | None, queue: str, key: str = "") -> Reader:
+        """`key`: the id of the API key that opens it, if any."""
+        reader = Reader(encoder, after, self._settings.reader_queue_bytes, writer, queue)
+        reader.key = key
+        return reader
 
     def register(self, reader: Reader) -> None:
         """Give the reader its generation's live entries until `unregister`."""
@@ -163,6 +174,13 @@ class Follower:
         for reader in self._all_readers():
             if reader.is_waiting and self._is_silent(reader):
                 reader.wake()
+
+    def _end_revoked(self, is_valid_key: Callable[[str], bool]) -> None:
+        """End the streams of keys that were revoked or have expired."""
+        keys = {reader.key for reader in self._all_readers() if reader.key}
+        if revoked := {key for key in keys if not is_valid_key(key)}:
+            for reader in [each for each in self._all_readers() if each.key in revoked]:
+                reader.fail(Unauthorized("the API key was revoked, or has expired"))
 
     def _listen(self) -> None:
         """Dispatch live entries to their readers for as long as the process lives."""

@@ -17,6 +17,7 @@ from gevent.queue import Queue
 
 from everstream.errors import UnknownGeneration
 from everstream.web import streaming
+from everstream.web.access.principal import principal
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.sse import EventId
@@ -47,7 +48,7 @@ def _part(seen: EventId, make_encoder: MakeEncoder, client: socket.socket | None
     """The events of one generation; None: the client has seen them all."""
     if seen.n is None:
         return None
-    known = app_context().follower.lookup(seen.generation)
+    known = app_context().follower.lookup(seen.generation, principal())
     if known is None:
         return streaming.lost(streaming.unknown(seen.generation), UnknownGeneration(), make_encoder)
     if error := streaming.entries_lost(known, seen.n):

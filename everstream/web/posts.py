@@ -17,8 +17,9 @@ from everstream.log.records import inputs_digest
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
+from everstream.web.resume_point import last_event_id
 from everstream.web.sse import MIMETYPE
-from everstream.web.streaming import begin, begin_unless_refused, last_event_id, resume
+from everstream.web.streaming import begin, begin_unless_refused, resume
 from everstream.web.submission import RequestOptions, body, idempotency_key, options_from_json, start
 
 IGNORED = "x-everstream-ignored"

@@ -30,6 +30,7 @@ class Reader:
         "engine",
         "error",
         "generation",
+        "key",
         "last_sent_at",
         "left",
         "place",
@@ -42,6 +43,8 @@ class Reader:
     def __init__(self, encoder: Encoder, after: int, bound_bytes: int, writer: DirectWriter | None, queue: str) -> None:
         self.generation = encoder.generation
         self.queue = queue
+        self.key = ""
+        """The id of the API key that opened it, if any."""
         self.encoder = encoder
         self.cursor = Cursor(after, bound_bytes)
         self.writer = writer

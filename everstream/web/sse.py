@@ -2,7 +2,8 @@
 
 All data is JSON, which has no line breaks, so each event has one `data` line and text arrives unchanged. Event ids are
 `<generation>.<n>`, n being an entry's number; only `[0-9a-z.-]` gets into an `id` line. Where an entry becomes several
-events, all but the last have the id `<generation>.<n>-<part>`, part being 0, 1, and so on.
+events, all but the last have the id `<generation>.<n>-<part>`, part being 0, 1, and so on. In a ticket's stream, ids
+end with `.<signature>`, see `access.signed`.
 """
 
 import re
@@ -21,17 +22,18 @@ GENERATION_ID = "[0-9a-f]{32}"
 NUMBER = "0|[1-9][0-9]{0,8}"
 """Of an entry or an event, up to `MAX_NUMBER`."""
 MAX_NUMBER = 999_999_999
-EVENT_ID = rf"({GENERATION_ID})\.({NUMBER}|{GONE})(?:-(0|[1-9][0-9]{{0,5}}))?"
+EVENT_ID = rf"({GENERATION_ID})\.({NUMBER}|{GONE})(?:-(0|[1-9][0-9]{{0,5}}))?(?:\.([0-9a-f]{{32}}))?"
 _EVENT_ID = re.compile(EVENT_ID, re.ASCII)
 
 
 class EventId(NamedTuple):
     """The last event that a client has seen. `n` None: its id had `GONE`. -1: it has seen nothing. `part`: of the
-    entry's events it has seen those up to this one; None: all of them."""
+    entry's events it has seen those up to this one; None: all of them. `signature`: see `access.signed`."""
 
     generation: str
     n: int | None
     part: int | None = None
+    signature: str = ""
 
     @property
     def is_first(self) -> bool:
@@ -118,5 +120,5 @@ def parse_event_id(text: str, param: str) -> EventId:
     match = _EVENT_ID.fullmatch(text)
     if match is None:
         raise InvalidInput(f"{param} must be an event id of this service: <32 hex digits>.<number>", param=param)
-    generation, n, part = match.groups()
-    return EventId(generation, None if n == GONE else int(n), int(part) if part else None)
+    generation, n, part, signature = match.groups()
+    return EventId(generation, None if n == GONE else int(n), int(part) if part else None, signature or "")

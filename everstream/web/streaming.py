@@ -25,6 +25,7 @@ from everstream.errors import (
 from everstream.log.entries import Entry, compact, failure
 from everstream.log.records import Generation
 from everstream.web import sse
+from everstream.web.access.principal import principal
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.direct_writer import DirectWriter
@@ -46,16 +47,6 @@ ChangeEntries = Callable[[list[Entry]], list[Entry]]
 
 def is_eventsource() -> bool:
     return request.method == "GET" and sse.MIMETYPE in request.headers.get("Accept", "")
-
-
-def last_event_id() -> EventId | None:
-    """The last event the client saw. EventSource sends the header; a new EventSource object can only use the query."""
-    # If both are given, the header is newer: a page puts the id into the URL once, when it makes a new EventSource.
-    header = request.headers.get("Last-Event-ID", "")
-    if header:
-        return sse.parse_event_id(header, "Last-Event-ID")
-    query = request.args.get("last_event_id", "")
-    return sse.parse_event_id(query, "last_event_id") if query else None
 
 
 def admitted(respond: Callable[[], Response], *, has_compact: bool = False) -> Response:
@@ -92,7 +83,7 @@ def resume(seen: EventId, encoder: MakeEncoder, digest: str = "") -> Response:
     after = seen.n
     if after is None:
         return Response(status=204)
-    known = app_context().follower.lookup(seen.generation)
+    known = app_context().follower.lookup(seen.generation, principal())
     if known is None:
         return event_stream(lost(unknown(seen.generation), UnknownGeneration(), encoder))
     if digest and known.digest not in ("", digest):
@@ -155,7 +146,7 @@ def begin_unless_refused(known: Generation, make_encoder: MakeEncoder) -> Respon
     Wait for the first entry, but no longer than for a heartbeat, or for two if the queue moves."""
     context = app_context()
     follower, until = context.follower, time.monotonic() + context.settings.heartbeat_s
-    waiting = follower.reader(make_encoder(known), 0, None, known.queue)
+    waiting = follower.reader(make_encoder(known), 0, None, known.queue, principal().key)
     with OpenReader(follower, waiting, connection()) as reader:
         item = follower.next(reader)
         # Each new position starts the wait for a heartbeat again.
@@ -193,7 +184,7 @@ def frames(
     # Jitter: the clients of a killed process must not all reconnect at the same instant.
     retry_ms = random.randint(settings.retry_ms, settings.retry_ms * 3 // 2)  # noqa: S311
     head = encoder.start(retry_ms, is_new=seen.is_first)
-    reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue)
+    reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue, principal().key)
     # Given all entries, an encoder must not have those that the client has seen joined with others.
     is_compact = g.get("is_compact", False) and (seen.is_first or not encoder.needs_all)
     return _frames(head, OpenReader(follower, reader, client), follower, compact if is_compact else list)

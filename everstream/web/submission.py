@@ -9,16 +9,17 @@ import hashlib
 import re
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from everstream.contract import inputs
-from everstream.errors import InvalidInput
+from everstream.errors import Forbidden, InvalidInput
 from everstream.log.records import EngineStatus, Generation, Job, Submission, engine_failure
 from everstream.settings import MAX_FLUSH_MS
+from everstream.web.access.principal import principal
 from everstream.web.clients import client_key
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
@@ -27,6 +28,8 @@ from everstream.web.prompt_validation import refuse_what_cant_fit
 TEMPLATE_TOKENS = 512
 """Room for a chat template when a prompt's byte count serves as the upper bound of its tokens."""
 MAX_KEY_CHARS = 255
+Struct = TypeVar("Struct", bound=msgspec.Struct)
+_FIELD = re.compile(r"(?:`\$\.|required field `)([a-z_]+)`")
 REQUEST_ID = "[A-Za-z0-9._-]{16,64}"
 _REQUEST_ID = re.compile(REQUEST_ID, re.ASCII)
 
@@ -98,6 +101,18 @@ def body() -> dict[str, Any]:
     return inputs.parse_body(body_bytes())
 
 
+def parsed(given: dict[str, Any], kind: type[Struct]) -> Struct:
+    """A body whose struct forbids unknown fields. Raises InvalidInput, which names the field."""
+    if unknown := next((name for name in given if name not in kind.__struct_fields__), None):
+        raise InvalidInput(f"{unknown!r:.100} is not a field of this request", param=unknown[:100])
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        # "… - at `$.field`", or "Object missing required field `field`".
+        named = _FIELD.search(str(error))
+        raise InvalidInput(str(error), param=named[1] if named else None) from None
+
+
 def body_bytes() -> bytes:
     """The request's body, whatever it is. Raises InvalidInput, TooManyBodies."""
     data = request.get_data(cache=False)
@@ -134,8 +149,12 @@ def is_request_id(text: str) -> bool:
 
 
 def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) -> Generation:
-    """Queue a generation, or find the one that this request id started."""
+    """Queue a generation, or find the one that this request id started. Raises Forbidden."""
     context = app_context()
+    who = principal()
+    who.check_model(model.name)
+    if who.only:
+        raise Forbidden("this ticket reads one generation, and starts none", param="ticket", code="invalid_ticket")
     if model.check_inputs is not None:
         model.check_inputs(given)
     engines = context.log.engines([model.queue])
@@ -144,12 +163,14 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
     _check(given, engines, model, is_late=options.may_refuse_late)
     name = engines[0].model if engines else model.name
     flush_ms = context.settings.flush_ms if options.flush_ms is None else options.flush_ms
-    submission = Submission(options.request_id, options.abandon_after_s, options.record)
+    # A ticket starts one generation, however often it is shown.
+    submission = Submission(who.ticket or options.request_id, options.abandon_after_s, options.record, who.owner)
     return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), name, model.queue, submission)
 
 
 def tokens_of(model: ServedModel, given: dict[str, Any]) -> list[int]:
-    """The token ids of a prompt, as an engine counts them. Raises InvalidInput, TryLater, ModelError."""
+    """The token ids of a prompt, as an engine counts them. Raises InvalidInput, TryLater, ModelError, Forbidden."""
+    principal().check_model(model.name)
     if model.check_inputs is not None:
         model.check_inputs(given)
     tokens: list[int] = app_context().validator.ask("tokenize", given, client_key(), model.queue)

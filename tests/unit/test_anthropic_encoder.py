@@ -47,7 +47,7 @@ def test_all_events_are_sent(outputs, end):
 @given(OUTPUTS, ENDS)
 def test_ids_say_which_events_of_an_entry_were_seen(outputs, end):
     places = [parse_event_id(event.id, "id") for event in Decoder().feed(wire(entries(*outputs, **end)))]
-    assert places[0] == (GENERATION.id, 0, None)
+    assert places[0] == (GENERATION.id, 0, None, "")
     assert len(set(places)) == len(places)
     for earlier, later in pairwise(places):
         # Only the last event of an entry says that all of them were seen.

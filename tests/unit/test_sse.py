@@ -116,10 +116,12 @@ def test_each_format_is_encoded_once():
 @pytest.mark.parametrize(
     ("text", "parsed"),
     [
-        (f"{GENERATION}.0", (GENERATION, 0, None)),
-        (f"{GENERATION}.31", (GENERATION, 31, None)),
-        (f"{GENERATION}.31-2", (GENERATION, 31, 2)),
-        (f"{GENERATION}.expired", (GENERATION, None, None)),
+        (f"{GENERATION}.0", (GENERATION, 0, None, "")),
+        (f"{GENERATION}.31", (GENERATION, 31, None, "")),
+        (f"{GENERATION}.31-2", (GENERATION, 31, 2, "")),
+        (f"{GENERATION}.expired", (GENERATION, None, None, "")),
+        (f"{GENERATION}.31.{'f' * 32}", (GENERATION, 31, None, "f" * 32)),
+        (f"{GENERATION}.expired.{'f' * 32}", (GENERATION, None, None, "f" * 32)),
     ],
 )
 def test_event_ids(text, parsed):

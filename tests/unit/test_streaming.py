@@ -3,11 +3,12 @@
 import time
 
 import gevent
-from flask import Flask
+from flask import Flask, g
 
 from everstream.log.records import Generation
 from everstream.log.web_log import WebLog
 from everstream.settings import load_settings
+from everstream.web.access.principal import ANYONE
 from everstream.web.context import EXTENSION, AppContext
 from everstream.web.event_encoder import EventEncoder
 from everstream.web.follower import Follower
@@ -24,7 +25,7 @@ def test_queue_that_moves_does_not_keep_the_response_from_beginning():
     web_log, app = WebLog(settings), Flask("test")
     # Not started: nothing reads the log, so no entry comes.
     follower = Follower(web_log, settings)
-    app.extensions[EXTENSION] = AppContext(settings, web_log, follower, None, None, {})
+    app.extensions[EXTENSION] = AppContext(settings, web_log, follower, None, None, None, {})
 
     def move_queue():
         for position in range(1, 1_000_000):
@@ -33,6 +34,7 @@ def test_queue_that_moves_does_not_keep_the_response_from_beginning():
             gevent.sleep(0.01)
 
     with app.test_request_context(), gevent.Timeout(TIMEOUT_S):
+        g.principal = ANYONE
         moving, started = gevent.spawn(move_queue), time.monotonic()
         try:
             response = begin_unless_refused(GENERATION, lambda known: EventEncoder(known.id))

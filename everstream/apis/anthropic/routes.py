@@ -23,6 +23,7 @@ from everstream.errors import EverstreamError
 from everstream.log.entries import encode_json
 from everstream.log.records import Generation
 from everstream.web import posts
+from everstream.web.access.rules import INFER, allow
 from everstream.web.api import Api
 from everstream.web.streaming import admitted
 from everstream.web.submission import start, tokens_of
@@ -52,6 +53,7 @@ API = Api(
 
 
 @blueprint.post("/v1/messages")
+@allow(INFER)
 def messages() -> Response:
     return admitted(_respond, has_compact=True)
 
@@ -64,6 +66,7 @@ def _respond() -> Response:
 
 
 @blueprint.post("/v1/messages/count_tokens")
+@allow(INFER)
 def count_tokens() -> dict[str, int]:
     checked = posts.checked_request(requests.prompt)
     return {"input_tokens": len(tokens_of(checked.model, checked.inputs))}

@@ -14,6 +14,7 @@ from flask import Blueprint, Response, current_app, render_template
 from everstream.apis.dashboard.descriptions import DESCRIPTION
 from everstream.apis.dashboard.sampler import Sampler, Viewer
 from everstream.web import sse
+from everstream.web.access.rules import ADMIN, PUBLIC, allow
 from everstream.web.api import Api
 from everstream.web.context import AppContext, app_context
 from everstream.web.disconnect_watcher import DisconnectWatcher
@@ -31,11 +32,13 @@ API = Api(blueprint, description=DESCRIPTION)
 
 
 @blueprint.get("/dashboard")
+@allow(PUBLIC)
 def page() -> Response:
     return html(render_template("dashboard.html").encode())
 
 
 @blueprint.get("/dashboard/events")
+@allow(ADMIN)
 def events() -> Response:
     return admitted(_stream)
 

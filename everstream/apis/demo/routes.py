@@ -10,18 +10,17 @@ A supervisor starts both again. The engine is told through the log, because it m
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
 from flask import Blueprint, Response
 
-from everstream.apis.demo import same_origin
 from everstream.apis.demo.descriptions import DESCRIPTION, NO_ENGINE, Kill, Killing, Kills
 from everstream.errors import InvalidInput, TooManyKills, TryLater
 from everstream.log.entries import encode_json
 from everstream.log.records import EngineStatus
 from everstream.processes import kill_this_process
+from everstream.web.access.rules import ADMIN, PUBLIC, allow
 from everstream.web.api import Api
 from everstream.web.context import app_context
-from everstream.web.submission import body
+from everstream.web.submission import body, parsed
 
 EVERY_S = 5.0
 """At most one kill of each kind in this time, in the whole service."""
@@ -31,28 +30,18 @@ API = Api(blueprint, description=DESCRIPTION, is_served=lambda settings: bool(se
 
 
 @blueprint.get("/demo")
+@allow(PUBLIC)
 def show() -> Response:
     return _json(Kills(["worker", "engine"]))
 
 
 @blueprint.post("/demo/kill")
+@allow(ADMIN)
 def kill() -> Response:
-    same_origin.check()
-    wanted = _parsed(body())
-    return _kill_worker() if wanted.what == "worker" else _kill_engine(wanted.model)
-
-
-def _parsed(given: dict[str, Any]) -> Kill:
-    """Raises InvalidInput."""
-    if unknown := next((name for name in given if name not in Kill.__struct_fields__), None):
-        raise InvalidInput(f"{unknown!r:.100} is not a field of this request", param=unknown[:100])
-    try:
-        wanted = msgspec.convert(given, Kill)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(str(error), param="model" if "$.model" in str(error) else "what") from None
+    wanted = parsed(body(), Kill)
     if wanted.what == "worker" and wanted.model is not None:
         raise InvalidInput("a web process serves all models, so leave model out", param="model")
-    return wanted
+    return _kill_worker() if wanted.what == "worker" else _kill_engine(wanted.model)
 
 
 def _kill_worker() -> Response:

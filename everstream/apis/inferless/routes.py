@@ -26,12 +26,14 @@ from everstream.contract import inputs
 from everstream.errors import EverstreamError, UnknownModel
 from everstream.log.records import Generation, inputs_digest
 from everstream.web import readiness
+from everstream.web.access.rules import INFER, PUBLIC, READ, Rule, allow
 from everstream.web.api import Api, MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.json_response import json_response, outputs
 from everstream.web.models import ServedModel
+from everstream.web.resume_point import last_event_id
 from everstream.web.sse import MIMETYPE
-from everstream.web.streaming import admitted, begin, last_event_id, resume
+from everstream.web.streaming import admitted, begin, resume
 from everstream.web.submission import RequestOptions, body_bytes, idempotency_key, is_request_id, start
 from everstream.web.whole_response import wait_for_end
 
@@ -49,52 +51,61 @@ API = Api(blueprint, ("/v2",), error_body, description=DESCRIPTION)
 
 @blueprint.post(f"{_MODEL}/infer")
 @blueprint.post(f"{_VERSION}/infer")
+@allow(Rule("infer", takes=("application/json", "application/octet-stream")))
 def infer(name: str, version: str = VERSION) -> Response:
     return admitted(partial(_infer, _served(name, version)), has_compact=True)
 
 
 @blueprint.post(f"{_MODEL}/generate")
 @blueprint.post(f"{_VERSION}/generate")
+@allow(INFER)
 def generate(name: str, version: str = VERSION) -> Response:
     return admitted(partial(_generate, _served(name, version)))
 
 
 @blueprint.post(f"{_MODEL}/generate_stream")
 @blueprint.post(f"{_VERSION}/generate_stream")
+@allow(INFER)
 def generate_stream(name: str, version: str = VERSION) -> Response:
     return admitted(partial(_generate_stream, _served(name, version)), has_compact=True)
 
 
 @blueprint.get(_MODEL)
 @blueprint.get(_VERSION)
+@allow(READ)
 def show_model(name: str, version: str = VERSION) -> metadata.ModelAbout:
     return metadata.model(name, _served(name, version).inputs)
 
 
 @blueprint.get(f"{_MODEL}/ready")
 @blueprint.get(f"{_VERSION}/ready")
+@allow(READ)
 def model_ready(name: str, version: str = VERSION) -> tuple[dict[str, Any], int]:
     ready = _served(name, version).name in _ready_models()
     return {"name": name, "ready": ready}, 200 if ready else 503
 
 
 @blueprint.get("/v2")
+@allow(READ)
 def server() -> metadata.ServerAbout:
     return metadata.server(__version__)
 
 
 @blueprint.get("/v2/health/live")
+@allow(PUBLIC)
 def live() -> dict[str, bool]:
     return {"live": True}
 
 
 @blueprint.get("/v2/health/ready")
+@allow(PUBLIC)
 def ready() -> tuple[dict[str, bool], int]:
     ready = _ready_models() >= set(app_context().models.names())
     return {"ready": ready}, 200 if ready else 503
 
 
 @blueprint.post("/v2/repository/index")
+@allow(READ)
 def index() -> Response:
     ready_only = requests.ready_only(_body())
     models = metadata.index(app_context().models.names(), _ready_models(), ready_only=ready_only)

@@ -17,9 +17,9 @@ from everstream.web.sse import EngineState, Queued, event, retry
 class PingEncoder(EventEncoder):
     shows_engines = True
 
-    def __init__(self, known: Generation, interval_ms: int) -> None:
+    def __init__(self, known: Generation, interval_ms: int, signature: str = "") -> None:
         """`interval_ms`: how long nothing is sent before a ping."""
-        super().__init__(known.id, known.model)
+        super().__init__(known.id, known.model, signature)
         self._interval_ms = interval_ms
         self._last = known.top
         self.heartbeat = self._ping()

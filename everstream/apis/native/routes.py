@@ -24,13 +24,16 @@ from everstream.log.entries import encode_json
 from everstream.log.records import Generation
 from everstream.settings import PROJECT_ROOT
 from everstream.web import readiness
+from everstream.web.access.principal import principal
+from everstream.web.access.rules import INFER, PUBLIC, READ, Rule, allow
 from everstream.web.api import Api, MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.event_encoder import EventEncoder
 from everstream.web.joined_streams import MAX_TOGETHER, follow_together
 from everstream.web.pages import html
+from everstream.web.resume_point import last_event_id
 from everstream.web.sse import GENERATION_ID, EventId, parse_event_id
-from everstream.web.streaming import admitted, begin, event_stream, last_event_id, resume
+from everstream.web.streaming import admitted, begin, event_stream, resume
 from everstream.web.submission import body, native_options, options_from_json, options_from_query, start
 
 _GENERATION = re.compile(GENERATION_ID, re.ASCII)
@@ -44,16 +47,20 @@ MODULES = sorted(
 )
 """What the page imports, so that a browser can load it all at once instead of level by level."""
 
+FOLLOW = Rule("read", ticket="read")
+
 blueprint = Blueprint("native", __name__)
 API = Api(blueprint, description=DESCRIPTION)
 
 
 @blueprint.get("/")
+@allow(PUBLIC)
 def page() -> Response:
     return html(render_template("index.html", modules=MODULES, demo=app_context().settings.demo).encode())
 
 
 @blueprint.get("/stream")
+@allow(Rule("infer", ticket="start"))
 def stream() -> Response:
     if (seen := last_event_id()) is not None:
         return admitted(lambda: resume(seen, _encoder))
@@ -63,13 +70,14 @@ def stream() -> Response:
 def _start_and_follow() -> Response:
     names = native_options()
     options = options_from_query(names)
-    query = {name: texts for name, texts in request.args.lists() if name not in (*names, "last_event_id")}
+    query = {name: texts for name, texts in request.args.lists() if name not in (*names, "last_event_id", "ticket")}
     model = app_context().models.get(options.model)
     given = inputs.from_query(query, model.inputs, app_context().settings.max_prompt_chars)
     return begin(start(model, given, options), _encoder)
 
 
 @blueprint.get("/models")
+@allow(READ)
 def models() -> Response:
     context = app_context()
     found = [model_json(each, context.models.find(each.model)) for each in readiness.of_all(context)]
@@ -77,6 +85,7 @@ def models() -> Response:
 
 
 @blueprint.post("/generations")
+@allow(INFER)
 def submit() -> tuple[dict[str, str], int, dict[str, str]]:
     fields = body()
     options = options_from_json(fields, native_options())
@@ -88,6 +97,7 @@ def submit() -> tuple[dict[str, str], int, dict[str, str]]:
 
 
 @blueprint.get("/generations/<generation>/events")
+@allow(FOLLOW)
 def events(generation: str) -> Response:
     if not _GENERATION.fullmatch(generation):
         raise UnknownGeneration
@@ -103,6 +113,8 @@ def _format() -> MakeEncoder:
     name, formats = request.args.get("format", ""), app_context().formats
     if name and name not in formats:
         raise InvalidInput(f"format must be one of {', '.join(formats)}, or left out", param="format")
+    if name and principal().ticket:
+        raise InvalidInput("a ticket is for events without a format", param="format")
     if not _wants_pings():
         return formats[name] if name else _encoder
     if name:
@@ -118,6 +130,7 @@ def _wants_pings() -> bool:
 
 
 @blueprint.get("/events")
+@allow(FOLLOW)
 def several_events() -> Response:
     seen = {each.generation: each for each in map(_place, request.args.getlist("generation"))}
     if not 1 <= len(seen) <= MAX_TOGETHER:
@@ -137,11 +150,13 @@ def _place(text: str) -> EventId:
 
 
 @blueprint.get("/generations/<generation>")
+@allow(FOLLOW)
 def show(generation: str) -> Response:
     return snapshot.show(_known(generation))
 
 
 @blueprint.delete("/generations/<generation>")
+@allow(INFER)
 def stop(generation: str) -> tuple[dict[str, str], int]:
     _known(generation)
     state = app_context().log.stop(generation)
@@ -151,15 +166,16 @@ def stop(generation: str) -> tuple[dict[str, str], int]:
 
 
 def _encoder(generation: Generation) -> EventEncoder:
-    return EventEncoder(generation.id, generation.model)
+    return EventEncoder(generation.id, generation.model, app_context().credentials.signature(generation.id))
 
 
 def _ping_encoder(generation: Generation) -> PingEncoder:
-    return PingEncoder(generation, int(app_context().settings.heartbeat_s * 1000))
+    interval_ms = int(app_context().settings.heartbeat_s * 1000)
+    return PingEncoder(generation, interval_ms, app_context().credentials.signature(generation.id))
 
 
 def _known(generation: str) -> Generation:
-    known = app_context().follower.lookup(generation) if _GENERATION.fullmatch(generation) else None
+    known = app_context().follower.lookup(generation, principal()) if _GENERATION.fullmatch(generation) else None
     if known is None:
         raise UnknownGeneration
     return known

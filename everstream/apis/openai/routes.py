@@ -24,6 +24,7 @@ from everstream.errors import NotSupported
 from everstream.log.entries import encode_json
 from everstream.log.records import Generation
 from everstream.web import posts, readiness
+from everstream.web.access.rules import INFER, READ, allow
 from everstream.web.api import Api
 from everstream.web.context import app_context
 from everstream.web.readiness import Readiness
@@ -51,11 +52,13 @@ Finish = Callable[[Generation, answers.Answer], dict[str, Any]]
 
 
 @blueprint.post("/v1/chat/completions")
+@allow(INFER)
 def chat_completions() -> Response:
     return admitted(partial(_respond, requests.chat, answers.chat_completion, is_chat=True), has_compact=True)
 
 
 @blueprint.post("/v1/completions")
+@allow(INFER)
 def completions() -> Response:
     with posts.params_as(requests.own_param):
         return admitted(
@@ -64,17 +67,20 @@ def completions() -> Response:
 
 
 @blueprint.get("/v1/models")
+@allow(READ)
 def models() -> dict[str, Any]:
     return {"object": "list", "data": [_about(each) for each in readiness.of_all(app_context())]}
 
 
 @blueprint.get("/v1/models/<path:name>")
+@allow(READ)
 def model(name: str) -> dict[str, Any]:
     folder = app_context().models.folder(posts.served_name(name))
     return _about(readiness.of(app_context(), [folder])[0])
 
 
 @blueprint.post("/v1/embeddings")
+@allow(INFER)
 def embeddings() -> Response:
     raise NotSupported("this server generates text; it has no embeddings", code="embeddings_not_supported")
 

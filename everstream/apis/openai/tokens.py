@@ -10,6 +10,7 @@ from everstream.contract import inputs
 from everstream.contract.schema import Field
 from everstream.errors import InvalidInput
 from everstream.web import posts, readiness
+from everstream.web.access.rules import INFER, allow
 from everstream.web.clients import client_key
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
@@ -23,6 +24,7 @@ TOKENS = {
 _PROMPTS = ("prompt", "messages")
 
 
+@allow(INFER)
 def tokenize() -> dict[str, Any]:
     given = {name: value for name, value in body().items() if value is not None}
     model = _model(given)
@@ -37,6 +39,7 @@ def tokenize() -> dict[str, Any]:
     return {"count": len(tokens), "max_model_len": found.max_model_len, "tokens": tokens, "token_strs": None}
 
 
+@allow(INFER)
 def detokenize() -> dict[str, Any]:
     given = body()
     model = _model(given)

@@ -16,6 +16,7 @@ from everstream.apis.openapi.fields import ModelInputs
 from everstream.contract.inlining import JsonSchema
 from everstream.errors import ErrorBody, TooManyStreams
 from everstream.log.entries import encode_json
+from everstream.web.access.rules import PUBLIC, allow
 from everstream.web.api import Api
 from everstream.web.context import app_context
 from everstream.web.description import READ, Answer, ApiDescription, Description, failures
@@ -41,11 +42,13 @@ API = Api(blueprint, description=DESCRIPTION)
 
 
 @blueprint.get("/openapi.json")
+@allow(PUBLIC)
 def show_json() -> Response:
     return kept_text(_current().text, "application/json")
 
 
 @blueprint.get("/docs")
+@allow(PUBLIC)
 def show_page() -> Response:
     return html(_current().page)
 

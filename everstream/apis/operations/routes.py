@@ -5,7 +5,8 @@
     GET /health, /ping, /version    what vLLM's server has: 200 once every model is ready, and a version
     GET /metrics    counters, gauges and histograms of the whole service, for Prometheus
 
-A separate port serves them too: see `web.health_listener`.
+A separate port serves them too: see `web.health_listener`. If clients need keys, that port alone shows them /metrics,
+and which engines there are.
 """
 
 import os
@@ -17,10 +18,13 @@ from valkey.exceptions import ValkeyError
 from everstream import __version__
 from everstream.apis.operations import metrics
 from everstream.apis.operations.descriptions import DESCRIPTION
+from everstream.errors import NotSupported
 from everstream.log.records import EngineStatus
 from everstream.log.retryable import UNAVAILABLE
 from everstream.web import readiness
+from everstream.web.access.rules import ADMIN, PUBLIC, allow
 from everstream.web.api import Api
+from everstream.web.clients import came_to
 from everstream.web.context import app_context
 from everstream.web.readiness import Readiness
 from everstream.web.submission import options_from_query
@@ -32,24 +36,34 @@ _SHOWN_FIELDS = ("name", "state", "model", "error", "max_model_len", "running", 
 
 
 @blueprint.get("/healthz")
+@allow(PUBLIC)
 def healthz() -> dict[str, Any]:
     return {"status": "ok", "pid": os.getpid(), "streams": app_context().follower.reader_count}
 
 
 @blueprint.get("/health")
 @blueprint.get("/ping")
+@allow(PUBLIC)
 def health() -> Response:
-    _, status = readyz()
+    _, status = _readiness()
     return Response(status=status)
 
 
 @blueprint.get("/version")
+@allow(PUBLIC)
 def version() -> dict[str, str]:
     return {"version": __version__}
 
 
 @blueprint.get("/readyz")
+@allow(PUBLIC)
 def readyz() -> tuple[dict[str, Any], int]:
+    answer, status = _readiness()
+    # Clients learn whether to come back.
+    return (answer if _is_for_operators() else {"ready": answer["ready"]}), status
+
+
+def _readiness() -> tuple[dict[str, Any], int]:
     context = app_context()
     name = options_from_query(("model",)).model
     wanted = [context.models.folder(name)] if name else context.models.served
@@ -65,6 +79,11 @@ def readyz() -> tuple[dict[str, Any], int]:
     if fault := context.log.fault:
         return _waiting_for("valkey", fault)
     return _of_several(models) if context.models.has_several and not name else _of_one(models[0])
+
+
+def _is_for_operators() -> bool:
+    context = app_context()
+    return came_to(context.settings.health_port) or not context.credentials.are_required
 
 
 def _of_one(model: Readiness) -> tuple[dict[str, Any], int]:
@@ -103,5 +122,9 @@ def _engine_json(engine: EngineStatus) -> dict[str, Any]:
 
 
 @blueprint.get("/metrics")
+@allow(ADMIN)
 def show_metrics() -> Response:
+    settings = app_context().settings
+    if settings.health_port and not _is_for_operators():
+        raise NotSupported(f"port {settings.health_port} has the metrics (EVERSTREAM_HEALTH_PORT)", code="not_found")
     return Response(metrics.exposition(app_context().log.figures()), content_type=metrics.CONTENT_TYPE)

@@ -1,16 +1,17 @@
 -- Start a generation, or attach to the one that the same request id started.
 -- ARGV: ns, generation, job, model, digest of the request, request key or '', max_queued, retention_s, max_log_bytes,
--- queue, ms without a reader after which it is abandoned or '' (then the engine's setting counts), record or ''
--- Returns {'started' | 'attached', generation, state, model, job id, digest, queue, top}, or
+-- queue, ms without a reader after which it is abandoned or '' (then the engine's setting counts), record or '', owner
+-- or ''
+-- Returns {'started' | 'attached', generation, state, model, job id, digest, queue, owner, top}, or
 -- {'queue_full' | 'log_full'}.
 local generation, job, model, digest, request_key = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local max_queued, retention_s, max_log_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local queue, abandon_after_ms, record = ARGV[10], ARGV[11], ARGV[12]
+local queue, abandon_after_ms, record, owner = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
 
 local function describe(outcome, id)
-  local known = redis.call('HMGET', generation_key(id), 'state', 'model', 'job_id', 'digest', 'queue')
+  local known = redis.call('HMGET', generation_key(id), 'state', 'model', 'job_id', 'digest', 'queue', 'owner')
   local top = redis.call('XLEN', log_key(id))
-  return {outcome, id, known[1], known[2], known[3], known[4] or '', known[5] or '', top}
+  return {outcome, id, known[1], known[2], known[3], known[4] or '', known[5] or '', known[6] or '', top}
 end
 
 local earlier = request_key ~= '' and redis.call('GET', request_key)
@@ -28,6 +29,7 @@ local function start()
   redis.call('HSET', generation_key(generation), 'state', 'open', 'model', model, 'job_id', job_id,
     'digest', digest, 'request_key', request_key, 'queue', queue, 'job', job)
   if abandon_after_ms ~= '' then redis.call('HSET', generation_key(generation), 'abandon_after_ms', abandon_after_ms) end
+  if owner ~= '' then redis.call('HSET', generation_key(generation), 'owner', owner) end
   if record ~= '' then redis.call('HSET', generation_key(generation), 'record', record) end
   redis.call('ZADD', ns .. 'read', now_ms(), generation)
   account(generation, bytes)

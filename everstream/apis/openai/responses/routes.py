@@ -29,11 +29,13 @@ from everstream.errors import InvalidInput
 from everstream.log.entries import encode_json
 from everstream.log.records import Generation, inputs_digest
 from everstream.web import posts
+from everstream.web.access.rules import INFER, READ, allow
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
+from everstream.web.resume_point import last_event_id
 from everstream.web.sse import NUMBER
-from everstream.web.streaming import admitted, begin, last_event_id, resume
+from everstream.web.streaming import admitted, begin, resume
 from everstream.web.submission import RequestOptions, body, options_from_json, start
 from everstream.web.whole_response import wait_for_all, wait_for_terminal
 
@@ -50,11 +52,13 @@ def any_generation(generation: Generation) -> ResponseEncoder:
 
 
 @blueprint.post("/v1/responses")
+@allow(INFER)
 def create() -> Response:
     return admitted(_create, has_compact=True)
 
 
 @blueprint.get("/v1/responses/<response_id>")
+@allow(READ)
 def retrieve(response_id: str) -> Response:
     if request.args.get("stream", "").lower() in ("true", "1"):
         return admitted(partial(_follow, response_id), has_compact=True)
@@ -62,17 +66,20 @@ def retrieve(response_id: str) -> Response:
 
 
 @blueprint.get("/v1/responses/<response_id>/input_items")
+@allow(READ)
 def input_items(response_id: str) -> Response:
     stored = store.find(response_id)
     return _json(listing.page(stored.record.items(stored.generation.id), request.args))
 
 
 @blueprint.post("/v1/responses/<response_id>/cancel")
+@allow(INFER)
 def cancel(response_id: str) -> Response:
     return admitted(partial(_cancel, response_id))
 
 
 @blueprint.delete("/v1/responses/<response_id>")
+@allow(INFER)
 def delete(response_id: str) -> Response:
     generation = store.find(response_id).generation
     app_context().log.delete(generation.id)

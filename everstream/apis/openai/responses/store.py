@@ -17,6 +17,7 @@ from everstream.apis.openai.responses.requests import Request
 from everstream.errors import InvalidInput, UnknownResponse
 from everstream.log.entries import Entry, encode_json
 from everstream.log.records import Generation
+from everstream.web.access.principal import principal
 from everstream.web.context import app_context
 from everstream.web.json_response import read_page
 
@@ -67,7 +68,7 @@ def conversation(request: Request) -> list[Item]:
 
 
 def _find(generation: str) -> StoredResponse | None:
-    known = app_context().follower.lookup(generation)
+    known = app_context().follower.lookup(generation, principal())
     kept = record.decoded(app_context().log.record(generation)) if known else None
     return StoredResponse(known, kept) if known and kept and kept.is_stored else None
 

@@ -1,0 +1,1 @@
+"""What browsers use instead of keys: sessions, tickets, share links. `web.access` checks them."""

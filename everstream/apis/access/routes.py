@@ -1,0 +1,120 @@
+"""What browsers use instead of keys: EventSource sends no headers, and a page should not keep a key.
+
+GET    /session    {"required", "signed_in"}: whether this service has keys, and whose this session is
+POST   /session    {"key"}: sets a cookie that stands for the key
+DELETE /session    sign out
+POST   /tickets    {"access": "start"} or {"access": "read", "generation"}: for one EventSource
+POST   /shares     {"generation", "expires_in_s"}: a link for reading it
+"""
+
+import secrets
+import time
+from http import HTTPStatus
+from typing import Any
+
+from flask import Blueprint, Response
+
+from everstream.apis.access.descriptions import (
+    DESCRIPTION,
+    Issued,
+    SessionState,
+    ShareRequest,
+    SignIn,
+    TicketRequest,
+)
+from everstream.contract.inputs import parse_body
+from everstream.errors import Forbidden, InvalidInput, Unauthorized, UnknownGeneration
+from everstream.log.entries import encode_json
+from everstream.web.access import signed
+from everstream.web.access.credentials import COOKIE
+from everstream.web.access.principal import Principal, principal
+from everstream.web.access.rules import PUBLIC, READ, allow
+from everstream.web.access.signed import MAX_SHARE_S, SESSION_S, TICKET_S, Ticket, TicketKind
+from everstream.web.api import Api
+from everstream.web.context import app_context
+from everstream.web.submission import body, body_bytes, parsed
+
+blueprint = Blueprint("access", __name__)
+API = Api(blueprint, description=DESCRIPTION)
+
+
+@blueprint.get("/session")
+@allow(PUBLIC)
+def show_session() -> Response:
+    credentials = app_context().credentials
+    if not credentials.are_required:
+        return _json(SessionState(required=False, signed_in=False))
+    try:
+        return _state(credentials.principal(READ))
+    except Unauthorized:
+        return _json(SessionState(required=True, signed_in=False))
+
+
+@blueprint.post("/session")
+@allow(PUBLIC)
+def sign_in() -> Response:
+    credentials, data = app_context().credentials, body_bytes()
+    given = parsed(parse_body(data), SignIn) if data else SignIn()
+    if not credentials.are_required:
+        return _json(SessionState(required=False, signed_in=False))
+    who = credentials.of_token(given.key) if given.key else credentials.principal(READ)
+    for_s = min(SESSION_S, who.expires_at - int(time.time())) if who.expires_at else SESSION_S
+    cookie = signed.sign(credentials.secret, credentials.session(who, for_s))
+    response = _state(who)
+    response.set_cookie(COOKIE, cookie, for_s, path="/", secure=True, httponly=True, samesite="Strict")
+    return response
+
+
+@blueprint.delete("/session")
+@allow(PUBLIC)
+def sign_out() -> Response:
+    response = _json(SessionState(app_context().credentials.are_required, signed_in=False))
+    response.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
+    return response
+
+
+@blueprint.post("/tickets")
+@allow(READ)
+def issue_ticket() -> Response:
+    wanted = parsed(body(), TicketRequest)
+    if wanted.access == "read":
+        if not wanted.generation:
+            raise InvalidInput("a ticket to read needs the generation", param="generation")
+        return _issued("read", TICKET_S, _known(wanted.generation))
+    if wanted.generation:
+        raise InvalidInput("a ticket to start has no generation yet, so leave it out", param="generation")
+    if not principal().may("infer"):
+        raise Forbidden("a ticket to start needs the scope infer", param="access")
+    return _issued("start", TICKET_S)
+
+
+@blueprint.post("/shares")
+@allow(READ)
+def share() -> Response:
+    wanted = parsed(body(), ShareRequest)
+    return _issued("share", wanted.expires_in_s, _known(wanted.generation))
+
+
+def _known(generation: str) -> str:
+    """The same, if the principal may see it. Raises UnknownGeneration."""
+    if app_context().follower.lookup(generation, principal()) is None:
+        raise UnknownGeneration
+    return generation
+
+
+def _issued(kind: TicketKind, for_s: int, generation: str = "") -> Response:
+    credentials = app_context().credentials
+    # A share link outlives the session that made it, but not the key.
+    of = credentials.session(principal(), MAX_SHARE_S)
+    ticket = Ticket(int(time.time()) + for_s, kind, of, secrets.token_hex(16), generation)
+    text = signed.sign(credentials.secret, ticket)
+    path = f"/generations/{generation}/events" if generation else "/stream"
+    return _json(Issued(text, for_s, f"{path}?ticket={text}"), HTTPStatus.CREATED)
+
+
+def _state(who: Principal) -> Response:
+    return _json(SessionState(required=True, signed_in=True, name=who.name, scopes=sorted(who.scopes)))
+
+
+def _json(answer: Any, status: int = HTTPStatus.OK) -> Response:
+    return Response(encode_json(answer) + b"\n", status=status, mimetype="application/json")

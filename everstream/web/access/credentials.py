@@ -1,0 +1,178 @@
+"""Finds out who sends a request: from its key, its session, its ticket or its token. Called by `guard`.
+
+A key comes as `Authorization: Bearer`, or as `x-api-key`. Records of keys are kept for a moment, so a revoked key works
+for `CACHE_S` more seconds. A request with a bad key is refused even if it has a good session, too.
+"""
+
+import hmac
+import math
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+from flask import request
+
+from everstream.errors import Forbidden, Unauthorized
+from everstream.log import api_keys
+from everstream.log.api_keys import ApiKey, KeyStore
+from everstream.settings import Settings
+from everstream.web.access import signed
+from everstream.web.access.principal import Principal, principal
+from everstream.web.access.rules import Rule
+from everstream.web.access.signed import Session, Ticket
+from everstream.web.resume_point import last_event_id
+
+Value = TypeVar("Value")
+
+CACHE_S = 2.0
+MAX_CACHED = 10_000
+COOKIE = "__Host-everstream"
+"""The prefix makes browsers refuse one that is not Secure, or that another host has set."""
+
+
+class Credentials:
+    """One per web process. Raises ValkeyErrors."""
+
+    def __init__(self, settings: Settings, store: KeyStore) -> None:
+        self._settings = settings
+        self._store = store
+        self._of_jwt = _jwt_reader(settings)
+        self._key = _cached(store.find)
+        self._guarded = _cached(lambda _: store.is_guarded())
+        self._secret = _cached(lambda _: store.secret())
+
+    @property
+    def are_required(self) -> bool:
+        """Whether everyone needs a key."""
+        if self._settings.access == "auto":
+            return self._settings.is_exposed or self._guarded("")
+        return self._settings.access == "keys"
+
+    @property
+    def secret(self) -> bytes:
+        return self._secret("")
+
+    def principal(self, rule: Rule) -> Principal:
+        """Raises Unauthorized, Forbidden."""
+        if token := _token():
+            return self.of_token(token)
+        if rule.ticket and (text := request.args.get("ticket", "")):
+            return self._of_ticket(text, rule)
+        if (text := request.cookies.get(COOKIE, "")) and (session := signed.unsign(self.secret, text, Session)):
+            return self._of_session(session)
+        raise Unauthorized("this needs an API key: Authorization: Bearer <key>", code="missing_api_key")
+
+    def session(self, who: Principal, for_s: int) -> Session:
+        """What stands for this principal in a cookie or a ticket."""
+        expires_at = int(time.time()) + for_s
+        if who.key and (key := self._key(who.key)):
+            return Session(expires_at, key.id, key.hash[: signed.HASH_CHARS])
+        return Session(expires_at, owner=who.owner, name=who.name, scopes=sorted(who.scopes))
+
+    def signature(self, generation: str) -> str:
+        """What the ids of this generation's events have, if the request has a ticket."""
+        ticket = principal().ticket
+        return signed.event_id_signature(self.secret, ticket, generation) if ticket else ""
+
+    def is_valid_key(self, key_id: str) -> bool:
+        """Whether the key with this id is still good."""
+        key = self._key(key_id)
+        return key is not None and not key.is_expired
+
+    def of_token(self, token: str) -> Principal:
+        """Whose key or token this is. Raises Unauthorized, ProviderUnavailable."""
+        if parsed := api_keys.parse(token):
+            key_id, secret = parsed
+            key = self._key(key_id)
+            if key is None or not key.matches(secret):
+                # It may have been added or rotated a moment ago.
+                key = self._store.find(key_id)
+            if key is None or not key.matches(secret):
+                raise Unauthorized("this API key is unknown, or was revoked")
+            return _of_key(key)
+        if self._of_jwt and token.count(".") == 2:
+            return self._of_jwt(token)
+        raise Unauthorized("this is not an API key of this service: those begin with es-")
+
+    def _of_session(self, session: Session) -> Principal:
+        if time.time() >= session.expires_at:
+            raise Unauthorized("this session has expired; sign in again", code="session_expired")
+        if not session.key:
+            return Principal(session.owner, session.name, scopes=frozenset(session.scopes))
+        key = self._key(session.key)
+        if key is None or session.hash not in _current_hashes(key):
+            raise Unauthorized("the key of this session was revoked; sign in again", code="session_expired")
+        return _of_key(key)
+
+    def _of_ticket(self, text: str, rule: Rule) -> Principal:
+        ticket = signed.unsign(self.secret, text, Ticket)
+        if ticket is None:
+            raise Unauthorized("this ticket was not made here", param="ticket", code="invalid_ticket")
+        if ticket.kind == "start" and rule.ticket != "start":
+            raise Forbidden("this ticket is for GET /stream", param="ticket", code="invalid_ticket")
+        who = self._of_session(ticket.of)
+        resumed = self._resumed(ticket)
+        if not resumed and time.time() >= ticket.expires_at:
+            raise Unauthorized("this ticket has expired; ask for another", param="ticket", code="ticket_expired")
+        return msgspec.structs.replace(
+            who,
+            scopes=who.scopes & {"infer", "read"},
+            only=ticket.generation or resumed,
+            ticket="" if ticket.kind == "share" else ticket.id,
+        )
+
+    def _resumed(self, ticket: Ticket) -> str:
+        """The generation whose stream the request reconnects to: it has the signed id of one of its events. Raises
+        InvalidInput."""
+        if ticket.kind == "share" or (seen := last_event_id()) is None:
+            return ""
+        expected = signed.event_id_signature(self.secret, ticket.id, seen.generation)
+        return seen.generation if hmac.compare_digest(seen.signature, expected) else ""
+
+
+def _jwt_reader(settings: Settings) -> Callable[[str], Principal] | None:
+    if not settings.accepts_jwts:
+        return None
+    # Imported here, because gunicorn imports its worker class, and with it this module, before gevent patches ssl.
+    from everstream.web.access.jwts import Jwts  # noqa: PLC0415
+
+    return Jwts(settings).principal
+
+
+def _token() -> str:
+    """Empty: there is none."""
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return token.strip()
+    return request.headers.get("x-api-key", "").strip()
+
+
+def _of_key(key: ApiKey) -> Principal:
+    """Raises Unauthorized."""
+    if key.is_expired:
+        raise Unauthorized("this API key has expired")
+    return Principal(key.owner, key.name, key.id, frozenset(key.scopes), frozenset(key.models), key.limits)
+
+
+def _current_hashes(key: ApiKey) -> list[str]:
+    """The beginnings of those that sessions may have."""
+    hashes = [key.hash] + ([key.old_hash] if time.time() < key.old_until else [])
+    return [each[: signed.HASH_CHARS] for each in hashes]
+
+
+def _cached(find: Callable[[str], Value]) -> Callable[[str], Value]:
+    """Each value is kept for CACHE_S."""
+    known: dict[str, tuple[float, Value]] = {}
+
+    def found(name: str) -> Value:
+        now = time.monotonic()
+        at, value = known.get(name, (-math.inf, None))
+        if now - at > CACHE_S:
+            value = find(name)
+            if len(known) >= MAX_CACHED:
+                known.clear()
+            known[name] = now, value
+        return value  # type: ignore[return-value]
+
+    return found

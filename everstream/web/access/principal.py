@@ -1,0 +1,56 @@
+"""Who sends a request, and what they may do. Pure, but for `principal()`."""
+
+import msgspec
+from flask import g
+
+from everstream.errors import ModelNotAllowed
+from everstream.log.api_keys import SCOPES, KeyLimits, Scope
+from everstream.log.records import Generation
+
+ALL = frozenset(SCOPES)
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """`owner`: whose generations it starts and sees; empty if the service has no keys. `name` and `key`: of its API
+    key, for logs and for what it signs. `models`: those that it may use; empty: all. `expires_at`: when the token of an
+    identity provider does, in Unix seconds.
+
+    `only`: the one generation that a ticket or a share link lets it read. `ticket`: the ticket's id, for the ids of
+    events; without `only` it may start one generation, whose request id it is.
+    """
+
+    owner: str = ""
+    name: str = ""
+    key: str = ""
+    scopes: frozenset[Scope] = ALL
+    models: frozenset[str] = frozenset()
+    limits: KeyLimits = KeyLimits()
+    expires_at: int = 0
+    only: str = ""
+    ticket: str = ""
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes or (scope == "read" and "infer" in self.scopes)
+
+    def may_see(self, known: Generation) -> bool:
+        if self.only or self.ticket:
+            return known.owner == self.owner and known.id == self.only
+        return known.owner == self.owner
+
+    def may_use(self, model: str) -> bool:
+        return not self.models or model in self.models
+
+    def check_model(self, model: str) -> None:
+        """Raises ModelNotAllowed."""
+        if not self.may_use(model):
+            raise ModelNotAllowed(f"this key may use {', '.join(sorted(self.models))}, not {model[:100]}")
+
+
+ANYONE = Principal()
+"""Whoever uses a service without keys: it may do everything."""
+
+
+def principal() -> Principal:
+    """Who sends the current request."""
+    found: Principal = g.principal
+    return found
