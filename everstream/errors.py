@@ -168,9 +168,10 @@ class EntriesLost(EverstreamError):
 
 
 class TryLater(EverstreamError):
-    """Nothing was started; the caller may send the same request again."""
+    """Nothing was started; the caller may send the same request again, after `retry_after_s`."""
 
     status = 503
+    retry_after_s = 5
 
 
 class QueueFull(TryLater):
@@ -210,6 +211,10 @@ class RateLimited(TryLater):
 
     status = 429
     code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class TooManyChecks(TryLater):

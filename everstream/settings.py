@@ -64,6 +64,10 @@ PROJECT_ROOT = _PACKAGE / "_project" if (_PACKAGE / "_project").is_dir() else _P
 """The folder of `app.py`, `gunicorn.conf.py`, `templates/` etc.: the checkout, or a copy of those files in a wheel."""
 
 
+Limit = Annotated[int, Meta(ge=0, le=1 << 50)]
+"""0: no limit."""
+
+
 class SettingsError(Exception):
     """A setting is invalid; the message names the variable and what is allowed."""
 
@@ -109,6 +113,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retry_ms: Annotated[int, Meta(ge=10, le=600_000)] = 1000
     flush_ms: Annotated[int, Meta(ge=0, le=MAX_FLUSH_MS)] = 0
     reader_queue_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 256 << 10
+    client_requests_per_minute: Limit = 0
+    client_tokens_per_minute: Limit = 0
+    client_running: Limit = 0
+    client_queued: Limit = 0
+    client_streams: Limit = 0
+    client_log_bytes: Limit = 0
     access: Annotated[str, Meta(pattern="^(auto|keys|open)$")] = "auto"
     hosts: str = ""
     cors_origins: str = ""

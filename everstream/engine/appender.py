@@ -39,6 +39,8 @@ class Writer:
         self.closed = False
         self.size_bytes = size_bytes
         """Of all entries so far, including unappended ones."""
+        self.tokens = 0
+        """Of the whole generation, as far as its task has noted them."""
         self.count = next_n - 1
         """Number of entries so far, including unappended ones."""
         self.finished = asyncio.Event()
@@ -71,6 +73,10 @@ class Writer:
             self._final = state
             self._gather(encode_entry(state, data), b"")
 
+    def note_tokens(self, tokens: int) -> None:
+        """How many the generation has so far."""
+        self.tokens = tokens
+
     def close(self) -> None:
         """Append nothing more: another engine has the generation."""
         self.closed = True
@@ -91,7 +97,8 @@ class Writer:
     def take(self) -> Batch:
         """Take the gathered entries, for the next append."""
         entries, self._gathered, self._gathered_bytes = self._gathered, [], 0
-        return Batch(self.generation, self.count - len(entries) + 1, entries, self._final, self.log_bytes)
+        first = self.count - len(entries) + 1
+        return Batch(self.generation, first, entries, self._final, self.log_bytes, self.tokens)
 
     def settle(self, *, refused: bool, error: ValkeyError | None = None) -> None:
         """Handle the reply to what `take` returned. `error`: why it was refused, if not for another engine's entry."""

@@ -25,7 +25,7 @@ from everstream.engine.generation_task import GenerationTask
 from everstream.engine.meter import EngineMeter
 from everstream.engine.validation import validate
 from everstream.errors import ModelDied
-from everstream.log.engine_log import Claim, EngineLog, until_answered
+from everstream.log.engine_log import Claim, EngineLog, Held, until_answered
 from everstream.log.records import EngineStatus
 from everstream.processes import kill_this_process
 from everstream.settings import Settings
@@ -90,7 +90,7 @@ class Engine:
     async def release_leases(self) -> None:
         """Let other engines take over at once instead of after the lease. Call after `run`. Best effort."""
         await asyncio.wait(self._duties, timeout=RELEASE_S)
-        claims = [(task.claim, task.log_bytes) for task in self._running.values()]
+        claims = [Held(task.claim, task.log_bytes, task.tokens) for task in self._running.values()]
         for task in self._running.values():
             task.cancel()
         with suppress(ValkeyError, TimeoutError):
@@ -130,7 +130,7 @@ class Engine:
         if self._model.has_died:
             self._die_with_model()
         tasks = list(self._running.values())
-        claims = [(task.claim, task.log_bytes) for task in tasks]
+        claims = [Held(task.claim, task.log_bytes, task.tokens) for task in tasks]
         refreshed = await self._log.refresh(claims, calm_s=self._calm_s())
         self._notice_disturbance()
         for task, verdict in zip(tasks, refreshed.verdicts, strict=True):

@@ -73,6 +73,11 @@ class GenerationTask:
         """Approximate size of its entries in the log; 0: not known yet."""
         return self._writer.log_bytes if self._writer else 0
 
+    @property
+    def tokens(self) -> int:
+        """So far, and at the end with those of the prompt."""
+        return self._meter.tokens if self._meter else 0
+
     def break_off(self, state: str, data: dict[str, Any]) -> None:
         """Cancel the model's work and end the generation with this terminal entry. Only the first end counts."""
         if self._end is None and self._log_error is None and not self.ended:
@@ -241,6 +246,7 @@ class GenerationTask:
 
     async def _write_end(self, state: str, data: dict[str, Any]) -> None:
         if self._writer is not None:
+            self._writer.note_tokens(self.tokens)
             self._writer.end(state, data)
             await self._writer.finished.wait()
             return
@@ -264,6 +270,7 @@ class GenerationTask:
         assert self._coalescer is not None and self._meter is not None and self._writer is not None
         self._coalescer.flush()
         self._meter.end(data.get("usage"))
+        self._writer.note_tokens(self._meter.tokens)
         self._writer.end(state, data)
 
     def progress(self) -> None:

@@ -63,7 +63,17 @@ class GenerationMeter:
     Others may say at the end, by `usage`, how many tokens there were.
     """
 
-    __slots__ = ("_counts", "_engine", "_has_begun", "_is_new", "_last_at", "_taken_at", "_taken_tokens", "_tokens")
+    __slots__ = (
+        "_counts",
+        "_engine",
+        "_has_begun",
+        "_is_new",
+        "_last_at",
+        "_prompt_tokens",
+        "_taken_at",
+        "_taken_tokens",
+        "_tokens",
+    )
 
     def __init__(self, engine: EngineMeter, submitted_at: float, delivered: Iterable[bytes] = ()) -> None:
         """`submitted_at`: when it was requested, by the caller's clock. `delivered`: the `resume` of each output that
@@ -74,6 +84,7 @@ class GenerationMeter:
         self._last_at = self._taken_at = submitted_at
         self._is_new = not tokens
         self._has_begun = False
+        self._prompt_tokens = 0
         self._tokens = self._taken_tokens = sum(tokens)
         engine.open(self)
 
@@ -103,6 +114,13 @@ class GenerationMeter:
         total = usage.get("completion_tokens") if isinstance(usage, dict) else None
         if isinstance(total, int):
             self._tokens = max(total, self._tokens)
+        prompt = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        self._prompt_tokens = prompt if isinstance(prompt, int) else 0
+
+    @property
+    def tokens(self) -> int:
+        """Of the answer so far, whichever engines generated it; after the end also of the prompt."""
+        return self._tokens + self._prompt_tokens
 
     def take(self) -> tuple[int, float]:
         """Tokens, and the sum of the times between outputs, since the last call."""

@@ -16,7 +16,7 @@ from valkey.exceptions import TimeoutError as ValkeyTimeoutError
 from everstream.errors import InternalError
 from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
 from everstream.log.entries import Entry, decode_entry, encode_entry
-from everstream.log.keys import GROUP, Keys
+from everstream.log.keys import Keys
 from everstream.log.records import (
     VALIDATION_TIMEOUT_S,
     EngineStatus,
@@ -36,6 +36,9 @@ RETRY_S = 0.3
 LOG_EVERY_S = 5.0
 BLOCK_S = 2
 """How long one claim waits for a job. Must stay below the command timeout."""
+
+WAKE_COUNT = 1000
+"""Entries read at a time of the stream that tells of new jobs; more only when an engine starts."""
 
 LOADING_TTL_S = 3600
 """Long, because a model may block the process while it loads, and then nothing can refresh this status."""
@@ -58,10 +61,18 @@ class Claim(msgspec.Struct, frozen=True):
     queued_s: float = 0
 
 
+class Held(msgspec.Struct, frozen=True):
+    """A claim, with the approximate size in the log of the generation's entries, and its tokens. 0: not known yet."""
+
+    claim: Claim
+    log_bytes: int = 0
+    tokens: int = 0
+
+
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """Consecutive entries of one generation, each (entry, resume) in JSON; `final`: its state if the last one ends it.
 
-    `log_bytes` is the approximate size in the log of all the generation's entries.
+    `log_bytes` and `tokens`: of the whole generation, as in `Held`.
     """
 
     generation: str
@@ -69,6 +80,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     entries: Sequence[tuple[bytes, bytes]]
     final: str = ""
     log_bytes: int = 0
+    tokens: int = 0
 
 
 class Refreshed(msgspec.Struct, frozen=True):
@@ -91,6 +103,7 @@ def _pack(batches: Sequence[Batch]) -> bytes:
                 batch.first,
                 batch.final,
                 batch.log_bytes,
+                batch.tokens,
                 [part.decode() for e in batch.entries for part in e],
             )
             for batch in batches
@@ -135,7 +148,8 @@ class EngineLog:
         self._append_connection = append_pool.make_connection()
         self._append_turn = asyncio.Lock()
         self._subscriber = valkey.Valkey.from_url(settings.log_url, socket_timeout=None, **keepalive(settings.log_url))
-        self._begin = self._client.register_script(load_script("begin"))
+        self._seen: dict[Any, Any] = {self._keys.jobs: "0-0", self._keys.wake: "0-0"}
+        self._claim = self._client.register_script(load_script("claim"))
         self._take_over = self._client.register_script(load_script("take_over"))
         self._append = self._client.register_script(load_script("append"))
         self._append_though_full = self._client.register_script(load_script("append", flags="allow-oom"))
@@ -146,47 +160,35 @@ class EngineLog:
     async def claim(self, count: int, *, calm_s: float = 0) -> list[Claim]:
         """Wait up to BLOCK_S for unclaimed jobs. End those that nobody has read for longer than they allow; only the
         last `calm_s` count, since when readers could be recorded."""
-        try:
-            found = await self._client.xreadgroup(
-                GROUP, self.consumer, {self._keys.jobs: ">"}, count=count, block=BLOCK_S * 1000
-            )
-        except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-            await self._create_group()
-            return []
-        jobs = [(job_id, fields.get(b"generation", b"")) for _, entries in found or [] for job_id, fields in entries]
-        return await self._claims(jobs, taken_over=False, calm_s=calm_s)
+        arguments: list[Any] = [self._keys.ns, self.consumer, count, *self._begin_arguments(calm_s)]
+        if found := await self._claim(keys=[self._keys.jobs], args=arguments):
+            return await self._claims(found, taken_over=False)
+        await self._wait_for_jobs()
+        return await self._claims(await self._claim(keys=[self._keys.jobs], args=arguments), taken_over=False)
+
+    async def _wait_for_jobs(self) -> None:
+        """Wait up to BLOCK_S until something was queued since the last call, or a client fell below its own limit."""
+        streams = await self._client.xread(self._seen, count=WAKE_COUNT, block=BLOCK_S * 1000)
+        for key, entries in streams or []:
+            self._seen[key.decode()] = entries[-1][0]
 
     async def take_over(self, count: int, idle_s: float, *, calm_s: float = 0) -> list[Claim]:
         """Claim jobs whose lease has not been refreshed for `idle_s`."""
-        reply = await self._take_over(
-            keys=[self._keys.jobs], args=[self._keys.ns, self.consumer, int(idle_s * 1000), count]
-        )
-        jobs = [(job_id, generation) for job_id, generation in cast(list[list[bytes]], reply)]
-        return await self._claims(jobs, taken_over=True, calm_s=calm_s)
+        arguments: list[Any] = [self._keys.ns, self.consumer, int(idle_s * 1000), count]
+        reply = await self._take_over(keys=[self._keys.jobs], args=[*arguments, *self._begin_arguments(calm_s)])
+        return await self._claims(reply, taken_over=True)
 
-    async def _create_group(self) -> None:
-        try:
-            await self._client.xgroup_create(self._keys.jobs, GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
-
-    async def _claims(self, jobs: list[tuple[bytes, bytes]], *, taken_over: bool, calm_s: float) -> list[Claim]:
-        """Fetch the jobs' contents; end those that were stopped or abandoned in the meantime."""
-        if not jobs:
-            return []
+    def _begin_arguments(self, calm_s: float) -> list[Any]:
         ends = [encode_entry("cancelled", {"reason": reason}) for reason in ("requested", "abandoned")]
-        arguments: list[Any] = [self._keys.ns, self._settings.retention_s, *self._abandon_ms(calm_s), *ends]
-        reply = await self._begin(keys=[self._keys.jobs], args=[*arguments, *(part for job in jobs for part in job)])
-        begun, queued_ms = cast(list[Any], reply)[::2], cast(list[Any], reply)[1::2]
+        return [self._settings.retention_s, *self._abandon_ms(calm_s), *ends]
+
+    async def _claims(self, begun: Any, *, taken_over: bool) -> list[Claim]:
+        """Decode the jobs that a script has begun."""
         claims = []
-        for (job_id, generation), job, ms in zip(jobs, begun, queued_ms, strict=True):
+        for job_id, generation, job, ms in cast(list[tuple[bytes, bytes, bytes, int]], begun):
             claim = Claim(job_id.decode(), generation.decode(), Job({}), taken_over, max(0, ms / 1000))
             try:
-                if job:
-                    claims.append(msgspec.structs.replace(claim, job=msgspec.json.decode(job, type=Job)))
+                claims.append(msgspec.structs.replace(claim, job=msgspec.json.decode(job, type=Job)))
             except msgspec.DecodeError as error:
                 # One bad job must not end the process, and the next one, and the one after that.
                 await self.fail(claim, InternalError.code, f"the job can't be read: {error}")
@@ -195,12 +197,14 @@ class EngineLog:
     def _abandon_ms(self, calm_s: float) -> tuple[int, int]:
         return int(self._settings.abandon_after_s * 1000), int(calm_s * 1000)
 
-    async def refresh(self, claims: Sequence[tuple[Claim, int]], *, idle_s: float = 0, calm_s: float = 0) -> Refreshed:
-        """Refresh the leases of these jobs, each given with the bytes that its entries take in the log. Sweeps the log.
+    async def refresh(self, claims: Sequence[Held], *, idle_s: float = 0, calm_s: float = 0) -> Refreshed:
+        """Refresh the leases of these jobs, and account for what they use. Sweeps the log.
 
         An `idle_s` as long as the lease releases them.
         """
-        jobs = [part for claim, log_bytes in claims for part in (claim.job_id, claim.generation, log_bytes)]
+        jobs: list[Any] = []
+        for held in claims:
+            jobs += (held.claim.job_id, held.claim.generation, held.log_bytes, held.tokens)
         bounds = [*self._abandon_ms(calm_s), self._settings.retention_s, self._settings.max_log_bytes]
         arguments: list[Any] = [self._keys.ns, self.consumer, int(idle_s * 1000), *bounds]
         full, *verdicts = cast(list[Any], await self._refresh(keys=[self._keys.jobs], args=[*arguments, *jobs]))

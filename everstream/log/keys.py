@@ -2,15 +2,23 @@
 
 {ns}:jobs        stream with the consumer group `engines`: the queue. A claimed job is a pending entry: the lease.
                  If several models are served, each has its own queue, {ns}:jobs:<queue>
+                 A job that nobody has claimed is also in {ns}:waiting[:<queue>]/<lane>, a list of job ids with their
+                 generations. A lane is a client: an owner or an address. {ns}:turns[:<queue>] is the list of lanes
+                 that have such jobs, the next one first
+{ns}:running/<lane>  set: its generations that engines have claimed
+{ns}:wake[:<queue>]  stream: its newest entry tells engines that a lane fell below its own limit
+{ns}:lanes       hash: each generation's lane
+{ns}:tokens/<minute>/<lane>  how many tokens its generations had in this minute since 1970
 {ns}:gen:<id>    hash: state (open, or how it ended), model, queue, owner, job_id, digest, request_key, stop;
-                 entries_bytes;
+                 max_running, its lane's own limit; entries_bytes, tokens;
                  abandon_after_ms, if it has its own; record, what an API wants to know of it later; and job, a `Job`,
                  while it is open. Without a `queue`, it is in {ns}:jobs
 {ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see; `resume` is what the
                  model needs to resume after an engine's death.
 {ns}:read        sorted set: when each open generation was last read, by the server's clock, in ms
-{ns}:finished    sorted set: when each finished generation ended, by the same clock
-{ns}:sizes       hash: about how many bytes each generation takes; {ns}:bytes is the sum
+{ns}:finished    sorted set: when each finished generation ended, by the same clock; {ns}:finished/<lane>: its own
+{ns}:sizes       hash: about how many bytes each generation takes; {ns}:bytes is the sum, and
+                 {ns}:lane_bytes, a sorted set, the sums per lane
 {ns}:probe:…     short-lived keys that `/readyz` writes as a test
 {ns}:counters    hash: `counters.COUNTERS`, and the fields of `histograms.KINDS`
 {ns}:streams:<worker>  how many event streams a web process has open; expires unless it is repeated
@@ -44,6 +52,7 @@ class Keys:
         self.queue = queue
         self._of_queue = f":{queue}" if queue else ""
         self.jobs = self.ns + "jobs" + self._of_queue
+        self.wake = self.ns + "wake" + self._of_queue
         self.model = f"{self.ns}model:{queue}"
         self.loading = f"{self.ns}loading:{queue}"
         self.live = self.ns + "live"
@@ -63,6 +72,9 @@ class Keys:
     def request(self, request_id: str, owner: str) -> str:
         """Request ids have no colon, so no owner's can be taken for another's."""
         return f"{self.ns}req:{owner}:{request_id}" if owner else f"{self.ns}req:{request_id}"
+
+    def tokens(self, minute: int, lane: str) -> str:
+        return f"{self.ns}tokens/{minute}/{lane}"
 
     def engine(self, name: str) -> str:
         return f"{self.ns}engine:{name}"

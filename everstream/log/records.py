@@ -9,6 +9,7 @@ import msgspec
 from everstream.contract.prompt_bound import PromptBound
 from everstream.contract.schema import Field
 from everstream.errors import EverstreamError, LogBroken, ModelLoadError, ModelUnavailable
+from everstream.log.api_keys import KeyLimits
 from everstream.log.entries import Entry
 
 VALIDATION_TIMEOUT_S = 4
@@ -32,12 +33,14 @@ class Job(msgspec.Struct, frozen=True):
 class Submission(msgspec.Struct, frozen=True):
     """What is submitted besides the job. `abandon_after_s`: None is the engine's setting. `record`: kept as long as the
     generation, for the API that submitted it. `owner`: who may see it; empty if the service has no keys. Request ids
-    are each owner's own."""
+    are each owner's own. `lane`: the client, for fairness, with its limits."""
 
     request_id: str = ""
     abandon_after_s: float | None = None
     record: bytes = b""
     owner: str = ""
+    lane: str = ""
+    limits: KeyLimits = KeyLimits()
 
 
 PLAIN = Submission()

@@ -12,7 +12,15 @@ import valkey
 from valkey.connection import BlockingConnectionPool
 from valkey.exceptions import ValkeyError
 
-from everstream.errors import ChecksBusy, CheckTimedOut, EverstreamError, LogFull, QueueFull, RequestConflict
+from everstream.errors import (
+    ChecksBusy,
+    CheckTimedOut,
+    EverstreamError,
+    LogFull,
+    QueueFull,
+    RateLimited,
+    RequestConflict,
+)
 from everstream.log.api_keys import KeyStore
 from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
 from everstream.log.entries import decode_entry, decode_live, encode_entry
@@ -120,7 +128,7 @@ class WebLog:
         """Queue a generation. Returns it, or the existing one if the request id is known. Raises TryLater,
         RequestConflict."""
         jobs = self._keys_of(queue).jobs
-        owner, request_id = submission.owner, submission.request_id
+        owner, request_id, limits = submission.owner, submission.request_id, submission.limits
         request_key = self._keys.request(request_id, owner) if request_id else ""
         abandon_after_s = submission.abandon_after_s
         arguments: list[Any] = [
@@ -136,6 +144,8 @@ class WebLog:
             "" if abandon_after_s is None else int(abandon_after_s * 1000),
             submission.record,
             owner,
+            submission.lane,
+            *("" if limit is None else limit for limit in (limits.running, limits.queued, limits.log_bytes)),
         ]
         with self._recording_fault("submit"):
             outcome, *started = cast(list[Any], self._submit(keys=[jobs], args=[self._keys.ns, *arguments]))
@@ -143,12 +153,27 @@ class WebLog:
             raise QueueFull(f"{self._settings.max_queued} requests are already waiting; try again later")
         if outcome == b"log_full":
             raise LogFull("the log has no room for another generation; try again later")
+        if outcome == b"too_many_waiting":
+            raise RateLimited(f"{limits.queued} of your requests are already waiting; try again later")
+        if outcome == b"too_many_bytes":
+            raise RateLimited(f"your generations already take {limits.log_bytes} bytes of the log; try again later")
         found = _generation(started[0].decode(), started[1:-1], started[-1])
         if found.digest not in ("", digest):
             raise RequestConflict(
                 "this request_id or idempotency key was used for a different request; use a new one", param="request_id"
             )
         return found
+
+    @property
+    def connection_pool(self) -> Any:
+        """For others that keep something in the same Valkey."""
+        return self._client.connection_pool
+
+    def tokens_used(self, minute: int, lane: str) -> tuple[int, int]:
+        """How many tokens a lane's generations had in the minute before this one, and in this one."""
+        keys = [self._keys.tokens(each, lane) for each in (minute - 1, minute)]
+        last, this = cast(list[bytes | None], self._client.mget(keys))
+        return int(last or 0), int(this or 0)
 
     def record(self, generation: str) -> bytes | None:
         """What was submitted as its `record`; None: the generation is unknown, or has none."""

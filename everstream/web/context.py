@@ -8,6 +8,7 @@ from flask import current_app
 from everstream.log.web_log import WebLog
 from everstream.settings import Settings
 from everstream.web.access.credentials import Credentials
+from everstream.web.access.limits import ClientLimits
 from everstream.web.api import Api, MakeEncoder
 from everstream.web.follower import Follower
 from everstream.web.models import Models
@@ -23,6 +24,7 @@ class AppContext(msgspec.Struct):
     validator: PromptValidator
     models: Models
     credentials: Credentials
+    limits: ClientLimits
     formats: Mapping[str, MakeEncoder]
     """All APIs' formats of events, by name."""
     apis: Sequence[Api] = ()

@@ -26,8 +26,6 @@ from everstream.web.streaming import event_stream, is_eventsource
 
 logger = logging.getLogger(__name__)
 
-RETRY_MS = 5000
-
 ErrorResponse = tuple[Mapping[str, Any], int, dict[str, str]] | Response
 
 
@@ -42,9 +40,10 @@ def register(app: Flask, apis: Sequence[Api]) -> None:
     app.register_error_handler(Exception, responses.of_bug)
 
 
-def _come_back(error: EverstreamError) -> list[bytes]:
+def _come_back(error: TryLater) -> list[bytes]:
     """`busy` says why; an EventSource that doesn't listen for it ignores it."""
-    retry_ms = random.randint(RETRY_MS, 2 * RETRY_MS)  # noqa: S311
+    earliest_ms = 1000 * error.retry_after_s
+    retry_ms = random.randint(earliest_ms, 2 * earliest_ms)  # noqa: S311
     data = encode_json({"code": error.code, "message": error.message, "retry_ms": retry_ms})
     return [sse.retry(retry_ms), sse.event("busy", data)]
 
@@ -61,7 +60,7 @@ class _ErrorResponses:
         if is_eventsource():
             # Any status but 200 closes an EventSource for good; after this one it reconnects.
             return event_stream(iter(_come_back(error)))
-        return self._body(error), error.status, {"Retry-After": str(RETRY_MS // 1000)}
+        return self._body(error), error.status, {"Retry-After": str(error.retry_after_s)}
 
     def of_unavailable_log(self, error: Exception) -> ErrorResponse:
         throttled_logging.warning(logger, "Valkey does not answer: %s", error)

@@ -15,8 +15,10 @@ from flask_cors import CORS
 from everstream.log.web_log import WebLog
 from everstream.settings import PROJECT_ROOT, Settings, load_settings
 from everstream.web import error_responses
+from everstream.web.access import limits
 from everstream.web.access.credentials import Credentials
 from everstream.web.access.guard import Guard
+from everstream.web.access.limits import ClientLimits
 from everstream.web.api import Api, api_of
 from everstream.web.clients import trust_proxies
 from everstream.web.context import EXTENSION, AppContext
@@ -28,8 +30,8 @@ from everstream.web.prompt_validation import PromptValidator
 mimetypes.add_type("text/javascript", ".js")
 
 ALLOWED_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Api-Key", "X-Request-Id")
-EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Location", "X-Everstream-Ignored")
-"""What a page of another origin may send and read. `X-RateLimit-…`, too: see `access.limits`."""
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Location", "X-Everstream-Ignored", *limits.HEADERS)
+"""What a page of another origin may send and read."""
 
 
 def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
@@ -45,7 +47,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     )
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    credentials = Credentials(settings, web_log.api_keys)
+    credentials, client_limits = Credentials(settings, web_log.api_keys), ClientLimits(settings, web_log)
     app.extensions[EXTENSION] = AppContext(
         settings,
         web_log,
@@ -53,13 +55,14 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
         PromptValidator(web_log, len(settings.served)),
         Models(settings, web_log),
         credentials,
+        client_limits,
         {name: encoder for api in apis for name, encoder in api.formats.items()},
         apis,
     )
     trust_proxies(app, settings.proxies)
     for api in apis:
         app.register_blueprint(api.blueprint)
-    app.before_request(Guard(settings, credentials).check)
+    app.before_request(Guard(settings, credentials, client_limits).check)
     error_responses.register(app, apis)
     _allow_origins(app, settings)
     app.after_request(partial(_add_headers, apis))
@@ -81,6 +84,7 @@ def _allow_origins(app: Flask, settings: Settings) -> None:
 def _add_headers(apis: Sequence[Api], response: Response) -> Response:
     if api := api_of(request.path, apis):
         api.add_headers(response)
+    limits.add_headers(response)
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers.setdefault("Cache-Control", "no-cache" if request.endpoint == "static" else "no-store")

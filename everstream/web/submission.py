@@ -19,6 +19,7 @@ from everstream.contract import inputs
 from everstream.errors import Forbidden, InvalidInput
 from everstream.log.records import EngineStatus, Generation, Job, Submission, engine_failure
 from everstream.settings import MAX_FLUSH_MS
+from everstream.web.access.limits import lane_of
 from everstream.web.access.principal import principal
 from everstream.web.clients import client_key
 from everstream.web.context import app_context
@@ -164,7 +165,14 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
     name = engines[0].model if engines else model.name
     flush_ms = context.settings.flush_ms if options.flush_ms is None else options.flush_ms
     # A ticket starts one generation, however often it is shown.
-    submission = Submission(who.ticket or options.request_id, options.abandon_after_s, options.record, who.owner)
+    submission = Submission(
+        request_id=who.ticket or options.request_id,
+        abandon_after_s=options.abandon_after_s,
+        record=options.record,
+        owner=who.owner,
+        lane=lane_of(who),
+        limits=context.limits.of(who),
+    )
     return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), name, model.queue, submission)
 
 

@@ -20,6 +20,7 @@ from everstream.web.access.guard import STATIC
 from everstream.web.access.rules import rule_of
 from everstream.web.access.signed import Ticket
 from everstream.web.factory import create_app
+from harness.callers import Caller, keys
 from harness.sse_client import connect, read_all, text_of
 from harness.stack import MODELS, free_port, running_stack, wait_for
 
@@ -38,16 +39,6 @@ def guarded(tmp_path_factory):
         yield stack
 
 
-def keys(stack, *arguments):
-    """Run `everstream keys`; returns its stdout."""
-    command = [sys.executable, "-m", "everstream.cli", "keys", *arguments]
-    done = subprocess.run(
-        command, cwd=PROJECT_ROOT, env=stack.environ, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def alice(guarded):
     return Caller(guarded, keys(guarded, "add", "alice"))
@@ -56,26 +47,6 @@ def alice(guarded):
 @pytest.fixture(scope="module")
 def mallory(guarded):
     return Caller(guarded, keys(guarded, "add", "mallory"))
-
-
-class Caller:
-    """Someone with a key."""
-
-    def __init__(self, stack, key):
-        self.stack, self.key = stack, key
-        self.headers = {"Authorization": f"Bearer {key}"}
-
-    def call(self, method, path, **options):
-        headers = self.headers | options.pop("headers", {})
-        return requests.request(method, self.stack.url + path, headers=headers, timeout=TIMEOUT_S, **options)
-
-    def start(self, **inputs):
-        answer = self.call("POST", "/generations", json=inputs)
-        assert answer.status_code == 201, answer.text
-        return answer.json()["id"]
-
-    def read(self, path, last_id=""):
-        return read_all(self.stack.url + path, last_id=last_id, headers=self.headers)
 
 
 def error_of(answer):

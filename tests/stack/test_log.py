@@ -9,9 +9,18 @@ import valkey
 from msgspec import structs
 
 from everstream.contract.schema import Field
-from everstream.errors import ChecksBusy, EverstreamError, LogFull, ModelLoadError, QueueFull, RequestConflict
+from everstream.errors import (
+    ChecksBusy,
+    EverstreamError,
+    LogFull,
+    ModelLoadError,
+    QueueFull,
+    RateLimited,
+    RequestConflict,
+)
 from everstream.log import engine_log
-from everstream.log.engine_log import Batch, EngineLog
+from everstream.log.api_keys import KeyLimits
+from everstream.log.engine_log import Batch, EngineLog, Held
 from everstream.log.entries import encode_entry, split_entries
 from everstream.log.keys import GROUP
 from everstream.log.records import EngineStatus, Job, ModelDescription, Submission, ValidationReply, inputs_digest
@@ -212,7 +221,7 @@ def test_refreshed_lease_is_not_taken_over(web, run):
         claim = await claim_one(holder)
         for _ in range(3):
             expire_leases(web, claim)
-            assert (await holder.refresh([(claim, 0)])).verdicts == ["held"]
+            assert (await holder.refresh([Held(claim)])).verdicts == ["held"]
             assert await other.take_over(1, LEASE_S) == []
 
     run(test)
@@ -225,8 +234,8 @@ def test_expired_lease_is_taken_over_for_good(web, run):
         expire_leases(web, claim)
         taken = await heir.take_over(1, LEASE_S)
         assert (taken[0].generation, taken[0].taken_over) == (generation, True)
-        assert (await zombie.refresh([(claim, 0)])).verdicts == ["lost"]
-        assert (await heir.refresh([(each, 0) for each in taken])).verdicts == ["held"]
+        assert (await zombie.refresh([Held(claim)])).verdicts == ["lost"]
+        assert (await heir.refresh([Held(each) for each in taken])).verdicts == ["held"]
 
     run(test)
 
@@ -255,7 +264,7 @@ def test_expired_lease_is_found_behind_many_refreshed_ones(web, run):
         submit(web)
         lost = await claim_one(dead)
         expire_leases(web, *kept, lost)
-        await holder.refresh([(each, 0) for each in kept])
+        await holder.refresh([Held(each) for each in kept])
         taken = await heir.take_over(1, LEASE_S)
         assert [claim.generation for claim in taken] == [lost.generation]
 
@@ -311,7 +320,7 @@ def test_lease_of_an_ended_generation_is_lost(web, run):
         generation, one = submit(web), engine("one")
         claim = await claim_one(one)
         await one.append([Batch(generation, 1, [DONE], "done")])
-        assert (await one.refresh([(claim, 0)])).verdicts == ["lost"]
+        assert (await one.refresh([Held(claim)])).verdicts == ["lost"]
 
     run(test)
 
@@ -360,9 +369,9 @@ def test_lease_can_be_released(web, run):
         one, other = engine("one"), engine("other")
         claim = await claim_one(one)
         assert await other.take_over(1, 600) == []
-        assert (await other.refresh([(claim, 0)], idle_s=600)).verdicts == ["lost"]
+        assert (await other.refresh([Held(claim)], idle_s=600)).verdicts == ["lost"]
         assert await other.take_over(1, 600) == []
-        await one.refresh([(claim, 0)], idle_s=600)
+        await one.refresh([Held(claim)], idle_s=600)
         assert len(await other.take_over(1, 600)) == 1
 
     run(test)
@@ -379,9 +388,9 @@ def test_stopping(web, run):
         running = submit(web)
         claim = await claim_one(one)
         assert web.fail(running, EverstreamError("message"), only_queued=True) == "open"
-        assert (await one.refresh([(claim, 0)])).verdicts == ["held"]
+        assert (await one.refresh([Held(claim)])).verdicts == ["held"]
         assert web.stop(running) == "stopping"
-        assert (await one.refresh([(claim, 0)])).verdicts == ["stop"]
+        assert (await one.refresh([Held(claim)])).verdicts == ["stop"]
 
     run(test)
 
@@ -407,7 +416,7 @@ def test_emptied_log_is_not_a_fault(web, run):
         claim = await claim_one(one)
         web._client.flushall()
         assert web.positions("") == {}
-        assert (await one.refresh([(claim, 0)])).verdicts == ["lost"]
+        assert (await one.refresh([Held(claim)])).verdicts == ["lost"]
         await one.fail(claim, "code", "message")
         await one.report(EngineStatus("one", "ready", "model"))
         assert await one.append([Batch(claim.generation, 1, [token("x")])]) == {claim.generation}
@@ -425,7 +434,7 @@ def test_foreign_key_affects_no_other_generation(web, run, settings):
         running = submit(web)
         claims += await one.claim(1)
         web._client.set(web._keys.generation(other), "something else")
-        assert (await one.refresh([(claim, 0) for claim in claims])).verdicts == ["foreign", "held"]
+        assert (await one.refresh([Held(claim) for claim in claims])).verdicts == ["foreign", "held"]
         web._client.set(web._keys.log(running), "something else")
         assert web.lookup([other, running]) == [None, None]
         assert web.read([(running, 0)], 1) == [None]
@@ -453,7 +462,7 @@ def test_foreign_shared_key_is_not_blamed_on_a_generation(web, run):
         claim = await claim_one(one)
         web._client.set(web._keys.ns + "read", "something else")
         with pytest.raises(valkey.ResponseError, match="WRONGTYPE"):
-            await one.refresh([(claim, 0)], calm_s=CALM_S)
+            await one.refresh([Held(claim)], calm_s=CALM_S)
 
     run(test)
 
@@ -469,10 +478,10 @@ def test_generation_is_abandoned_after_its_own_time(web, run):
         unread_since = {claim.generation: (seconds - 20) * 1000 for claim in claims}
         web._client.zadd(web._keys.ns + "read", unread_since)
         for calm_s, verdict in ((1, "held"), (CALM_S, "abandoned")):
-            refreshed = await one.refresh([(claim, 0) for claim in claims], calm_s=calm_s)
+            refreshed = await one.refresh([Held(claim) for claim in claims], calm_s=calm_s)
             assert refreshed.verdicts == [verdict, "held"]
         web.touch([own], {})
-        assert (await one.refresh([(claims[0], 0)], calm_s=CALM_S)).verdicts == ["held"]
+        assert (await one.refresh([Held(claims[0])], calm_s=CALM_S)).verdicts == ["held"]
 
     run(test)
 
@@ -502,7 +511,7 @@ def test_deleted_generation_that_runs_is_stopped_and_has_no_record(web, run):
         web.delete(generation)
         assert web.figures().gauges()["log_bytes"] == before - len(b"asked")
         assert (web.record(generation), web.lookup([generation])[0].state) == (None, "open")
-        assert (await one.refresh([(claim, 0)])).verdicts == ["stop"]
+        assert (await one.refresh([Held(claim)])).verdicts == ["stop"]
         cancelled = encode_entry("cancelled", {"reason": "requested"}), b""
         await one.append([Batch(generation, 1, [cancelled], "cancelled")])
         web.delete(generation)
@@ -592,7 +601,7 @@ def test_attaching_returns_the_generations_progress(web, run):
 def test_request_id_lives_as_long_as_its_generation(web, run, settings):
     async def test(engine):
         request_id = uuid.uuid4().hex
-        key = web._keys.request(request_id)
+        key = web._keys.request(request_id, "")
         first = submit(web, request_id=request_id)
         assert web._client.ttl(key) == -1
         await engine("one").append([Batch(first, 1, [DONE], "done")])
@@ -867,9 +876,9 @@ def test_queues_are_independent(web, two_queues):
         try:
             claims = await one.claim(3)
             assert [claim.generation for claim in claims] == generations["one"]
-            assert (await one.refresh([(claim, 0) for claim in claims])).verdicts == ["held"] * 3
+            assert (await one.refresh([Held(claim) for claim in claims])).verdicts == ["held"] * 3
             assert web.stop(generations["one"][0]) == "stopping"
-            assert (await one.refresh([(claims[0], 0)])).verdicts == ["stop"]
+            assert (await one.refresh([Held(claims[0])])).verdicts == ["stop"]
             assert await one.append([Batch(claims[1].generation, 1, [DONE], "done")]) == set()
             await one.fail(claims[2], "code", "message")
             states = [known.state for known in web.lookup(generations["one"])]
@@ -974,3 +983,189 @@ def test_status_of_an_earlier_version_has_no_queue(web):
     web._client.zadd(web._keys.ns + "engine_names", {"old": 1e15})
     web._client.set(web._keys.engine("old"), b'{"name":"old","state":"ready","model":"model"}')
     assert [engine.queue for engine in web.engines([""])] == [""]
+
+
+def submit_for(web, lane, **limits):
+    submission = Submission(lane=lane, limits=KeyLimits(**limits))
+    return web.submit(uuid.uuid4().hex, Job({"prompt": "a"}), "model", "", submission).id
+
+
+async def claim_all(engine, count=100):
+    return [claim.generation for claim in await engine.claim(count)]
+
+
+def test_clients_take_turns(web, run, monkeypatch):
+    monkeypatch.setattr(web, "_settings", structs.replace(web._settings, max_queued=100))
+    flood = [submit_for(web, "flood") for _ in range(5)]
+    few = [submit_for(web, "few") for _ in range(2)]
+    one = submit_for(web, "one")
+    assert list(web.positions("")) == [flood[0], few[0], one, flood[1], few[1], *flood[2:]]
+
+    async def test(engine):
+        first = engine("first")
+        assert await claim_all(first, 2) == [flood[0], few[0]]
+        # One that stops waiting leaves its place to the next of the same client.
+        web.stop(flood[1])
+        assert list(web.positions("")) == [one, flood[2], few[1], *flood[3:]]
+        assert await claim_all(first, 2) == [one, flood[2]]
+        late = submit_for(web, "late")
+        assert await claim_all(first) == [few[1], flood[3], late, flood[4]]
+
+    run(test)
+    assert web.positions("") == {}
+
+
+async def is_blocked(web, waiting):
+    """Wait until an engine's claim waits in Valkey."""
+    for _ in tries(10, "a blocked engine"):
+        assert not waiting.done()
+        if web._client.info("clients")["blocked_clients"]:
+            return
+        await asyncio.sleep(0.01)
+
+
+def test_idle_engine_learns_of_a_new_job_at_once(web, run, monkeypatch):
+    monkeypatch.setattr(engine_log, "BLOCK_S", 4)
+
+    async def test(engine):
+        one = engine("one")
+        for _ in range(3):
+            waiting = asyncio.create_task(one.claim(5))
+            await is_blocked(web, waiting)
+            generation = submit_for(web, "a")
+            (claim,) = await waiting
+            assert claim.generation == generation
+            # Not because the wait was over.
+            assert one._seen[one._keys.jobs] == claim.job_id.encode()
+
+    run(test)
+
+
+def test_clients_own_limit_of_running_generations(web, run, monkeypatch):
+    monkeypatch.setattr(web, "_settings", structs.replace(web._settings, max_queued=100))
+    monkeypatch.setattr(engine_log, "BLOCK_S", 4)
+    limited = [submit_for(web, "limited", running=2) for _ in range(4)]
+    free = submit_for(web, "free")
+
+    async def test(engine):
+        one, other = engine("one"), engine("other")
+        assert await claim_all(one) == [limited[0], free, limited[1]]
+        assert await other.claim(5) == []
+        # An idle engine wakes when one of them ends, wherever it ran.
+        waiting = asyncio.create_task(other.claim(5))
+        await is_blocked(web, waiting)
+        await one.append([Batch(limited[0], 1, [DONE], "done")])
+        assert [claim.generation for claim in await waiting] == [limited[2]]
+        assert other._seen[other._keys.wake] != "0-0"
+        # Running ones whose keys were lost don't count for ever.
+        web._client.unlink(web._keys.generation(limited[1]), web._keys.generation(limited[2]))
+        assert await claim_all(other) == [limited[3]]
+
+    run(test)
+
+
+def test_clients_own_limit_of_waiting_generations(web):
+    for _ in range(2):
+        submit_for(web, "limited", queued=2)
+    with pytest.raises(RateLimited, match="2 of your requests"):
+        submit_for(web, "limited", queued=2)
+
+
+def test_full_queue_takes_the_share_of_a_client_that_waits_with_less(web):
+    """The queue holds 3, and twice as many at most."""
+    for _ in range(3):
+        submit_for(web, "flood")
+    with pytest.raises(QueueFull):
+        submit_for(web, "flood")
+    victim = submit_for(web, "victim")
+    assert web.positions("")[victim] == 2
+    with pytest.raises(QueueFull):
+        submit_for(web, "victim")
+    submit_for(web, "a")
+    with pytest.raises(QueueFull):
+        submit_for(web, "one too many")
+
+
+def test_client_that_holds_most_is_evicted_first(web, run, monkeypatch):
+    async def test(engine):
+        one = engine("one")
+        victim = submit_for(web, "victim")
+        await claim_all(one)
+        await one.append([Batch(victim, 1, [token("x" * 1000), DONE], "done", 2000)])
+        flood = []
+        for _ in range(3):
+            flood.append(submit_for(web, "flood"))
+            await claim_all(one)
+            await one.append([Batch(flood[-1], 1, [token("x" * 1000), DONE], "done", 2000)])
+        bound = int(web._client.get(web._keys.bytes)) - 100
+        monkeypatch.setattr(web, "_settings", structs.replace(web._settings, max_log_bytes=bound))
+        last = submit_for(web, "flood")
+        # The victim's is the oldest of all.
+        known = web.lookup([victim, *flood, last])
+        assert [found is not None for found in known] == [True, False, True, True, True]
+
+    run(test)
+
+
+def test_clients_own_limit_of_bytes(web, run, monkeypatch):
+    monkeypatch.setattr(web, "_settings", structs.replace(web._settings, max_queued=100))
+
+    async def test(engine):
+        one = engine("one")
+        first = submit_for(web, "a", log_bytes=4000)
+        await claim_all(one)
+        await one.append([Batch(first, 1, [token("x" * 1500), DONE], "done", 2000)])
+        # Its own oldest one makes room; nothing of others does.
+        other = submit_for(web, "b")
+        second = submit_for(web, "a", log_bytes=4000)
+        third = submit_for(web, "a", log_bytes=4000)
+        assert [found is not None for found in web.lookup([first, other, second, third])] == [False, True, True, True]
+        with pytest.raises(RateLimited, match="4000 bytes"):
+            for _ in range(3):
+                submit_for(web, "a", log_bytes=4000)
+
+    run(test)
+
+
+def test_tokens_are_counted_once_per_client(web, run):
+    async def test(engine):
+        one = engine("one")
+        generation = submit_for(web, "a")
+        (claim,) = await one.claim(1)
+        await one.refresh([Held(claim, 0, 10)])
+        await one.refresh([Held(claim, 0, 25)])
+        await one.refresh([Held(claim, 0, 25)])
+        end = Batch(generation, 1, [DONE], "done", 100, 30)
+        await one.append([end])
+        await one.append([end])
+
+    run(test)
+    assert sum(web.tokens_used(int(time.time() // 60), "a")) == 30
+    assert sum(web.tokens_used(int(time.time() // 60), "b")) == 0
+
+
+def test_lost_lists_of_waiting_jobs_are_rebuilt(web, run):
+    generations = [submit_for(web, "a"), submit_for(web, "b")]
+    for key in web._client.scan_iter("*waiting*"):
+        web._client.unlink(key)
+    web._client.unlink(f"{web._keys.ns}turns")
+
+    async def test(engine):
+        assert sorted(await claim_all(engine("one"))) == sorted(generations)
+
+    run(test)
+
+
+def test_nothing_is_left_of_generations_that_have_expired(web, settings, run, monkeypatch):
+    async def test(engine):
+        one = engine("one")
+        generation = submit_for(web, "a", running=1)
+        await claim_all(one)
+        await one.append([Batch(generation, 1, [DONE], "done", 100, 5)])
+        monkeypatch.setattr(one, "_settings", structs.replace(settings, retention_s=0))
+        await one.refresh([])
+
+    run(test)
+    known = {key.decode().removeprefix(web._keys.ns) for key in web._client.scan_iter("*")}
+    left = {key for key in known if not key.startswith(("gen:", "log:", "tokens/"))}
+    assert left <= {"jobs", "bytes", "counters"}

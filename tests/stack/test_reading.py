@@ -14,7 +14,7 @@ from gevent.hub import Waiter
 from everstream.errors import LogBroken, ModelUnavailable
 from everstream.log.engine_log import Batch, EngineLog
 from everstream.log.entries import encode_entry
-from everstream.log.keys import GROUP, Keys
+from everstream.log.keys import Keys
 from everstream.log.records import EngineStatus, engine_failure
 from everstream.settings import load_settings
 from everstream.web.direct_writer import DirectWriter, http_chunk
@@ -273,11 +273,17 @@ def test_flush_ms_defaults_to_the_setting(web, client, keys, given, flush_ms):
     assert json.loads(client.hget(keys.generation(generation), "job"))["flush_ms"] == flush_ms
 
 
+async def claim_all(settings):
+    engine = EngineLog(settings, "test")
+    await engine.claim(1000)
+    await engine.close()
+
+
 def test_queued_reader_hears_when_claimed(web, client, keys, append):
     queue = [web.submit(texts=["a"]) for _ in range(2)]
     with connect(web.events_url(queue[1])) as stream:
         stream.read(until=lambda seen: "queued" in [event.type for event in seen.events])
-        client.xreadgroup(GROUP, "test", {keys.jobs: ">"}, count=1000)
+        asyncio.run(claim_all(web.settings))
         stream.read(until=lambda seen: seen.events[-1].data == '{"position":0,"length":0}')
         append(queue[1], 1, [DONE], "done")
         assert_whole(numbered(stream.read()))

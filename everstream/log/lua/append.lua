@@ -1,6 +1,6 @@
 -- Group commit: append the gathered entries of many generations, then publish them, in one step.
 -- ARGV: ns, retention_s, MessagePack of an array with, for each generation: generation, first n, final state or '',
--- bytes of all its entries, and an array of entry, resume, entry, resume, ...
+-- bytes of all its entries, its tokens, and an array of entry, resume, entry, resume, ...
 -- Returns the generations whose entries were refused, because another engine has them now or they have ended.
 --
 -- Entry n has the explicit id n-0 and must be the next one. An entry whose number is taken is refused, unless the log
@@ -32,7 +32,7 @@ end
 local function is_open(generation) return redis.call('HGET', generation_key(generation), 'state') == 'open' end
 
 for _, given in ipairs(cmsgpack.unpack(ARGV[3])) do
-  local generation, first, final, bytes, parts = given[1], given[2], given[3], given[4], given[5]
+  local generation, first, final, bytes, tokens, parts = unpack(given)
   local size = #parts / 2
   local log = log_key(generation)
   local top, entries = redis.call('XLEN', log), {}
@@ -53,6 +53,7 @@ for _, given in ipairs(cmsgpack.unpack(ARGV[3])) do
     count('entries_refused', size - #entries)
   elseif final ~= '' and is_open(generation) then
     account_entries(generation, bytes)
+    account_tokens(generation, tokens)
     finish(generation, final, retention_s)
   end
 end

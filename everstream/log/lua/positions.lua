@@ -1,12 +1,14 @@
--- The generations that no engine has claimed, in queue order. ARGV: ns
-if redis.call('EXISTS', jobs) == 0 then return {} end
-ensure_group()
-local last_delivered
-for _, fields in ipairs(redis.call('XINFO', 'GROUPS', jobs)) do
-  for at = 1, #fields, 2 do
-    if fields[at] == 'last-delivered-id' then last_delivered = fields[at + 1] end
-  end
+-- The generations that no engine has claimed, in the order in which they will be: the lanes take turns. ARGV: ns
+local lanes, found, round = {}, {}, 1
+for _, lane in ipairs(redis.call('LRANGE', of_queue('turns'), 0, -1)) do
+  lanes[#lanes + 1] = redis.call('LRANGE', waiting_key(lane), 0, -1)
 end
-local waiting = {}
-for _, job in ipairs(redis.call('XRANGE', jobs, '(' .. last_delivered, '+')) do waiting[#waiting + 1] = job[2][2] end
-return waiting
+while #lanes > 0 do
+  local longer = {}
+  for _, items in ipairs(lanes) do
+    found[#found + 1] = string.match(items[round], ' (.*)')
+    if items[round + 1] then longer[#longer + 1] = items end
+  end
+  lanes, round = longer, round + 1
+end
+return found

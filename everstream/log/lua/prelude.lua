@@ -29,9 +29,13 @@ local function publish(batches)
   if #batches > 0 then redis.call('PUBLISH', live, '[' .. table.concat(batches, ',') .. ']') end
 end
 
--- Track memory use, per generation and in total.
+-- Whose a generation is: its owner, or its client's address.
+local function lane_of(generation) return redis.call('HGET', ns .. 'lanes', generation) or '' end
+
+-- Track memory use, per generation, per lane and in total.
 local function account(generation, bytes)
   redis.call('HINCRBY', ns .. 'sizes', generation, bytes)
+  redis.call('ZINCRBY', ns .. 'lane_bytes', bytes, lane_of(generation))
   redis.call('INCRBY', ns .. 'bytes', bytes)
 end
 
@@ -47,10 +51,28 @@ local function account_entries(generation, bytes)
   account(generation, more)
 end
 
+-- Count the tokens of a lane in each minute, while they are generated. `tokens`: of the whole generation.
+local function account_tokens(generation, tokens)
+  local key = generation_key(generation)
+  local more = tokens - (redis.call('HGET', key, 'tokens') or 0)
+  if more <= 0 then return end
+  redis.call('HSET', key, 'tokens', tokens)
+  local counter = ns .. 'tokens/' .. math.floor(now_ms() / 60000) .. '/' .. lane_of(generation)
+  redis.call('INCRBY', counter, more)
+  redis.call('EXPIRE', counter, 120)
+end
+
 local function forget(generation)
+  local lane = lane_of(generation)
+  local bytes = redis.call('HGET', ns .. 'sizes', generation) or 0
   redis.call('ZREM', ns .. 'finished', generation)
-  redis.call('DECRBY', ns .. 'bytes', redis.call('HGET', ns .. 'sizes', generation) or 0)
+  redis.call('ZREM', ns .. 'finished/' .. lane, generation)
+  redis.call('DECRBY', ns .. 'bytes', bytes)
+  if tonumber(redis.call('ZINCRBY', ns .. 'lane_bytes', -bytes, lane)) <= 0 then
+    redis.call('ZREM', ns .. 'lane_bytes', lane)
+  end
   redis.call('HDEL', ns .. 'sizes', generation)
+  redis.call('HDEL', ns .. 'lanes', generation)
 end
 
 local function remove(generation)
@@ -65,9 +87,19 @@ local function evict(generation)
   count('generations_evicted', 1)
 end
 
+-- The oldest finished generation of the lane that holds most, or of the next one if nothing of it has finished.
+local lanes_to_look_at = 16
+local function to_evict()
+  for _, lane in ipairs(redis.call('ZREVRANGE', ns .. 'lane_bytes', 0, lanes_to_look_at - 1)) do
+    local generation = redis.call('ZRANGE', ns .. 'finished/' .. lane, 0, 0)[1]
+    if generation then return generation end
+  end
+  return redis.call('ZRANGE', ns .. 'finished', 0, 0)[1]
+end
+
 -- Remove finished generations from the accounting once their keys have expired and, while the total exceeds max_bytes,
--- evict the oldest finished ones early. Every submit and every refresh calls this. The limit per call suffices to make
--- room for the largest job, even if all finished generations are of the smallest size.
+-- evict some early. Every submit and every refresh calls this. The limit per call suffices to make room for the largest
+-- job, even if all finished generations are of the smallest size.
 local sweep_at_most = 4096
 local function sweep(retention_s, max_bytes)
   local expired_at = now_ms() - retention_s * 1000
@@ -76,7 +108,7 @@ local function sweep(retention_s, max_bytes)
     if generation and tonumber(finished_at) <= expired_at then
       forget(generation)
     elseif generation and tonumber(redis.call('GET', ns .. 'bytes') or 0) > max_bytes then
-      evict(generation)
+      evict(to_evict())
     else
       break
     end
@@ -93,6 +125,26 @@ end
 local function drop_job(job_id)
   redis.call('XACK', jobs, group, job_id)
   redis.call('XDEL', jobs, job_id)
+end
+
+-- The jobs that nobody has claimed yet wait in a list per lane. `turns` has each lane that has any, and the lane in front
+-- is the next to be served: round robin, so that a flood of one client's jobs delays another's by one job.
+local function of_queue(name) return ns .. name .. string.sub(jobs, #ns + #'jobs' + 1) end
+local function waiting_key(lane) return of_queue('waiting') .. '/' .. lane end
+local function running_key(lane) return ns .. 'running/' .. lane end
+local function waiting_item(job_id, generation) return job_id .. ' ' .. generation end
+
+local function enqueue(lane, job_id, generation)
+  if redis.call('RPUSH', waiting_key(lane), waiting_item(job_id, generation)) == 1 then
+    redis.call('RPUSH', of_queue('turns'), lane)
+  end
+end
+
+local function unqueue(lane, job_id, generation)
+  local removed = redis.call('LREM', waiting_key(lane), 1, waiting_item(job_id, generation))
+  if removed == 1 and redis.call('EXISTS', waiting_key(lane)) == 0 then
+    redis.call('LREM', of_queue('turns'), 1, lane)
+  end
 end
 
 -- Whether one of a generation's keys holds data that isn't ours.
@@ -115,6 +167,9 @@ end
 local function discard(generation, job_id)
   redis.call('UNLINK', generation_key(generation), log_key(generation))
   redis.call('ZREM', ns .. 'read', generation)
+  local lane = lane_of(generation)
+  unqueue(lane, job_id, generation)
+  redis.call('SREM', running_key(lane), generation)
   forget(generation)
   drop_job(job_id)
 end
@@ -124,7 +179,7 @@ end
 local top_id = '9007199254740991-0'
 local function finish(generation, state, retention_s)
   local key = generation_key(generation)
-  local known = redis.call('HMGET', key, 'job_id', 'request_key')
+  local known, lane = redis.call('HMGET', key, 'job_id', 'request_key', 'max_running'), lane_of(generation)
   redis.call('HSET', key, 'state', state)
   account(generation, -redis.call('HSTRLEN', key, 'job'))
   redis.call('HDEL', key, 'job')
@@ -133,8 +188,15 @@ local function finish(generation, state, retention_s)
   redis.call('EXPIRE', log_key(generation), retention_s)
   if known[2] ~= '' then redis.call('EXPIRE', known[2], retention_s) end
   drop_job(known[1])
+  unqueue(lane, known[1], generation)
+  redis.call('SREM', running_key(lane), generation)
+  if known[3] and redis.call('EXISTS', waiting_key(lane)) == 1 then
+    -- The lane was at its own limit, so an idle engine may not look at it again by itself.
+    redis.call('XADD', of_queue('wake'), 'MAXLEN', 1, '*', 'lane', lane)
+  end
   redis.call('ZREM', ns .. 'read', generation)
   redis.call('ZADD', ns .. 'finished', now_ms(), generation)
+  redis.call('ZADD', ns .. 'finished/' .. lane, now_ms(), generation)
   count('generations_' .. state, 1)
 end
 
@@ -155,4 +217,27 @@ local function abandoned(generation, after_ms, calm_ms)
   if calm_ms <= after_ms then return false end
   local read_at = tonumber(redis.call('ZSCORE', ns .. 'read', generation) or 0)
   return now_ms() - read_at > after_ms
+end
+
+-- Begin a job that was just claimed, unless it was stopped, abandoned or ended in the meantime. `given`: retention_s,
+-- abandon_after_ms, calm_ms, the terminal entries for stopped and for abandoned ones. Returns {job id, generation, job,
+-- ms since it was queued}; nil if there is nothing to do.
+local function begin(job_id, generation, given)
+  local retention_s, abandon_after_ms, calm_ms, stopped_entry, abandoned_entry = unpack(given)
+  local known = redis.call('HMGET', generation_key(generation), 'state', 'job', 'stop')
+  if known[1] ~= 'open' then
+    drop_job(job_id)
+    return
+  end
+  if known[3] then return close(generation, 'cancelled', stopped_entry, retention_s) end
+  if abandoned(generation, tonumber(abandon_after_ms), tonumber(calm_ms)) then
+    return close(generation, 'cancelled', abandoned_entry, retention_s)
+  end
+  redis.call('SADD', running_key(lane_of(generation)), generation)
+  -- Valkey makes a job's id from its clock, in ms.
+  return {job_id, generation, known[2], now_ms() - string.match(job_id, '^%d+')}
+end
+
+local function begin_guarded(job_id, generation, given)
+  return guarded(generation, function() discard(generation, job_id) end, begin, job_id, generation, given)
 end

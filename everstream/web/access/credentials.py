@@ -27,6 +27,7 @@ Value = TypeVar("Value")
 
 CACHE_S = 2.0
 MAX_CACHED = 10_000
+MISSING = "missing_api_key"
 COOKIE = "__Host-everstream"
 """The prefix makes browsers refuse one that is not Secure, or that another host has set."""
 
@@ -61,7 +62,7 @@ class Credentials:
             return self._of_ticket(text, rule)
         if (text := request.cookies.get(COOKIE, "")) and (session := signed.unsign(self.secret, text, Session)):
             return self._of_session(session)
-        raise Unauthorized("this needs an API key: Authorization: Bearer <key>", code="missing_api_key")
+        raise Unauthorized("this needs an API key: Authorization: Bearer <key>", code=MISSING)
 
     def session(self, who: Principal, for_s: int) -> Session:
         """What stands for this principal in a cookie or a ticket."""

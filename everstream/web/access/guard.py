@@ -5,20 +5,23 @@ In: Flask's request. Out: `g.principal`, or an error. A request for an address t
 
 from flask import current_app, g, request
 
-from everstream.errors import Forbidden
+from everstream.errors import Forbidden, Unauthorized
 from everstream.settings import Settings
 from everstream.web.access import cross_site, hosts
-from everstream.web.access.credentials import Credentials
+from everstream.web.access.credentials import MISSING, Credentials
+from everstream.web.access.limits import ClientLimits
 from everstream.web.access.principal import ANYONE, Principal
 from everstream.web.access.rules import PUBLIC, Rule, rule_of
 from everstream.web.clients import came_to
+from everstream.web.resume_point import last_event_id
 
 STATIC = "static"
 
 
 class Guard:
-    def __init__(self, settings: Settings, credentials: Credentials) -> None:
+    def __init__(self, settings: Settings, credentials: Credentials, limits: ClientLimits) -> None:
         self._credentials = credentials
+        self._limits = limits
         self._health_port = settings.health_port
         self._host_names = settings.host_names
         self._origins = settings.cors_list
@@ -37,13 +40,20 @@ class Guard:
         # The health listener is not for clients.
         if rule.scope is not None and not came_to(self._health_port):
             g.principal = self._principal(rule)
+            if rule.scope == "infer" and last_event_id() is None:
+                self._limits.count_request(g.principal)
 
     def _principal(self, rule: Rule) -> Principal:
         if not self._credentials.are_required:
             if self._is_local:
                 hosts.check_local()
             return ANYONE
-        found = self._credentials.principal(rule)
+        try:
+            found = self._credentials.principal(rule)
+        except Unauthorized as error:
+            if error.code != MISSING:
+                self._limits.count_refusal()
+            raise
         if rule.scope is not None and not found.may(rule.scope):
             raise Forbidden(f"this needs the scope {rule.scope}; yours: {', '.join(sorted(found.scopes)) or 'none'}")
         return found
