@@ -228,7 +228,7 @@ class GenerationTask:
         )
         self._limits.start()
         try:
-            await self._context.model.infer(job.inputs, self._handler)
+            await self._context.model.infer(job.inputs | job.added, self._handler)
         except ModelDied:
             raise
         except EverstreamError as error:

@@ -21,6 +21,7 @@
                  {ns}:lane_bytes, a sorted set, the sums per lane
 {ns}:probe:…     short-lived keys that `/readyz` writes as a test
 {ns}:counters    hash: `counters.COUNTERS`, and the fields of `histograms.KINDS`
+{ns}:slots/<lane>  sorted set: when each open stream of a client with a limit expires, by the server's clock, in ms
 {ns}:streams:<worker>  how many event streams a web process has open; expires unless it is repeated
 {ns}:workers     sorted set: when each of these expires, by the server's clock, in ms
 {ns}:live        channel: newly appended entries, [[generation, first n, [entry, ...]], ...]
@@ -75,6 +76,9 @@ class Keys:
 
     def tokens(self, minute: int, lane: str) -> str:
         return f"{self.ns}tokens/{minute}/{lane}"
+
+    def slots(self, lane: str) -> str:
+        return f"{self.ns}slots/{lane}"
 
     def engine(self, name: str) -> str:
         return f"{self.ns}engine:{name}"

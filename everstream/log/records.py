@@ -24,10 +24,12 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What an engine is to run. `flush_ms`: coalesce outputs that come within this many milliseconds."""
+    """What an engine is to run. `flush_ms`: coalesce outputs that come within this many milliseconds. `added`: inputs
+    that are the service's own, not the request's."""
 
     inputs: dict[str, Any]
     flush_ms: int = 0
+    added: dict[str, Any] = {}
 
 
 class Submission(msgspec.Struct, frozen=True):

@@ -48,6 +48,8 @@ ENGINES_FOR_S = 0.2
 """How long a list of engines is reused, so that concurrent requests share one query. Less than an engine's tick."""
 STREAMS_FOR_S = 5.0
 """How long a worker's number of open streams counts. Workers with streams repeat it every second."""
+SLOT_S = 15.0
+"""How long a stream of a client with a limit counts. Its worker repeats it."""
 MAX_VALIDATIONS = 64
 MAX_LONG_VALIDATIONS = 16
 """Waiting at a time, across all web processes. One engine handles about as many before their senders give up."""
@@ -93,6 +95,8 @@ class WebLog:
         self._find = self._client.register_script(load_script("engines"))
         self._probed_at = -math.inf
         self._probe = self._client.register_script(load_script("probe"))
+        self._take_slot = self._client.register_script(load_script("take_slot"))
+        self._keep_slots = self._client.register_script(load_script("keep_slots"))
         self._validate = self._client.register_script(load_script("validate"))
 
     @property
@@ -174,6 +178,19 @@ class WebLog:
         keys = [self._keys.tokens(each, lane) for each in (minute - 1, minute)]
         last, this = cast(list[bytes | None], self._client.mget(keys))
         return int(last or 0), int(this or 0)
+
+    def take_slot(self, client: str, stream: str, limit: int) -> bool:
+        """Count one of a client's streams in all workers, for SLOT_S. False: it has as many as it may."""
+        arguments: list[Any] = [self._keys.ns, client, limit, stream, int(SLOT_S * 1000)]
+        return bool(self._take_slot(keys=[self._keys.jobs], args=arguments))
+
+    def keep_slots(self, slots: Iterable[tuple[str, str]]) -> None:
+        """Count these clients' streams for SLOT_S more."""
+        arguments: list[Any] = [self._keys.ns, int(SLOT_S * 1000), *(part for slot in slots for part in slot)]
+        self._keep_slots(keys=[self._keys.jobs], args=arguments)
+
+    def release_slot(self, client: str, stream: str) -> None:
+        self._client.zrem(self._keys.slots(client), stream)
 
     def record(self, generation: str) -> bytes | None:
         """What was submitted as its `record`; None: the generation is unknown, or has none."""

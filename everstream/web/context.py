@@ -1,6 +1,7 @@
 """The objects that routes work with. `factory` makes them once per web process."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from flask import current_app
@@ -14,6 +15,9 @@ from everstream.web.follower import Follower
 from everstream.web.models import Models
 from everstream.web.prompt_validation import PromptValidator
 
+if TYPE_CHECKING:
+    from everstream.web.stream_slots import ClientSlots
+
 EXTENSION = "everstream"
 
 
@@ -25,6 +29,7 @@ class AppContext(msgspec.Struct):
     models: Models
     credentials: Credentials
     limits: ClientLimits
+    client_slots: "ClientSlots"
     formats: Mapping[str, MakeEncoder]
     """All APIs' formats of events, by name."""
     apis: Sequence[Api] = ()

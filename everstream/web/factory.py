@@ -25,6 +25,7 @@ from everstream.web.context import EXTENSION, AppContext
 from everstream.web.follower import Follower
 from everstream.web.models import Models
 from everstream.web.prompt_validation import PromptValidator
+from everstream.web.stream_slots import ClientSlots
 
 # Python 3.11 and some machines have another.
 mimetypes.add_type("text/javascript", ".js")
@@ -56,6 +57,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
         Models(settings, web_log),
         credentials,
         client_limits,
+        ClientSlots(web_log),
         {name: encoder for api in apis for name, encoder in api.formats.items()},
         apis,
     )

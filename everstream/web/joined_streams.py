@@ -21,6 +21,7 @@ from everstream.web.access.principal import principal
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.sse import EventId
+from everstream.web.stream_slots import admit
 from everstream.web.streaming import Frames
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def _part(seen: EventId, make_encoder: MakeEncoder, client: socket.socket | None
     if streaming.has_seen_all(known, seen):
         return None
     slot = ExitStack()
-    slot.callback(app_context().follower.admit())
+    slot.callback(admit())
     slots.callback(slot.close)
     return _releasing(streaming.frames(known, seen, make_encoder(known), client, None), slot.close)
 

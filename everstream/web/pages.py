@@ -2,8 +2,8 @@
 
 from flask import Response
 
-from everstream.web.context import app_context
 from everstream.web.json_response import in_small_pieces
+from everstream.web.stream_slots import admit
 from everstream.web.streaming import PIECE_BYTES, bounded_connection
 
 # Nothing from other origins, nothing inline: a model's output can't become code.
@@ -30,5 +30,5 @@ def kept_text(text: bytes, mimetype: str) -> Response:
     bounded_connection()
     response = Response(in_small_pieces([text]), mimetype=mimetype)
     response.content_length = len(text)
-    response.call_on_close(app_context().follower.admit())
+    response.call_on_close(admit())
     return response

@@ -33,6 +33,7 @@ from everstream.web.follower import Follower
 from everstream.web.open_reader import OpenReader, connection
 from everstream.web.reader import Heartbeat
 from everstream.web.sse import Encoder, EngineState, EventId, Queued
+from everstream.web.stream_slots import admit
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def admitted(respond: Callable[[], Response], *, has_compact: bool = False) -> R
         return event_stream(iter(()))
     # Refuse it before anything starts.
     g.is_compact = has_compact and _wants_compact()
-    give_back = app_context().follower.admit()
+    give_back = admit()
     try:
         response = respond()
     except BaseException:

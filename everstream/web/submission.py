@@ -20,7 +20,7 @@ from everstream.errors import Forbidden, InvalidInput
 from everstream.log.records import EngineStatus, Generation, Job, Submission, engine_failure
 from everstream.settings import MAX_FLUSH_MS
 from everstream.web.access.limits import lane_of
-from everstream.web.access.principal import principal
+from everstream.web.access.principal import Principal, principal
 from everstream.web.clients import client_key
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
@@ -173,7 +173,17 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
         lane=lane_of(who),
         limits=context.limits.of(who),
     )
-    return context.log.submit(secrets.token_hex(16), Job(given, flush_ms), name, model.queue, submission)
+    job = Job(given, flush_ms, _added(model, given, who))
+    return context.log.submit(secrets.token_hex(16), job, name, model.queue, submission)
+
+
+def _added(model: ServedModel, given: dict[str, Any], who: Principal) -> dict[str, Any]:
+    """Each owner has a prefix cache of its own: else how soon the first token comes would tell one whether another has
+    sent the same prompt."""
+    if not who.owner or "cache_salt" not in model.inputs:
+        return {}
+    salt = f"{who.owner}.{given.get('cache_salt', '')}"
+    return {"cache_salt": hashlib.sha256(salt.encode()).hexdigest()}
 
 
 def tokens_of(model: ServedModel, given: dict[str, Any]) -> list[int]:

@@ -41,6 +41,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         run_when_others_pause()
         # Start here, after the fork and gevent's patching: greenlets do not survive a fork.
         self._context.follower.start(self._context.credentials.is_valid_key)
+        self._context.client_slots.start()
 
     @property
     def _context(self) -> AppContext:

@@ -1,10 +1,12 @@
 // The dashboard: events in, one rendering for each animation frame out.
 import { addChart } from './chart.js';
 import { bytes, count, duration, rate, uptime } from './format.js';
+import { createSession } from '../page/session.js';
 import { START, applyEvent } from './state.js';
 
 const EVENTS = new URL('../../dashboard/events', import.meta.url);
 const RECONNECT_MS = 2000;
+const session = createSession(document.querySelector('#sign-in'), document.querySelector('#session'), 'admin');
 const SILENCE_MS = 8000; // Figures come every second; EventSource notices a dead link only after minutes.
 const MINUTE_S = 59;
 const CALM_MS = 10000; // Between two drawings of the charts, for people who asked for less motion.
@@ -105,7 +107,7 @@ function connect() {
     clearTimeout(watchdog);
     source.close();
     receive('lost', null);
-    setTimeout(connect, RECONNECT_MS * (1 + Math.random()));
+    setTimeout(begin, RECONNECT_MS * (1 + Math.random()));
   };
   const watch = () => {
     clearTimeout(watchdog);
@@ -121,4 +123,10 @@ function connect() {
   watch();
 }
 
-connect();
+// EventSource does not say that it was refused because nobody is signed in.
+async function begin() {
+  await session.begin();
+  connect();
+}
+
+begin();

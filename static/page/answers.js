@@ -4,12 +4,13 @@
 import { JsonInputs } from '../client/everstream.js';
 import { readLocal, writeLocal } from './local.js';
 import { createRecorder } from './recorder.js';
+import { isSignedOut } from './session.js';
 import { applyEvent, describe, initialState, reasoningOf } from './state.js';
 
 const SAVE_EVERY_MS = 1000;
 
-// `onChange(run)` is called after each event. A run is { message, state, recorder, … }.
-export function createAnswers({ client, store, onChange }) {
+// `onChange(run)` is called after each event, `onSignedOut()` if an answer can go on only after signing in. A run is { message, state, recorder, … }.
+export function createAnswers({ client, store, onChange, onSignedOut }) {
   const runs = new Map();
 
   // Starts the message's generation, or goes on with it. The request id makes it safe to send the request again.
@@ -30,6 +31,12 @@ export function createAnswers({ client, store, onChange }) {
 
   function receive(current, event) {
     const now = Date.now();
+    if (event.type === 'failed' && isSignedOut(event.data)) {
+      // It is kept as it is, and goes on in the next session.
+      save(current);
+      onSignedOut();
+      return;
+    }
     // What a new answer has said before this page was connected is no news.
     if (event.type === 'caught_up' && current.isNew && !current.state.reconnects) return;
     current.state = applyEvent(current.state, event, now);

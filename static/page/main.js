@@ -18,6 +18,7 @@ import { labelOf, watchModels } from './models.js';
 import { createPanel, createSidebarPanel } from './panels.js';
 import { canContinueWith, chatInputs, continuingInputs, formInputs } from './requests.js';
 import { followBottom } from './scroll.js';
+import { createSession } from './session.js';
 import { createSidebar } from './sidebar.js';
 import { createStatusLine, statusOf } from './status.js';
 import { openStore } from './store.js';
@@ -32,7 +33,8 @@ const find = (selector) => document.querySelector(selector);
 
 const client = createClient();
 const store = await openStore(showUnkept);
-const answers = createAnswers({ client, store, onChange: handleChange });
+const session = createSession(find('#sign-in'), find('#session'));
+const answers = createAnswers({ client, store, onChange: handleChange, onSignedOut: session.renew });
 const showStatus = createStatusLine(find('#state'));
 const markTab = createTabMark();
 const announcer = createAnnouncer(find('#announcer'));
@@ -341,11 +343,12 @@ function exportAs(ending, type, text) {
 
 // --- Start
 
+await session.begin();
 const askAgain = watchModels((found) => {
   models = found;
   showModels();
   render();
-}, () => currentModel().state === 'ready');
+}, () => currentModel().state === 'ready', session.renew);
 
 find('#model').addEventListener('change', ({ target }) => {
   conversation.model = target.value;

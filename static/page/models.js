@@ -9,8 +9,9 @@ const MODELS = new URL('../../models', import.meta.url);
 const CALM_MS = 10_000;
 
 // Calls onModels(models) once they are known, and again and again, because a model may still be loading, or go away.
-// `isReady()` says whether the chosen one is ready. Returns a function that asks again at once.
-export function watchModels(onModels, isReady) {
+// `isReady()` says whether the chosen one is ready; `onSignedOut()` is called if one has to sign in. Returns a function
+// that asks again at once.
+export function watchModels(onModels, isReady, onSignedOut) {
   let timer = 0;
   let tries = 0;
   let asked = 0;
@@ -19,7 +20,7 @@ export function watchModels(onModels, isReady) {
     clearTimeout(timer);
     asked += 1;
     const request = asked;
-    const models = await fetchModels();
+    const models = await fetchModels(onSignedOut);
     // A newer request is under way, which goes on from there.
     if (request !== asked) return;
     if (models) onModels(models);
@@ -37,9 +38,10 @@ export function watchModels(onModels, isReady) {
   return () => { tries = 0; ask(); };
 }
 
-async function fetchModels() {
+async function fetchModels(onSignedOut) {
   try {
     const response = await fetch(MODELS);
+    if (response.status === 401) onSignedOut();
     return response.ok ? (await response.json()).models : null;
   } catch {
     return null;

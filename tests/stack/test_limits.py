@@ -1,7 +1,7 @@
 """What one client may use, so that others get theirs: through the real service, by all workers together."""
 
 import re
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import openai
 import pytest
@@ -103,6 +103,28 @@ def test_running_and_waiting_generations(caller, tmp_path):
             assert {limited.call("GET", f"/generations/{each}").json()["state"] for each in waiting} == {"queued"}
     for generation in waiting:
         assert text_of(limited.read(f"/generations/{generation}/events")) == "x"
+
+
+def test_streams_of_a_client(guarded, caller, tmp_path):
+    """The limit is one for both workers. A killed worker's streams count for some seconds."""
+    limited = caller("limited", "--streams", "3")
+    with flood(limited, tmp_path, 1) as (generation,), ExitStack() as opened:
+        url = guarded.events_url(generation)
+        for _ in range(3):
+            stream = opened.enter_context(connect(url, headers=limited.headers))
+            stream.read(lambda got: got.events)
+        with connect(url, headers=limited.headers) as refused:
+            assert refused.read().events[-1].json["code"] == "rate_limit_exceeded"
+        snapshot = limited.call("GET", f"/generations/{generation}")
+        assert snapshot.ok
+        stream.close()
+
+        def has_room():
+            with connect(url, headers=limited.headers) as another:
+                another.read(lambda got: got.events)
+                return another.events[-1].type != "busy"
+
+        wait_for(has_room, what="the closed stream's slot")
 
 
 def test_flood_delays_others_by_one_turn(caller, tmp_path):

@@ -43,14 +43,18 @@ RESPONSES = [
 REFUSED = ["400", "404", "405", "409", "414", "415"]
 RESPONSE = "/v1/responses/{response_id}"
 REFUSES_VALID = {
+    "POST /tickets",
     "GET /stream",
     "GET /generations/{generation}/events",
     f"GET {RESPONSE}",
     f"GET {RESPONSE}/input_items",
 }
 """Queries whose schema can't say what goes with what, or which ids there are."""
-MAY_NOT_SUCCEED = {"POST /v1/embeddings", "POST /v1/responses", "POST /v1/messages", "POST /v2/models/{name}/generate"}
-"""Few generated bodies are conversations; those in `answers` are."""
+MAY_NOT_SUCCEED = {
+    *("POST /v1/embeddings", "POST /v1/responses", "POST /v1/messages", "POST /v2/models/{name}/generate"),
+    *("POST /tickets", "POST /shares"),
+}
+"""Few generated bodies are conversations, or name a generation that exists; those in `answers` do."""
 ENDLESS = {"GET /dashboard/events"}
 """`test_dashboard` compares its events with what is said."""
 KNOWN = "the generation that has ended"
@@ -60,6 +64,7 @@ NEEDS_NO_LOG = {
     "GET /v2/health/live",
     *("GET /v2/models/{name}", "GET /v2/models/{name}/versions/{version}"),
     "POST /v1/embeddings",
+    *("GET /session", "POST /session", "DELETE /session"),
 }
 TEXT = {"type": "string"}
 
@@ -73,7 +78,7 @@ def chat(tmp_path_factory):
 
 
 def app_of(model):
-    return create_app(APIS, load_settings({"EVERSTREAM_APP_DIR": str(MODELS / model)}))
+    return create_app(APIS, load_settings({"EVERSTREAM_ACCESS": "open", "EVERSTREAM_APP_DIR": str(MODELS / model)}))
 
 
 def operations(document):
@@ -197,6 +202,7 @@ def answers():
     yield "GET /events", {"query": {"generation": KNOWN}}, 200
     for query in ({}, {"limit": 1}, {"after": 2}):
         yield "GET /generations/{generation}", {"query": query}, 200
+    yield "POST /tickets", {"body": {"access": "start"}}, 201
     yield "POST /tokenize", {"body": {"messages": MESSAGES}}, 200
     yield "POST /detokenize", {"body": {"tokens": [1, 2]}}, 200
     yield "POST /v1/messages/count_tokens", {"body": {"messages": MESSAGES}}, 200
@@ -230,6 +236,7 @@ def test_statuses_without_valkey_are_what_is_said(own_stack):
     described = schemathesis.openapi.from_dict(document)
     described.config.update(base_url=stack.url)
     bodies = {label: given["body"] for label, given, _ in answers() if "body" in given}
+    bodies["POST /shares"] = {"generation": "0" * 32}
     known = {"name": "smollm2-135m-instruct", "version": "1", "generation": "0" * 32, "response_id": response_id}
     statuses = {}
     for label in set(operations(document)) - ENDLESS:

@@ -43,7 +43,9 @@ INPUT_SCHEMA = {
 
 
 def app_of(**environ):
-    return create_app(APIS, load_settings({name: str(value) for name, value in environ.items()}))
+    return create_app(
+        APIS, load_settings({"EVERSTREAM_ACCESS": "open"} | {name: str(value) for name, value in environ.items()})
+    )
 
 
 def document_of(app):
@@ -256,7 +258,7 @@ def test_status_of_an_answer_and_of_errors_has_both(document):
     ]
     assert references == ["inferless.ModelReady", "inferless.ErrorBody"]
     assert "Retry-After" in response["headers"]
-    assert document["paths"]["/health"]["get"]["responses"].keys() == {"200", "400", "500", "503"}
+    assert document["paths"]["/health"]["get"]["responses"].keys() == {"200", "400", "421", "500", "503"}
 
 
 def test_headers_are_those_of_each_api(document):

@@ -25,7 +25,7 @@ def test_queue_that_moves_does_not_keep_the_response_from_beginning():
     web_log, app = WebLog(settings), Flask("test")
     # Not started: nothing reads the log, so no entry comes.
     follower = Follower(web_log, settings)
-    app.extensions[EXTENSION] = AppContext(settings, web_log, follower, None, None, None, None, {})
+    app.extensions[EXTENSION] = AppContext(settings, web_log, follower, None, None, None, None, None, {})
 
     def move_queue():
         for position in range(1, 1_000_000):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from everstream.errors import CrossOrigin, ErrorBody, TooManyKills, UnsupportedMediaType
+from everstream.errors import ErrorBody, TooManyKills
 from everstream.web.description import BODY, READ, Answer, ApiDescription, Description, Failure, failures
 from everstream.web.shared_types import ServedName
 
@@ -40,7 +40,7 @@ DESCRIPTION = ApiDescription(
             failures=(
                 *BODY,
                 *READ,
-                *failures(CrossOrigin, UnsupportedMediaType, TooManyKills),
+                *failures(TooManyKills),
                 Failure(503, NO_ENGINE, may_retry=True),
             ),
             body=Kill,

@@ -21,6 +21,7 @@ from everstream.log.records import Generation
 from everstream.web.context import AppContext, app_context
 from everstream.web.json_response import json_response, next_entries, outputs, read_page, streamed_json
 from everstream.web.sse import MAX_NUMBER, NUMBER
+from everstream.web.stream_slots import admit
 
 _NUMBER = re.compile(NUMBER, re.ASCII)
 
@@ -55,7 +56,7 @@ def show(known: Generation) -> Response:
     is_long = has_outputs or (page.entries and page.entries[-1].n < last)
     response = streamed_json(pieces) if is_long else json_response([b"".join(pieces)])
     if response.is_streamed:
-        response.call_on_close(app_context().follower.admit())
+        response.call_on_close(admit())
     return response
 
 

@@ -8,10 +8,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from everstream.apis.openapi.access import SCHEMES, guarding
 from everstream.apis.openapi.components import reachable, schemas_of
 from everstream.apis.openapi.fields import FieldSchemas, ModelInputs
 from everstream.apis.openapi.operation import Operations, events_of, header, types_of
 from everstream.contract.inlining import JsonSchema
+from everstream.web.access.rules import Rule
 from everstream.web.description import EVENT_FORMAT, SERVED_MODEL, ApiDescription, Description
 
 ABOUT = """\
@@ -24,11 +26,13 @@ or are too long, get 400, 414 or 431, whatever the path."""
 
 
 class Route(NamedTuple):
-    """`path` is Flask's. `view`: the name of its view function, with that of its blueprint before it."""
+    """`path` is Flask's. `view`: the name of its view function, with that of its blueprint before it. `rule`: who may
+    call it."""
 
     path: str
     method: str
     view: str
+    rule: Rule | None = None
 
 
 class Served(NamedTuple):
@@ -37,6 +41,7 @@ class Served(NamedTuple):
     version: str
     inputs: ModelInputs
     formats: tuple[str, ...]
+    needs_keys: bool = False
 
 
 def document(apis: Mapping[str, ApiDescription], routes: Sequence[Route], served: Served) -> JsonSchema:
@@ -50,7 +55,7 @@ def document(apis: Mapping[str, ApiDescription], routes: Sequence[Route], served
         operations = Operations(name, api, made[name][0], fields, formats)
         for route in routes:
             if described := _description(route, name, api):
-                _add(paths, route, operations, described)
+                _add(paths, route, operations, described, needs_keys=served.needs_keys)
     components = {name: schema for _, own in made.values() for name, schema in own.items()}
     return {
         "openapi": "3.1.0",
@@ -59,6 +64,7 @@ def document(apis: Mapping[str, ApiDescription], routes: Sequence[Route], served
         "paths": paths,
         "components": {
             "schemas": reachable(paths, components),
+            **({"securitySchemes": SCHEMES} if served.needs_keys else {}),
             "headers": {name: header(about) for api in apis.values() for name, about in api.headers.items()},
         },
     }
@@ -72,9 +78,12 @@ def _description(route: Route, name: str, api: ApiDescription) -> Description | 
     return api.routes.get(view) if blueprint == name else None
 
 
-def _add(paths: dict[str, JsonSchema], route: Route, operations: Operations, described: Description) -> None:
+def _add(
+    paths: dict[str, JsonSchema], route: Route, operations: Operations, described: Description, *, needs_keys: bool
+) -> None:
     path = _ARGUMENT.sub(r"{\1}", route.path)
-    operation = operations.operation(described, _ARGUMENT.findall(route.path), _operation_id(route, path))
+    before = guarding(route.rule, route.method, needs_keys=needs_keys)
+    operation = operations.operation(described, _ARGUMENT.findall(route.path), _operation_id(route, path), before)
     paths.setdefault(path, {})[route.method.lower()] = operation
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from everstream.apis.openapi.access import Guarding
 from everstream.apis.openapi.fields import FieldSchemas, Properties
 from everstream.contract.inlining import JsonSchema
 from everstream.errors import InternalError
@@ -73,10 +74,12 @@ class Operations:
         self._fields = fields
         self._formats = formats
 
-    def operation(self, route: Description, arguments: Sequence[str], operation_id: str) -> JsonSchema:
+    def operation(
+        self, route: Description, arguments: Sequence[str], operation_id: str, guarding: Guarding
+    ) -> JsonSchema:
         """`arguments`: the names of the parameters in its path."""
         parameters = [*self._path(arguments), *self._query(route.query), *self._request_headers(route.headers)]
-        responses = _merged(self._answers(route.answers), self._failures(route.failures))
+        responses = _merged(self._answers(route.answers), self._failures([*route.failures, *guarding.failures]))
         return {
             "tags": [self._tag],
             "operationId": operation_id,
@@ -85,6 +88,7 @@ class Operations:
             **({"parameters": parameters} if parameters else {}),
             **self._body(route.body, is_optional=route.body_is_optional),
             "responses": {str(status): responses[status] for status in sorted(responses)},
+            **({"security": guarding.schemes} if guarding.schemes else {}),
         }
 
     def _path(self, arguments: Sequence[str]) -> list[JsonSchema]:

@@ -16,7 +16,7 @@ from everstream.apis.openapi.fields import ModelInputs
 from everstream.contract.inlining import JsonSchema
 from everstream.errors import ErrorBody, TooManyStreams
 from everstream.log.entries import encode_json
-from everstream.web.access.rules import PUBLIC, allow
+from everstream.web.access.rules import PUBLIC, allow, rule_of
 from everstream.web.api import Api
 from everstream.web.context import app_context
 from everstream.web.description import READ, Answer, ApiDescription, Description, failures
@@ -84,10 +84,10 @@ def _served() -> Served:
     models, settings = app_context().models, app_context().settings
     found = {name: model.inputs if (model := models.find(name)) else None for name in models.names()}
     inputs = ModelInputs(found, models.has_several, settings.max_prompt_chars)
-    return Served(__version__, inputs, tuple(app_context().formats))
+    return Served(__version__, inputs, tuple(app_context().formats), app_context().credentials.are_required)
 
 
 def _routes() -> Iterator[Route]:
     for rule in current_app.url_map.iter_rules():
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            yield Route(rule.rule, method, rule.endpoint)
+            yield Route(rule.rule, method, rule.endpoint, rule_of(current_app.view_functions[rule.endpoint]))

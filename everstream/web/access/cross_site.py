@@ -18,16 +18,23 @@ def check(rule: Rule, origins: frozenset[str]) -> None:
     """`origins`: those whose pages may. Raises CrossOrigin, UnsupportedMediaType."""
     starts = rule.scope == "infer" or request.method not in SAFE
     if starts and not ("*" in origins or request.headers.get("Origin") in origins):
-        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-        if site not in (None, "same-origin", "none"):
-            raise CrossOrigin("only this service's own pages may do this", param="Sec-Fetch-Site")
-        if origin is not None and _host(origin) != request.host.lower():
-            raise CrossOrigin("only this service's own pages may do this", param="Origin")
+        _check_origin()
     # Every browser sends one of the two headers with a POST; programs may leave all of them out.
     is_browser = "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
     has_type = request.mimetype in rule.takes or (not is_browser and not request.content_type)
     if request.method not in SAFE and _has_body() and not has_type:
         raise UnsupportedMediaType(f"the body must be {' or '.join(rule.takes)}", param="Content-Type")
+
+
+def _check_origin() -> None:
+    """As Go's `http.CrossOriginProtection` does: a proxy may hide the name that the page has, but no page can set
+    `Sec-Fetch-Site`. Raises CrossOrigin."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        if site not in ("same-origin", "none"):
+            raise CrossOrigin("only this service's own pages may do this", param="Sec-Fetch-Site")
+    elif origin is not None and _host(origin) != request.host.lower():
+        raise CrossOrigin("only this service's own pages may do this", param="Origin")
 
 
 def _has_body() -> bool:
