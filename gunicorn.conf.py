@@ -6,8 +6,9 @@
 import resource
 import sys
 
+from everstream.logs import dict_config
 from everstream.settings import SettingsError, load_settings
-from everstream.web import limits
+from everstream.web import access_log, limits
 from everstream.web.access.startup import check as check_access
 from everstream.web.ports import check_ports
 
@@ -49,8 +50,9 @@ bind = [_settings.address_of(port) for port in _ports]
 workers = _settings.workers
 worker_class = "everstream.web.worker.Worker"
 loglevel = _settings.log_level
-# No access log: URLs may contain prompts.
+# gunicorn's would have URLs, which may contain prompts; `web.access_log` has routes.
 accesslog = None
+logconfig_dict = dict_config(_settings.log_level, _settings.log_format, access_log.context)
 
 worker_connections = limits.connections(_settings)
 _allow_open_files(limits.open_files(_settings))

@@ -128,6 +128,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     jwt_audience: str = ""
     fsync: Annotated[str, Meta(pattern="^(always|everysec)$")] = "always"
     demo: Annotated[int, Meta(ge=0, le=1)] = 0
+    log_format: Annotated[str, Meta(pattern="^(auto|json|text)$")] = "auto"
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
 
     @property

@@ -54,6 +54,11 @@ class Writer:
         self._mark = mark
 
     @property
+    def state(self) -> str:
+        """That of its terminal entry; empty: it has none, or the log has refused it."""
+        return "" if self.closed else self._final
+
+    @property
     def ended(self) -> bool:
         return self._final != ""
 

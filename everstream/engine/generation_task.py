@@ -15,6 +15,7 @@ from valkey.exceptions import ValkeyError
 
 from everstream.contract.model import in_words
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
+from everstream.engine import access_log
 from everstream.engine.appender import Writer
 from everstream.engine.coalescer import Coalescer
 from everstream.engine.context import EngineContext
@@ -44,6 +45,7 @@ class GenerationTask:
         self._writer: Writer | None = None
         self._handler: StreamOutputHandler | None = None
         self._coalescer: Coalescer | None = None
+        self._began_at = time.monotonic()
         self._submitted_at = time.monotonic() - claim.queued_s
         self._meter: GenerationMeter | None = None
         self._limits = TimeLimits(
@@ -135,6 +137,9 @@ class GenerationTask:
         finally:
             if self._meter is not None:
                 self._meter.close()
+            access_log.log_generation(
+                self.claim, self._writer.state if self._writer else "", self.tokens, self._began_at
+            )
             self._leave_trial()
             await self._wait_until_idle()
 

@@ -11,6 +11,7 @@ import asyncio
 import faulthandler
 import gc
 import logging
+import logging.config
 import os
 import secrets
 import signal
@@ -25,11 +26,13 @@ from valkey.exceptions import ValkeyError
 
 from everstream.contract import runtime_config
 from everstream.contract.model import LoadedModel, load_model
+from everstream.engine import access_log
 from everstream.engine.engine import RELEASE_S, Engine
 from everstream.engine.exits import EXIT_LOG_BROKEN, EXIT_MODEL_LOAD, EXIT_MODEL_STUCK, die
 from everstream.errors import LogBroken, ModelLoadError, ModelStuck
 from everstream.log.engine_log import EngineLog, until_answered
 from everstream.log.records import EngineStatus, ModelDescription
+from everstream.logs import dict_config
 from everstream.processes import ENGINE_PID_VARIABLE, SLEEP_VARIABLE
 from everstream.settings import Settings, SettingsError, load_engine_settings
 
@@ -145,7 +148,7 @@ if __name__ == "__main__":
     os.environ[SLEEP_VARIABLE] = "1"
     try:
         loaded = load_engine_settings()
-        logging.basicConfig(level=loaded.log_level.upper(), format="%(message)s", stream=sys.stderr)
+        logging.config.dictConfig(dict_config(loaded.log_level, loaded.log_format, access_log.context))
         uvloop.run(main(loaded))
     except SettingsError as error:
         sys.exit(f"everstream: {error}")

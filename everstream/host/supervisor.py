@@ -35,6 +35,7 @@ DEMO_MODEL = [sys.executable, "-m", "everstream.llm.demo_model"]
 QUIET = {
     # gunicorn and the engine would repeat the supervisor's own lines.
     "EVERSTREAM_LOG_LEVEL": "warning",
+    "EVERSTREAM_LOG_FORMAT": "text",
     # vLLM's messages are for its developers, and its usage reports go to their server.
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",

@@ -25,11 +25,12 @@ class Page(msgspec.Struct, frozen=True):
 
 class Job(msgspec.Struct, frozen=True):
     """What an engine is to run. `flush_ms`: coalesce outputs that come within this many milliseconds. `added`: inputs
-    that are the service's own, not the request's."""
+    that are the service's own, not the request's. `http_id`: the HTTP request's, for logs."""
 
     inputs: dict[str, Any]
     flush_ms: int = 0
     added: dict[str, Any] = {}
+    http_id: str = ""
 
 
 class Submission(msgspec.Struct, frozen=True):

@@ -10,14 +10,15 @@ from everstream.log.entries import Entry
 
 
 class Cursor:
-    """`last` is the number of the last entry handed out. `behind` means that the log must be read from there.
+    """`last` is the number of the last entry handed out, `first` what that was at the start. `behind` means that the
+    log must be read from `last`.
 
     `gaps` counts the gaps detected in live entries.
     """
 
     def __init__(self, after: int, bound_bytes: int) -> None:
         """Buffer at most `bound_bytes` of live entries. Beyond that, the log is read again, at the reader's pace."""
-        self.last = after
+        self.first = self.last = after
         self.behind = True
         self.gaps = 0
         self.reading = False

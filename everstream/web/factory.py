@@ -14,7 +14,7 @@ from flask_cors import CORS
 
 from everstream.log.web_log import WebLog
 from everstream.settings import PROJECT_ROOT, Settings, load_settings
-from everstream.web import error_responses
+from everstream.web import access_log, error_responses, request_ids
 from everstream.web.access import limits
 from everstream.web.access.credentials import Credentials
 from everstream.web.access.guard import Guard
@@ -62,6 +62,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
         apis,
     )
     trust_proxies(app, settings.proxies)
+    app.before_request(access_log.start_clock)
     for api in apis:
         app.register_blueprint(api.blueprint)
     app.before_request(Guard(settings, credentials, client_limits).check)
@@ -87,7 +88,9 @@ def _add_headers(apis: Sequence[Api], response: Response) -> Response:
     if api := api_of(request.path, apis):
         api.add_headers(response)
     limits.add_headers(response)
+    response.headers[request_ids.HEADER] = request_ids.request_id()
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers.setdefault("Cache-Control", "no-cache" if request.endpoint == "static" else "no-store")
+    access_log.log_request(response)
     return response

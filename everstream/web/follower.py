@@ -30,6 +30,7 @@ from everstream.web.log_reads import LogReads
 from everstream.web.queue_positions import QueuePositions
 from everstream.web.read_reports import ReadReports
 from everstream.web.reader import Heartbeat, Reader, Readers
+from everstream.web.request_ids import note_generation
 from everstream.web.sse import Encoder, EngineState, Queued
 
 MAX_BEAT_S = 0.25
@@ -76,6 +77,7 @@ class Follower:
 
     def lookup(self, generation: str, viewer: Principal) -> Generation | None:
         """What is known of a generation; None: nothing, or the viewer may not see it. Raises ValkeyError."""
+        note_generation(generation)
         known = self._reads.lookup(generation)
         return known if known and viewer.may_see(known) else None
 

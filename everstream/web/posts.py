@@ -1,7 +1,6 @@
 """What the APIs have in common that answer a POST, as OpenAI's and Anthropic's do. Called by their routes."""
 
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -123,15 +122,6 @@ def params_as(own_param: Callable[[str | None], str | None]) -> Iterator[None]:
     except EverstreamError as error:
         error.param = own_param(error.param)
         raise
-
-
-def request_id() -> str:
-    """The id of this HTTP request: the client's own, or a new one."""
-    if "request_id" not in g:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if _HARMLESS.fullmatch(given) else f"req_{secrets.token_hex(16)}"
-    found: str = g.request_id
-    return found
 
 
 def name_ignored(names: list[str]) -> None:

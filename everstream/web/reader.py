@@ -26,9 +26,11 @@ class Reader:
         "_is_awake",
         "_waiter",
         "cursor",
+        "direct_bytes",
         "encoder",
         "engine",
         "error",
+        "first_sent_at",
         "generation",
         "key",
         "last_sent_at",
@@ -50,6 +52,10 @@ class Reader:
         self.writer = writer
         self.last_sent_at = time.monotonic()
         """When something was last sent to the client, by the monotonic clock."""
+        self.first_sent_at = 0.0
+        """When the first entry was."""
+        self.direct_bytes = 0
+        """What went to the client through `writer`."""
         self.left = False
         self.error: EverstreamError | None = None
         self.place: Queued | None = None
@@ -105,10 +111,18 @@ class Reader:
         """The client was just sent something."""
         self.last_sent_at = time.monotonic()
 
+    def mark_first(self) -> None:
+        """The client is about to be sent entries."""
+        if not self.first_sent_at:
+            self.first_sent_at = time.monotonic()
+
     def write_directly(self, chunk: bytes) -> None:
         """Write live entries to the socket while the stream's greenlet waits. Wake it for unsent bytes or an error."""
         assert self.writer is not None
         self.mark_sent()
+        self.direct_bytes += len(chunk)
+        if not self.first_sent_at:
+            self.first_sent_at = self.last_sent_at
         try:
             if self.writer.send(chunk):
                 return

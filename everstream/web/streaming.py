@@ -24,7 +24,7 @@ from everstream.errors import (
 )
 from everstream.log.entries import Entry, compact, failure
 from everstream.log.records import Generation
-from everstream.web import sse
+from everstream.web import access_log, sse
 from everstream.web.access.principal import principal
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
@@ -200,7 +200,7 @@ def _first_needed(encoder: Encoder, seen: EventId) -> int:
 
 def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeEntries) -> Frames:
     with opened as reader:
-        encoder, is_over = reader.encoder, False
+        encoder, is_over, ended, sent_bytes = reader.encoder, False, "left", len(head)
         try:
             yield head
             while not is_over and (item := follower.next(reader)) is not None:
@@ -212,17 +212,26 @@ def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeE
                     yield encoder.engine(item)
                 else:
                     is_over = item[-1].is_terminal
-                    yield from pieces(encoder, change(item))
+                    reader.mark_first()
+                    for piece in pieces(encoder, change(item)):
+                        sent_bytes += len(piece)
+                        yield piece
+                    ended = item[-1].event if is_over else ended
             if follower.draining and not is_over:
+                ended = "drained"
                 yield encoder.reconnect(follower.return_after_ms())
         except EverstreamError as error:
+            ended = error.code
             yield encoder.lost(error)
         except OSError:
             # The client left.
             raise
         except Exception:
             logger.exception("a stream of generation %s failed", reader.generation[:8])
+            ended = InternalError.code
             yield encoder.lost(InternalError())
+        finally:
+            access_log.log_stream(reader, ended, sent_bytes)
 
 
 def pieces(encoder: Encoder, entries: list[Entry]) -> Iterator[bytes]:

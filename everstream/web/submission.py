@@ -25,6 +25,7 @@ from everstream.web.clients import client_key
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
 from everstream.web.prompt_validation import refuse_what_cant_fit
+from everstream.web.request_ids import note_generation, request_id
 
 TEMPLATE_TOKENS = 512
 """Room for a chat template when a prompt's byte count serves as the upper bound of its tokens."""
@@ -173,8 +174,10 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
         lane=lane_of(who),
         limits=context.limits.of(who),
     )
-    job = Job(given, flush_ms, _added(model, given, who))
-    return context.log.submit(secrets.token_hex(16), job, name, model.queue, submission)
+    job = Job(given, flush_ms, _added(model, given, who), request_id())
+    started = context.log.submit(secrets.token_hex(16), job, name, model.queue, submission)
+    note_generation(started.id)
+    return started
 
 
 def _added(model: ServedModel, given: dict[str, Any], who: Principal) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from everstream.log.records import Generation
 from everstream.web import posts
 from everstream.web.access.rules import INFER, allow
 from everstream.web.api import Api
+from everstream.web.request_ids import request_id
 from everstream.web.streaming import admitted
 from everstream.web.submission import start, tokens_of
 from everstream.web.whole_response import wait_for_all
@@ -34,12 +35,12 @@ blueprint.after_request(posts.add_headers)
 
 
 def error_body(error: EverstreamError) -> dict[str, Any]:
-    made: dict[str, Any] = msgspec.to_builtins(errors.error_body(error, posts.request_id()))
+    made: dict[str, Any] = msgspec.to_builtins(errors.error_body(error, request_id()))
     return made
 
 
 def add_headers(response: Response) -> None:
-    response.headers["request-id"] = posts.request_id()
+    response.headers["request-id"] = request_id()
 
 
 API = Api(
