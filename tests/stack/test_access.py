@@ -1,5 +1,6 @@
 """Who may do what: keys, owners, scopes, sessions, tickets and share links, on every route that gives access."""
 
+import json
 import re
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from everstream.web.access.signed import Ticket
 from everstream.web.factory import create_app
 from harness.callers import Caller, keys
 from harness.sse_client import connect, read_all, text_of
-from harness.stack import MODELS, free_port, running_stack, wait_for
+from harness.stack import MODELS, free_port, running_stack, wait_for, web_alone
 
 TIMEOUT_S = 30
 UNKNOWN = "0123456789abcdef" * 2
@@ -470,3 +471,18 @@ def test_share_link(guarded, alice):
 def test_wrong_requests_for_tickets(alice, path, body, param):
     answer = alice.call("POST", path, json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_each_owner_has_its_own_prefix_cache(tmp_path):
+    """Whatever salt a request brings; and the same request of the same owner is still the same."""
+    with web_alone(tmp_path, app_dir=MODELS / "chat", EVERSTREAM_ACCESS="keys") as stack:
+        callers = [Caller(stack, keys(stack, "add", name)) for name in ("alice", "bob")]
+        salts = []
+        for caller in (*callers, callers[0]):
+            for salt in ({}, {"cache_salt": "given"}):
+                generation = caller.start(prompt="the same", request_id=f"a-request-id-of-{len(salt)}", **salt)
+                with closing(valkey.Valkey.from_url(stack.settings.log_url)) as client:
+                    job = json.loads(client.hget(Keys(stack.settings.namespace).generation(generation), "job"))
+                assert job["inputs"].get("cache_salt", "") == salt.get("cache_salt", "")
+                salts.append(job["added"]["cache_salt"])
+        assert len(set(salts[:4])) == 4 and salts[4:] == salts[:2]
