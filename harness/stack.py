@@ -2,7 +2,6 @@
 
 import copy
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from typing import ClassVar
 import psutil
 import requests
 import valkey
+from prometheus_client.parser import text_string_to_metric_families
 
 from everstream import model_list
 from everstream.host import valkey_server
@@ -274,9 +274,13 @@ class Stack:
     def readiness(self):
         return requests.get(f"{self.url}/readyz", timeout=REQUEST_TIMEOUT_S).json()
 
-    def metric(self, name):
+    def metric(self, name, **labels):
+        """The sum of all samples with this name and at least these labels."""
         text = requests.get(f"{self.url}/metrics", timeout=REQUEST_TIMEOUT_S).text
-        return int(float(re.search(f"^everstream_{name} ([0-9.e+]+)$", text, re.MULTILINE)[1]))
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        named = [sample for sample in samples if sample.name == f"everstream_{name}"]
+        assert named or labels, f"there is no metric {name}"
+        return int(sum(sample.value for sample in named if labels.items() <= sample.labels.items()))
 
     def running(self):
         """The number of running generations, as counted by the engines."""

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the tests' system packages with apt-get: Chromium, Firefox (80 MB to download, 310 MB installed, 10 s), nginx,
-# node, openssl, and for the tests with a dead network link iproute2 and nftables (2 MB, 2 s). If it can't, it says so, and
+# node, openssl, Prometheus (22 MB, 330 MB, 5 s), and for the tests with a dead network link iproute2 and nftables (2 MB,
+# 2 s). If it can't, it says so, and
 # the tests that need them are skipped by name.
 missing=""
 need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"; }
@@ -11,6 +12,7 @@ need node nodejs
 need openssl openssl
 need ip iproute2
 need nft nftables
+need prometheus prometheus
 [ -n "$missing" ] || exit 0
 
 sudo=""

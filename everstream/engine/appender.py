@@ -13,6 +13,7 @@ from valkey.exceptions import OutOfMemoryError, ValkeyError
 
 from everstream.log.engine_log import Batch, EngineLog, until_answered
 from everstream.log.entries import encode_entry
+from everstream.log.histograms import Histogram
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class Writer:
         self.closed = False
         self.size_bytes = size_bytes
         """Of all entries so far, including unappended ones."""
+        self.code = ""
+        """Of the failure that ended it."""
         self.tokens = 0
         """Of the whole generation, as far as its task has noted them."""
         self.count = next_n - 1
@@ -76,6 +79,7 @@ class Writer:
         """Add the terminal entry, in the same append as what was put since the last await. The first end counts."""
         if not self.ended:
             self._final = state
+            self.code = str(data.get("code", "")) if isinstance(data, dict) else ""
             self._gather(encode_entry(state, data), b"")
 
     def note_tokens(self, tokens: int) -> None:
@@ -116,8 +120,10 @@ class Writer:
 
 
 class Appender:
-    def __init__(self, engine_log: EngineLog, lease_s: float) -> None:
+    def __init__(self, engine_log: EngineLog, lease_s: float, times: Histogram) -> None:
+        """`times`: how long the appends take."""
         self._log = engine_log
+        self._times = times
         self._patience_s = OUT_OF_MEMORY_LEASES * lease_s
         self._dirty: dict[Writer, None] = {}
         self._work = asyncio.Event()
@@ -166,8 +172,11 @@ class Appender:
 
         async def append() -> set[str] | None:
             nonlocal oom_since
+            started = time.monotonic()
             try:
-                return await self._log.append(batches)
+                refused = await self._log.append(batches)
+                self._times.add(time.monotonic() - started)
+                return refused
             except OutOfMemoryError:
                 oom_since = oom_since or time.monotonic()
                 if time.monotonic() - oom_since < self._patience_s:

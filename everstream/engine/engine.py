@@ -46,8 +46,8 @@ class Engine:
         self._settings = settings
         self._model = model
         self._log = engine_log
-        self._appender = Appender(engine_log, settings.lease_s)
-        self._meter = EngineMeter()
+        self._meter = EngineMeter(settings.model_name)
+        self._appender = Appender(engine_log, settings.lease_s, self._meter.appends)
         self._context = EngineContext(
             settings, model, engine_log, self._appender, asyncio.Lock(), FlushClocks(), self._meter
         )

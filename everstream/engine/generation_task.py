@@ -135,13 +135,20 @@ class GenerationTask:
         except Exception as error:
             await self._fail(error)
         finally:
-            if self._meter is not None:
-                self._meter.close()
+            self._count_end()
             access_log.log_generation(
                 self.claim, self._writer.state if self._writer else "", self.tokens, self._began_at
             )
             self._leave_trial()
             await self._wait_until_idle()
+
+    def _count_end(self) -> None:
+        if self._meter is None:
+            return
+        if self._writer is not None and self._writer.state:
+            seconds = time.monotonic() - self._submitted_at
+            self._context.meter.count_end(self._meter, self._writer.state, self._writer.code, seconds)
+        self._meter.close()
 
     async def _wait_until_idle(self) -> None:
         """Wait until the model does nothing more for this generation. Raises ModelStuck."""
@@ -224,7 +231,10 @@ class GenerationTask:
         clock = self._context.flush_clocks.of(job.flush_ms)
         self._coalescer = Coalescer(clock, self._write, settings.max_output_bytes)
         delivered = [entry for entry in history if entry.event == TOKEN]
-        self._meter = GenerationMeter(self._context.meter, self._submitted_at, [entry.resume for entry in delivered])
+        states = [entry.resume for entry in delivered]
+        self._meter = GenerationMeter(self._context.meter, self._submitted_at, states, job.key)
+        if not self.claim.taken_over:
+            self._context.meter.waits.add(self.claim.queued_s)
         self._handler = StreamOutputHandler(
             self,
             delivered=[msgspec.json.decode(entry.data) for entry in delivered],

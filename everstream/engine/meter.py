@@ -1,4 +1,4 @@
-"""Counts tokens and times outputs, for `/metrics` and the dashboard. Pure: times come from the caller.
+"""Counts tokens and generations, and times outputs, for `/metrics` and the dashboard. Pure: times come from the caller.
 
 In: each output of each generation, from `generation_task`, before outputs are joined. Out: increments of the log's
 counters, which `engine` reports with its status. What a killed engine has not reported yet, half a second of it, is not
@@ -6,24 +6,41 @@ counted.
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from everstream.log.histograms import INTER_TOKEN_LATENCY, TIME_TO_FIRST_TOKEN, Histogram
+from everstream.log.counters import field
+from everstream.log.histograms import (
+    GENERATION,
+    INTER_TOKEN_LATENCY,
+    LOG_APPEND,
+    QUEUE_WAIT,
+    TIME_TO_FIRST_TOKEN,
+    Histogram,
+)
 
 TOKENS = "tokens_generated"
+MAX_KEYS = 200
+"""Of API keys that have counters of their own, in one engine process."""
+OTHER = "other"
 BOUNDS = INTER_TOKEN_LATENCY.bounds
 
 
 class EngineMeter:
     """What all generations of one engine have in common."""
 
-    __slots__ = ("_open", "_tokens", "_untaken", "first", "gaps")
+    __slots__ = ("_counted", "_keys", "_model", "_open", "_untaken", "appends", "first", "gaps", "waits", "whole")
 
-    def __init__(self) -> None:
-        self.first = Histogram(TIME_TO_FIRST_TOKEN)
-        self.gaps = Histogram(INTER_TOKEN_LATENCY)
-        self._tokens = 0
+    def __init__(self, model: str = "") -> None:
+        self.first = Histogram(TIME_TO_FIRST_TOKEN, model)
+        self.gaps = Histogram(INTER_TOKEN_LATENCY, model)
+        self.waits = Histogram(QUEUE_WAIT, model)
+        self.whole = Histogram(GENERATION, model)
+        self.appends = Histogram(LOG_APPEND, model)
+        self._model = model
+        self._keys: set[str] = set()
+        self._counted: Counter[str] = Counter()
         self._open: set[GenerationMeter] = set()
         self._untaken: dict[str, int] = {}
 
@@ -37,16 +54,32 @@ class EngineMeter:
     def _settle(self, generation: "GenerationMeter") -> None:
         """Once in a while, so that an output need not change several counters."""
         tokens, gaps_s = generation.take()
-        self._tokens += tokens
+        self._count_tokens("answer_tokens", generation.key, tokens)
+        self._counted[TOKENS] += tokens
         self.gaps.sum_s += gaps_s
+
+    def _count_tokens(self, name: str, key: str, tokens: int) -> None:
+        """The tokens of all keys after the first MAX_KEYS count as one key's."""
+        if tokens:
+            if key not in self._keys and len(self._keys) >= MAX_KEYS:
+                key = OTHER
+            self._keys.add(key)
+            self._counted[field(name, self._model, key)] += tokens
+
+    def count_end(self, generation: "GenerationMeter", state: str, code: str, seconds: float) -> None:
+        """A generation has ended here, `seconds` after its request."""
+        self._counted[field("generations_ended", self._model, state, code)] += 1
+        self._count_tokens("prompt_tokens", generation.key, generation.prompt_tokens)
+        self.whole.add(seconds)
 
     def take(self) -> dict[str, int]:
         """The increments since the last call, and those that were put back."""
         for generation in self._open:
             self._settle(generation)
         taken, self._untaken = self._untaken, {}
-        tokens, self._tokens = self._tokens, 0
-        for more in (self.first.take(), self.gaps.take(), {TOKENS: tokens} if tokens else {}):
+        counted, self._counted = +self._counted, Counter()
+        histograms = (self.first, self.gaps, self.waits, self.whole, self.appends)
+        for more in (*(histogram.take() for histogram in histograms), counted):
             for name, by in more.items():
                 taken[name] = taken.get(name, 0) + by
         return taken
@@ -69,22 +102,27 @@ class GenerationMeter:
         "_has_begun",
         "_is_new",
         "_last_at",
-        "_prompt_tokens",
         "_taken_at",
         "_taken_tokens",
         "_tokens",
+        "key",
+        "prompt_tokens",
     )
 
-    def __init__(self, engine: EngineMeter, submitted_at: float, delivered: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self, engine: EngineMeter, submitted_at: float, delivered: Iterable[bytes] = (), key: str = ""
+    ) -> None:
         """`submitted_at`: when it was requested, by the caller's clock. `delivered`: the `resume` of each output that
-        an engine delivered before it died. The pause until this one's first output counts as neither time."""
+        an engine delivered before it died. The pause until this one's first output counts as neither time. `key`: the
+        name of the API key that requested it."""
         tokens = [items_in(resume) for resume in delivered]
+        self.key = key
+        self.prompt_tokens = 0
         self._engine = engine
         self._counts = engine.gaps.counts
         self._last_at = self._taken_at = submitted_at
         self._is_new = not tokens
         self._has_begun = False
-        self._prompt_tokens = 0
         self._tokens = self._taken_tokens = sum(tokens)
         engine.open(self)
 
@@ -115,12 +153,12 @@ class GenerationMeter:
         if isinstance(total, int):
             self._tokens = max(total, self._tokens)
         prompt = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-        self._prompt_tokens = prompt if isinstance(prompt, int) else 0
+        self.prompt_tokens = prompt if isinstance(prompt, int) else 0
 
     @property
     def tokens(self) -> int:
         """Of the answer so far, whichever engines generated it; after the end also of the prompt."""
-        return self._tokens + self._prompt_tokens
+        return self._tokens + self.prompt_tokens
 
     def take(self) -> tuple[int, float]:
         """Tokens, and the sum of the times between outputs, since the last call."""

@@ -67,9 +67,15 @@ def _address(settings: Settings) -> Iterator[Finding]:
             yield Finding("ok", f"{settings.address} is free to listen on")
         except SettingsError as error:
             yield Finding("fail", str(error))
-    if settings.host not in ("127.0.0.1", "::1", "localhost"):
-        advice = "There is no authentication yet: put a proxy in front that checks who may use it"
-        yield Finding("note", f"EVERSTREAM_HOST={settings.host} accepts connections from other machines", advice)
+
+
+def _access(settings: Settings) -> Iterator[Finding]:
+    if settings.access == "open":
+        yield Finding("note", "EVERSTREAM_ACCESS=open: everyone who can reach the service may use it")
+    elif settings.access == "keys" or settings.is_exposed:
+        yield Finding("ok", "everyone needs an API key, or a token of the identity provider")
+    else:
+        yield Finding("ok", "this machine alone, without keys until the first one is made")
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
@@ -258,4 +264,12 @@ def _version(package: str) -> str:
         return ""
 
 
-CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (_address, _models, _valkey, _gpu, _limits, _nginx)
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    _address,
+    _access,
+    _models,
+    _valkey,
+    _gpu,
+    _limits,
+    _nginx,
+)

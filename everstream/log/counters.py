@@ -1,4 +1,7 @@
-"""Counters and gauges for operators, with the help texts that `/metrics` shows."""
+"""Counters and gauges for operators, with the help texts that `/metrics` shows. Pure."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 COUNTERS = {
     "streams": "event streams started",
@@ -18,10 +21,44 @@ COUNTERS = {
 }
 """Kept in the log, so they cover all processes for as long as the log lives."""
 
+
+class Labelled(NamedTuple):
+    help: str
+    labels: tuple[str, ...]
+
+
+LABELLED = {
+    "http_requests": Labelled("HTTP requests, by route", ("method", "route", "status")),
+    "generations_ended": Labelled("generations that engines ended, by code", ("model", "state", "code")),
+    "prompt_tokens": Labelled("tokens of prompts, as far as models say how many", ("model", "key")),
+    "answer_tokens": Labelled("tokens of answers, likewise", ("model", "key")),
+}
+"""Counters with labels, whose values are in their names: see `field`."""
+MAX_VALUE_CHARS = 100
+SEPARATOR = "|"
+
+
+def field(name: str, *values: str) -> str:
+    """The log's name for a counter with these values of its labels."""
+    return SEPARATOR.join((name, *(value.replace(SEPARATOR, "/")[:MAX_VALUE_CHARS] for value in values)))
+
+
+def labelled(counters: Mapping[str, int]) -> dict[str, dict[tuple[str, ...], int]]:
+    """All of LABELLED, by the values of their labels. `counters`: all that the log has, by name."""
+    found: dict[str, dict[tuple[str, ...], int]] = {name: {} for name in LABELLED}
+    for each, count in counters.items():
+        name, *values = each.split(SEPARATOR)
+        if name in found and len(values) == len(LABELLED[name].labels):
+            found[name][tuple(values)] = count
+    return found
+
+
 GAUGES = {
     "engines": "engines with the model loaded",
     "generations_running": "generations that engines are running",
     "generations_queued": "generations that no engine has claimed",
     "streams_open": "event streams that are open",
     "log_bytes": "approximate size of the log in Valkey's memory",
+    "oldest_queued_seconds": "for how long the generation that was queued first has waited",
+    "validations_waiting": "prompts that wait for an engine to check them",
 }

@@ -1,12 +1,15 @@
 """Histograms of the engines' timings, which the log keeps as counters. Pure.
 
-Each bucket has a counter of its own, not cumulative, named by its upper bound; one more has the sum, in microseconds.
+Each bucket of each model has a counter of its own, not cumulative, named by its upper bound; one more has the sum, in
+microseconds.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
+
+from everstream.log.counters import SEPARATOR, field
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -16,14 +19,12 @@ class Kind(msgspec.Struct, frozen=True):
     help: str
     bounds: tuple[float, ...]
 
-    @property
-    def fields(self) -> list[str]:
+    def fields(self, model: str) -> list[str]:
         """The counters of the buckets."""
-        return [f"{self.name}:{bound}" for bound in (*self.bounds, "inf")]
+        return [f"{field(self.name, model)}:{bound}" for bound in (*self.bounds, "inf")]
 
-    @property
-    def sum_field(self) -> str:
-        return f"{self.name}:sum_us"
+    def sum_field(self, model: str) -> str:
+        return f"{field(self.name, model)}:sum_us"
 
 
 TIME_TO_FIRST_TOKEN = Kind(
@@ -45,16 +46,24 @@ INTER_TOKEN_LATENCY = Kind(
 )
 """Both have vLLM's own bounds, so that they can be compared with its figures. This one has three more below them: fast
 models need less time."""
-KINDS = (TIME_TO_FIRST_TOKEN, INTER_TOKEN_LATENCY)
+QUEUE_WAIT = Kind("queue_wait_seconds", "time that a generation waited for an engine", TIME_TO_FIRST_TOKEN.bounds)
+GENERATION = Kind("generation_seconds", "time from the request to the end of the answer", TIME_TO_FIRST_TOKEN.bounds)
+LOG_APPEND = Kind(
+    "log_append_seconds",
+    "time of a group commit to the log, with its fsync",
+    (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0),
+)
+KINDS = (TIME_TO_FIRST_TOKEN, INTER_TOKEN_LATENCY, QUEUE_WAIT, GENERATION, LOG_APPEND)
 
 
 class Histogram:
     """Counts in one process. Hot code may change `counts` and `sum_s` without a call of `add`."""
 
-    __slots__ = ("counts", "kind", "sum_s")
+    __slots__ = ("counts", "kind", "model", "sum_s")
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, model: str = "") -> None:
         self.kind = kind
+        self.model = model
         self.counts = [0] * (len(kind.bounds) + 1)
         self.sum_s = 0.0
 
@@ -64,9 +73,9 @@ class Histogram:
 
     def take(self) -> dict[str, int]:
         """What was added since the last call, as increments of the log's counters."""
-        taken = {field: count for field, count in zip(self.kind.fields, self.counts, strict=True) if count}
+        taken = {field: count for field, count in zip(self.kind.fields(self.model), self.counts, strict=True) if count}
         if taken:
-            taken[self.kind.sum_field] = round(self.sum_s * 1_000_000)
+            taken[self.kind.sum_field(self.model)] = round(self.sum_s * 1_000_000)
         # In place, because others hold the list.
         self.counts[:] = [0] * len(self.counts)
         self.sum_s = 0.0
@@ -81,7 +90,20 @@ class Totals(msgspec.Struct, frozen=True):
     sum_s: float = 0.0
 
 
-def totals(kind: Kind, counters: Mapping[str, int]) -> Totals:
-    """`counters`: all that the log has, by name."""
-    counts = tuple(counters.get(field, 0) for field in kind.fields)
-    return Totals(kind, counts, counters.get(kind.sum_field, 0) / 1_000_000)
+def totals(kind: Kind, counters: Mapping[str, int]) -> dict[str, Totals]:
+    """By model. `counters`: all that the log has, by name."""
+    prefix = kind.name + SEPARATOR
+    models = {name[len(prefix) :].rpartition(":")[0] for name in counters if name.startswith(prefix)}
+    return {model: _totals(kind, model, counters) for model in sorted(models)}
+
+
+def _totals(kind: Kind, model: str, counters: Mapping[str, int]) -> Totals:
+    counts = tuple(counters.get(name, 0) for name in kind.fields(model))
+    return Totals(kind, counts, counters.get(kind.sum_field(model), 0) / 1_000_000)
+
+
+def summed(kind: Kind, each: Iterable[Totals]) -> Totals:
+    """Of all models together."""
+    parts = list(each)
+    counts = tuple(map(sum, zip(*(part.counts for part in parts), strict=True))) or (0,) * (len(kind.bounds) + 1)
+    return Totals(kind, counts, sum(part.sum_s for part in parts))

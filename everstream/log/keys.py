@@ -22,7 +22,7 @@
 {ns}:probe:…     short-lived keys that `/readyz` writes as a test
 {ns}:counters    hash: `counters.COUNTERS`, and the fields of `histograms.KINDS`
 {ns}:slots/<lane>  sorted set: when each open stream of a client with a limit expires, by the server's clock, in ms
-{ns}:streams:<worker>  how many event streams a web process has open; expires unless it is repeated
+{ns}:worker:<name>  a web process's `WorkerStatus`; expires unless it is repeated
 {ns}:workers     sorted set: when each of these expires, by the server's clock, in ms
 {ns}:live        channel: newly appended entries, [[generation, first n, [entry, ...]], ...]
 {ns}:control     channel: generations to cancel

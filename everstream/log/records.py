@@ -25,12 +25,14 @@ class Page(msgspec.Struct, frozen=True):
 
 class Job(msgspec.Struct, frozen=True):
     """What an engine is to run. `flush_ms`: coalesce outputs that come within this many milliseconds. `added`: inputs
-    that are the service's own, not the request's. `http_id`: the HTTP request's, for logs."""
+    that are the service's own, not the request's. `http_id`: the HTTP request's, and `key`: its API key's
+    name, for logs and metrics."""
 
     inputs: dict[str, Any]
     flush_ms: int = 0
     added: dict[str, Any] = {}
     http_id: str = ""
+    key: str = ""
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -118,6 +120,26 @@ class EngineStatus(msgspec.Struct, frozen=True):
     queue: str = ""
     uptime_s: int | None = None
     progress: str = ""
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """A web process's report about itself. `lag_s`: how late its event loop was at most since the last report."""
+
+    name: str
+    streams: int = 0
+    connections: int = 0
+    lag_s: float = 0
+    memory_bytes: int = 0
+    cpu_s: float = 0
+    version: str = ""
+
+
+def decode_worker(report: bytes) -> WorkerStatus | None:
+    """None: it is from another version, or not ours."""
+    try:
+        return msgspec.json.decode(report, type=WorkerStatus)
+    except msgspec.DecodeError:
+        return None
 
 
 def decode_status(report: bytes) -> EngineStatus | None:

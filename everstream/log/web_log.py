@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 import valkey
 from valkey.connection import BlockingConnectionPool
-from valkey.exceptions import ValkeyError
+from valkey.exceptions import NoPermissionError, ValkeyError
 
 from everstream.errors import (
     ChecksBusy,
@@ -37,6 +37,7 @@ from everstream.log.records import (
     Submission,
     ValidationReply,
     ValidationRequest,
+    WorkerStatus,
     decode_status,
     inputs_digest,
 )
@@ -46,8 +47,8 @@ from everstream.settings import Settings
 
 ENGINES_FOR_S = 0.2
 """How long a list of engines is reused, so that concurrent requests share one query. Less than an engine's tick."""
-STREAMS_FOR_S = 5.0
-"""How long a worker's number of open streams counts. Workers with streams repeat it every second."""
+WORKER_FOR_S = 5.0
+"""How long a worker's report of itself counts. Workers repeat it every second."""
 SLOT_S = 15.0
 """How long a stream of a client with a limit counts. Its worker repeats it."""
 MAX_VALIDATIONS = 64
@@ -224,11 +225,12 @@ class WebLog:
         return [_page(*found) if found else None for found in cast(list[list[Any]], reply)]
 
     def touch(
-        self, generations: Iterable[str], counted: Mapping[str, int], *, worker: str = "", streams: int = 0
+        self, generations: Iterable[str], counted: Mapping[str, int], *, worker: WorkerStatus | None = None
     ) -> None:
-        """Record that these are being read, and add to the counters. `streams`: how many this worker has open."""
+        """Record that these are being read, and add to the counters. `worker`: what this one reports of itself."""
         counters = [part for pair in counted.items() for part in pair]
-        arguments: list[Any] = [worker, streams, int(STREAMS_FOR_S * 1000), len(counted), *counters]
+        status = (worker.name, msgspec.json.encode(worker)) if worker else ("", "")
+        arguments: list[Any] = [*status, int(WORKER_FOR_S * 1000), len(counted), *counters]
         with self._recording_fault("touch"):
             self._touch(keys=[self._keys.jobs], args=[self._keys.ns, *arguments, *generations])
 
@@ -238,6 +240,14 @@ class WebLog:
         with self._recording_fault("figures"):
             reply = self._figures(keys=[self._keys.jobs], args=[self._keys.ns, *queues])
         return decode(cast(list[Any], reply), self._queues)
+
+    def valkey_info(self) -> Mapping[str, Any]:
+        """What Valkey says of its memory and its persistence; empty if this user may not ask."""
+        try:
+            memory, persistence = self._client.info("memory"), self._client.info("persistence")
+            return cast(dict[str, Any], memory) | cast(dict[str, Any], persistence)
+        except NoPermissionError:
+            return {}
 
     def take_kill_turn(self, what: str, every_s: float) -> bool:
         """Whether nothing of this kind was killed by request in the last `every_s`. Then this counts as such a kill."""

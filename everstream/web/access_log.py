@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Response, g, has_request_context, request
 
+from everstream.log.counters import field
 from everstream.logs import ACCESS, SHOWN_DIGITS, access_line
 from everstream.web.access.principal import principal
 from everstream.web.clients import came_to
@@ -42,6 +43,10 @@ def log_request(response: Response) -> None:
         **_who(),
     }
     access_line(logger, fields, level=logging.DEBUG if is_check else logging.INFO)
+    # Unknown addresses count as one route, and so do methods that none has.
+    route = fields["route"] or "none"
+    method = request.method if request.url_rule else "any"
+    app_context().follower.count(field("http_requests", method, str(route), str(response.status_code)))
 
 
 def log_stream(reader: Reader, ended: str, sent_bytes: int) -> None:

@@ -27,6 +27,7 @@ from everstream.web.direct_writer import DirectWriter
 from everstream.web.engine_watch import EngineWatch
 from everstream.web.live_batch import LiveBatch
 from everstream.web.log_reads import LogReads
+from everstream.web.process_status import ProcessStatus
 from everstream.web.queue_positions import QueuePositions
 from everstream.web.read_reports import ReadReports
 from everstream.web.reader import Heartbeat, Reader, Readers
@@ -67,6 +68,11 @@ class Follower:
         end_revoked = partial(self._end_revoked, is_valid_key)
         gevent.spawn(duties.repeat, end_revoked, CHECK_KEYS_S, "can't look for revoked keys")
         gevent.spawn(duties.repeat, self._wake_silent, self._beat_s, "can't send heartbeats")
+
+    @property
+    def status(self) -> ProcessStatus:
+        """How this process is."""
+        return self._reports.status
 
     @property
     def reader_count(self) -> int:

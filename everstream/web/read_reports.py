@@ -1,10 +1,9 @@
 """Reports to the log which generations have readers, so that engines know the abandoned ones. Also flushes counters,
-and says how many streams are open here.
+and says how this process is.
 
 Used by `follower`.
 """
 
-import secrets
 from collections import Counter
 
 import gevent
@@ -12,6 +11,7 @@ import gevent
 from everstream.log.retryable import UNAVAILABLE
 from everstream.log.web_log import WebLog
 from everstream.web import duties
+from everstream.web.process_status import ProcessStatus
 from everstream.web.reader import Readers
 
 EVERY_S = 1.0
@@ -20,16 +20,15 @@ EVERY_S = 1.0
 
 class ReadReports:
     def __init__(self, web_log: WebLog, readers: Readers, abandon_after_s: float) -> None:
+        self.status = ProcessStatus()
         self._log = web_log
         self._readers = readers
         self._every_s = min(EVERY_S, abandon_after_s / 4)
         self._seen: set[str] = set()
         self._counted: Counter[str] = Counter()
-        self._worker = ""
 
     def start(self) -> None:
-        # Not earlier: forked processes must not share it.
-        self._worker = secrets.token_hex(8)
+        self.status.start()
         gevent.spawn(duties.repeat, self._report, self._every_s, "can't report which generations have readers")
 
     def mark_read(self, generation: str) -> None:
@@ -44,11 +43,10 @@ class ReadReports:
         seen, counted = self._seen | self._readers.keys(), +self._counted
         # When the last one ends, its generation has just been read.
         streams = sum(len(readers) for readers in self._readers.values())
-        if seen or counted:
-            self._seen, self._counted = set(), Counter()
-            try:
-                self._log.touch(seen, counted, worker=self._worker, streams=streams)
-            except UNAVAILABLE:
-                self._seen |= seen
-                self._counted += counted
-                raise
+        self._seen, self._counted = set(), Counter()
+        try:
+            self._log.touch(seen, counted, worker=self.status.report(streams))
+        except UNAVAILABLE:
+            self._seen |= seen
+            self._counted += counted
+            raise

@@ -174,7 +174,7 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
         lane=lane_of(who),
         limits=context.limits.of(who),
     )
-    job = Job(given, flush_ms, _added(model, given, who), request_id())
+    job = Job(given, flush_ms, _added(model, given, who), request_id(), who.label)
     started = context.log.submit(secrets.token_hex(16), job, name, model.queue, submission)
     note_generation(started.id)
     return started

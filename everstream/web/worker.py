@@ -61,9 +61,12 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         self._between_requests.add(client)
+        status = self._context.follower.status
+        status.connections += 1
         try:
             super().handle(listener, client, addr)
         finally:
+            status.connections -= 1
             self._between_requests.discard(client)
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from everstream.engine.appender import HIGH_WATER_BYTES, Appender, Writer
 from everstream.log.entries import encode_entry
+from everstream.log.histograms import LOG_APPEND, Histogram
 
 ENTRY = encode_entry("", {"text": "a"})
 
@@ -100,7 +101,7 @@ class RecordingLog:
 def test_entries_of_a_closed_writer_are_not_appended():
     async def main():
         log = RecordingLog()
-        appender = Appender(log, lease_s=10)
+        appender = Appender(log, 10, Histogram(LOG_APPEND))
         closed, open_ = (appender.open_writer(name, 1, on_refused=lambda error: None) for name in ("closed", "open"))
         closed.put(ENTRY)
         closed.close()

@@ -18,7 +18,7 @@ from everstream.web.follower import Follower
 from harness.sse_client import Decoder
 
 TIMEOUT_S = 30
-FIRST, GAP = TIME_TO_FIRST_TOKEN.name, INTER_TOKEN_LATENCY.name
+FIRST, GAP = f"{TIME_TO_FIRST_TOKEN.name}|", f"{INTER_TOKEN_LATENCY.name}|"
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,12 @@ def test_percentiles(counts, expected):
 
 
 def figures(at, streams=0, engines=(), **counted):
-    known = {name.replace("__", ":"): value for name, value in counted.items()}
+    known = counted
     return Figures(
         at,
         {name: known.get(name, 0) for name in COUNTERS},
         {kind.name: totals(kind, known) for kind in KINDS},
+        {},
         list(engines),
         queued=2,
         log_bytes=10,

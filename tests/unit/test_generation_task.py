@@ -11,6 +11,7 @@ from everstream.engine.context import EngineContext
 from everstream.engine.generation_task import GenerationTask
 from everstream.engine.meter import EngineMeter
 from everstream.log.engine_log import Claim
+from everstream.log.histograms import LOG_APPEND, Histogram
 from everstream.log.records import Job
 from everstream.settings import load_settings
 from harness.folders import adapted
@@ -25,7 +26,7 @@ class RaisingWithHeldOutputs:
 
 def test_held_outputs_survive_a_model_error():
     async def main():
-        appender, model = Appender(None, 10), adapted(RaisingWithHeldOutputs())
+        appender, model = Appender(None, 10, Histogram(LOG_APPEND)), adapted(RaisingWithHeldOutputs())
         context = EngineContext(load_settings({}), model, None, appender, asyncio.Lock(), FlushClocks(), EngineMeter())
         task = GenerationTask(Claim("1-0", "generation", Job({}, flush_ms=1000), False), context, alone=False)
         ended = task.start()
@@ -66,7 +67,7 @@ class Replacing:
 @pytest.mark.parametrize("model", [Swallowing(), Replacing()])
 def test_stopped_generation_ends_whatever_the_model_does_with_its_cancellation(model):
     async def main():
-        appender = Appender(None, 10)
+        appender = Appender(None, 10, Histogram(LOG_APPEND))
         loaded = adapted(model, Declaration(is_concurrent=True))
         context = EngineContext(load_settings({}), loaded, None, appender, asyncio.Lock(), FlushClocks(), EngineMeter())
         task = GenerationTask(Claim("1-0", "generation", Job({}), False), context, alone=False)

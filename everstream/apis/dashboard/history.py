@@ -123,7 +123,7 @@ class History:
             figures.at,
             figures.streams,
             figures.queued,
-            gauges["generations_running"],
+            int(gauges["generations_running"]),
             _rate(earlier, figures, earlier.counters["tokens_generated"], figures.counters["tokens_generated"]),
             _rate(earlier, figures, _outputs(earlier), _outputs(figures)),
             _percentiles(window, figures, TIME_TO_FIRST_TOKEN.name),
@@ -158,7 +158,8 @@ def _shrank(before: Figures, after: Figures, name: str) -> bool:
 
 
 def _outputs(figures: Figures) -> int:
-    return sum(sum(each.counts) for each in figures.histograms.values())
+    timed = (TIME_TO_FIRST_TOKEN.name, INTER_TOKEN_LATENCY.name)
+    return sum(sum(figures.histograms[name].counts) for name in timed)
 
 
 def _rate(before: Figures, after: Figures, earlier: int, now: int) -> float | None:

@@ -127,4 +127,5 @@ def show_metrics() -> Response:
     settings = app_context().settings
     if settings.health_port and not _is_for_operators():
         raise NotSupported(f"port {settings.health_port} has the metrics (EVERSTREAM_HEALTH_PORT)", code="not_found")
-    return Response(metrics.exposition(app_context().log.figures()), content_type=metrics.CONTENT_TYPE)
+    log = app_context().log
+    return Response(metrics.exposition(log.figures(), log.valkey_info()), content_type=metrics.CONTENT_TYPE)

@@ -29,6 +29,11 @@ class Principal(msgspec.Struct, frozen=True):
     only: str = ""
     ticket: str = ""
 
+    @property
+    def label(self) -> str:
+        """In metrics, where the subjects of an identity provider, of whom there may be any number, are one."""
+        return self.name if self.key else ("token" if self.owner else "")
+
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or (scope == "read" and "infer" in self.scopes)
 
