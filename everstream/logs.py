@@ -74,4 +74,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields: Mapping[str, Any] | None = getattr(record, FIELDS, None)
-        return " ".join(map(str, fields.values())) if fields is not None else super().format(record)
+        if fields is None:
+            return super().format(record)
+        # A name from an identity provider must not look like another line.
+        return "".join(each if each.isprintable() else "?" for each in " ".join(map(str, fields.values())))

@@ -384,6 +384,11 @@ def _check_together(settings: Settings, models: Mapping[str, str], given: Mappin
             raise SettingsError(f"{variable_of('hosts')}={name[:200]!r}: a name has no scheme, port or path")
     if (settings.jwt_issuer or settings.jwt_audience) and not settings.accepts_jwts:
         raise SettingsError(f"{variable_of('jwt_issuer')} and _AUDIENCE need {variable_of('jwt_jwks')} or _SECRET")
+    if settings.jwt_jwks and not (settings.jwt_issuer and settings.jwt_audience):
+        raise SettingsError(
+            f"{variable_of('jwt_jwks')} needs {variable_of('jwt_issuer')} and {variable_of('jwt_audience')}: a "
+            f"provider has tokens for other services, too"
+        )
     if settings.jwt_jwks and settings.jwt_secret:
         raise SettingsError(f"{variable_of('jwt_jwks')} and {variable_of('jwt_secret')}: set one of them")
     if models and "app_dir" in given:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from valkey.exceptions import ValkeyError
 
+from everstream.contract.inputs import text_bytes
 from everstream.contract.model import in_words
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.engine import access_log
@@ -261,6 +262,9 @@ class GenerationTask:
 
     async def _write_end(self, state: str, data: dict[str, Any]) -> None:
         if self._writer is not None:
+            if self._meter is not None:
+                # The model has not said how long the prompt was.
+                self._meter.estimate_prompt(text_bytes(self.claim.job.inputs))
             self._writer.note_tokens(self.tokens)
             self._writer.end(state, data)
             await self._writer.finished.wait()

@@ -21,9 +21,11 @@ from everstream.log.histograms import (
 )
 
 TOKENS = "tokens_generated"
+BYTES_PER_TOKEN = 4
+"""Of English text, about."""
 MAX_KEYS = 200
 """Of API keys that have counters of their own, in one engine process."""
-OTHER = "other"
+OTHER = "(other)"
 BOUNDS = INTER_TOKEN_LATENCY.bounds
 
 
@@ -154,6 +156,10 @@ class GenerationMeter:
             self._tokens = max(total, self._tokens)
         prompt = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         self.prompt_tokens = prompt if isinstance(prompt, int) else 0
+
+    def estimate_prompt(self, text_bytes: int) -> None:
+        """The prompt's tokens, for a generation that ends before its model has said how many there are."""
+        self.prompt_tokens = self.prompt_tokens or text_bytes // BYTES_PER_TOKEN
 
     @property
     def tokens(self) -> int:

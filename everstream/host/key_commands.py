@@ -46,6 +46,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     )
     revoke = actions.add_parser("revoke", help="forget a key; its streams end within seconds")
     revoke.add_argument("name")
+    actions.add_parser("sign-out", help="end all sessions, tickets and share links")
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> None:
@@ -82,6 +83,11 @@ def _revoke(store: KeyStore, given: argparse.Namespace) -> None:
     sys.stderr.write(f"everstream | {given.name} is revoked\n")
 
 
+def _sign_out(store: KeyStore, given: argparse.Namespace) -> None:  # noqa: ARG001 - the others need it
+    store.forget_sessions()
+    sys.stderr.write("everstream | all sessions, tickets and share links have ended\n")
+
+
 def _show(store: KeyStore, given: argparse.Namespace) -> None:  # noqa: ARG001 - the others need it
     rows = [("NAME", "ID", "OWNER", "SCOPES", "MODELS", "EXPIRES", "LIMITS"), *map(_row, store.all())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -102,6 +108,7 @@ ACTIONS: dict[str, Callable[[KeyStore, argparse.Namespace], None]] = {
     "list": _show,
     "rotate": _rotate,
     "revoke": _revoke,
+    "sign-out": _sign_out,
 }
 
 

@@ -59,7 +59,7 @@ class ApiKey(msgspec.Struct, frozen=True):
 
     def matches(self, secret: str) -> bool:
         """In a time that says nothing about the hash."""
-        given = _hash(secret)
+        given = hash_of(secret)
         is_current = hmac.compare_digest(given, self.hash)
         is_old = hmac.compare_digest(given, self.old_hash or given[::-1])
         return is_current or (is_old and time.time() < self.old_until)
@@ -71,7 +71,8 @@ def parse(text: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
-def _hash(secret: str) -> str:
+def hash_of(secret: str) -> str:
+    """In hex."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -113,7 +114,7 @@ class KeyStore:
             key_id, secret = secrets.token_hex(ID_BYTES), _new_secret()
             owner = _named(known, wanted.owner).owner if wanted.owner else key_id
             added = msgspec.structs.replace(
-                wanted, id=key_id, owner=owner, hash=_hash(secret), created_at=int(time.time())
+                wanted, id=key_id, owner=owner, hash=hash_of(secret), created_at=int(time.time())
             )
             return added, f"es-{key_id}-{secret}"
 
@@ -125,7 +126,7 @@ class KeyStore:
         def change(known: Sequence[ApiKey]) -> tuple[ApiKey, str]:
             key, secret = _named(known, name), _new_secret()
             old = {"old_hash": key.hash, "old_until": int(time.time()) + grace_s} if grace_s else {"old_hash": ""}
-            return msgspec.structs.replace(key, hash=_hash(secret), **old), f"es-{key.id}-{secret}"
+            return msgspec.structs.replace(key, hash=hash_of(secret), **old), f"es-{key.id}-{secret}"
 
         return self._change(change)
 
@@ -135,8 +136,16 @@ class KeyStore:
 
     def secret(self) -> bytes:
         """What web processes sign sessions and tickets with. Made by the first that asks."""
-        self._client.set(self._keys.signing_secret, secrets.token_bytes(32), nx=True)
-        return cast(bytes, self._client.get(self._keys.signing_secret))
+        known = cast(bytes | None, self._client.get(self._keys.signing_secret))
+        if known is None:
+            # A read alone works while Valkey is full.
+            self._client.set(self._keys.signing_secret, secrets.token_bytes(32), nx=True)
+            known = cast(bytes, self._client.get(self._keys.signing_secret))
+        return known
+
+    def forget_sessions(self) -> None:
+        """End all sessions, tickets and share links: what they were signed with is gone."""
+        self._client.delete(self._keys.signing_secret)
 
     def _change(self, change: Callable[[Sequence[ApiKey]], tuple[ApiKey, str]]) -> str:
         """Store the changed key, unless another process changes the keys meanwhile; then again."""

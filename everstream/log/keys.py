@@ -2,26 +2,27 @@
 
 {ns}:jobs        stream with the consumer group `engines`: the queue. A claimed job is a pending entry: the lease.
                  If several models are served, each has its own queue, {ns}:jobs:<queue>
-                 A job that nobody has claimed is also in {ns}:waiting[:<queue>]/<lane>, a list of job ids with their
-                 generations. A lane is a client: an owner or an address. {ns}:turns[:<queue>] is the list of lanes
+                 A job that nobody has claimed is also in {ns}:waiting[:<queue>]/<client>, a list of job ids with their
+                 generations. A client is an owner, or an address. {ns}:turns[:<queue>] is the list of clients
                  that have such jobs, the next one first
-{ns}:running/<lane>  set: its generations that engines have claimed
-{ns}:wake[:<queue>]  stream: its newest entry tells engines that a lane fell below its own limit
-{ns}:lanes       hash: each generation's lane
-{ns}:tokens/<minute>/<lane>  how many tokens its generations had in this minute since 1970
+{ns}:running/<client>  set: its generations that engines have claimed
+{ns}:wake[:<queue>]  stream: its newest entry tells engines that a client fell below its own limit
+{ns}:checked/<client>  its running generations were looked at a moment ago
+{ns}:clients       hash: each generation's client
+{ns}:tokens/<minute>/<client>  how many tokens its generations had in this minute since 1970
 {ns}:gen:<id>    hash: state (open, or how it ended), model, queue, owner, job_id, digest, request_key, stop;
-                 max_running, its lane's own limit; entries_bytes, tokens;
+                 max_running, its client's own limit; entries_bytes, tokens;
                  abandon_after_ms, if it has its own; record, what an API wants to know of it later; and job, a `Job`,
                  while it is open. Without a `queue`, it is in {ns}:jobs
 {ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see; `resume` is what the
                  model needs to resume after an engine's death.
 {ns}:read        sorted set: when each open generation was last read, by the server's clock, in ms
-{ns}:finished    sorted set: when each finished generation ended, by the same clock; {ns}:finished/<lane>: its own
+{ns}:finished    sorted set: when each finished generation ended, by the same clock; {ns}:finished/<client>: its own
 {ns}:sizes       hash: about how many bytes each generation takes; {ns}:bytes is the sum, and
-                 {ns}:lane_bytes, a sorted set, the sums per lane
+                 {ns}:client_bytes, a sorted set, the sums per client
 {ns}:probe:…     short-lived keys that `/readyz` writes as a test
 {ns}:counters    hash: `counters.COUNTERS`, and the fields of `histograms.KINDS`
-{ns}:slots/<lane>  sorted set: when each open stream of a client with a limit expires, by the server's clock, in ms
+{ns}:slots/<client>  sorted set: when each open stream of a client with a limit expires, by the server's clock, in ms
 {ns}:worker:<name>  a web process's `WorkerStatus`; expires unless it is repeated
 {ns}:workers     sorted set: when each of these expires, by the server's clock, in ms
 {ns}:live        channel: newly appended entries, [[generation, first n, [entry, ...]], ...]
@@ -74,11 +75,8 @@ class Keys:
         """Request ids have no colon, so no owner's can be taken for another's."""
         return f"{self.ns}req:{owner}:{request_id}" if owner else f"{self.ns}req:{request_id}"
 
-    def tokens(self, minute: int, lane: str) -> str:
-        return f"{self.ns}tokens/{minute}/{lane}"
-
-    def slots(self, lane: str) -> str:
-        return f"{self.ns}slots/{lane}"
+    def slots(self, client: str) -> str:
+        return f"{self.ns}slots/{client}"
 
     def engine(self, name: str) -> str:
         return f"{self.ns}engine:{name}"

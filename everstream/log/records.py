@@ -38,13 +38,13 @@ class Job(msgspec.Struct, frozen=True):
 class Submission(msgspec.Struct, frozen=True):
     """What is submitted besides the job. `abandon_after_s`: None is the engine's setting. `record`: kept as long as the
     generation, for the API that submitted it. `owner`: who may see it; empty if the service has no keys. Request ids
-    are each owner's own. `lane`: the client, for fairness, with its limits."""
+    are each owner's own. `client`: the client, for fairness, with its limits."""
 
     request_id: str = ""
     abandon_after_s: float | None = None
     record: bytes = b""
     owner: str = ""
-    lane: str = ""
+    client: str = ""
     limits: KeyLimits = KeyLimits()
 
 

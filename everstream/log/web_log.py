@@ -96,6 +96,7 @@ class WebLog:
         self._find = self._client.register_script(load_script("engines"))
         self._probed_at = -math.inf
         self._probe = self._client.register_script(load_script("probe"))
+        self._tokens_used = self._client.register_script(load_script("tokens_used"))
         self._take_slot = self._client.register_script(load_script("take_slot"))
         self._keep_slots = self._client.register_script(load_script("keep_slots"))
         self._validate = self._client.register_script(load_script("validate"))
@@ -149,7 +150,7 @@ class WebLog:
             "" if abandon_after_s is None else int(abandon_after_s * 1000),
             submission.record,
             owner,
-            submission.lane,
+            submission.client,
             *("" if limit is None else limit for limit in (limits.running, limits.queued, limits.log_bytes)),
         ]
         with self._recording_fault("submit"):
@@ -174,11 +175,11 @@ class WebLog:
         """For others that keep something in the same Valkey."""
         return self._client.connection_pool
 
-    def tokens_used(self, minute: int, lane: str) -> tuple[int, int]:
-        """How many tokens a lane's generations had in the minute before this one, and in this one."""
-        keys = [self._keys.tokens(each, lane) for each in (minute - 1, minute)]
-        last, this = cast(list[bytes | None], self._client.mget(keys))
-        return int(last or 0), int(this or 0)
+    def tokens_used(self, client: str) -> tuple[int, int, float]:
+        """How many tokens a client's generations had in the last whole minute, and in this one; and for how many
+        seconds this one has lasted."""
+        last, this, ms = cast(list[int], self._tokens_used(keys=[self._keys.jobs], args=[self._keys.ns, client]))
+        return last, this, ms / 1000
 
     def take_slot(self, client: str, stream: str, limit: int) -> bool:
         """Count one of a client's streams in all workers, for SLOT_S. False: it has as many as it may."""

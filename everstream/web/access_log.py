@@ -12,8 +12,8 @@ from flask import Response, g, has_request_context, request
 from everstream.log.counters import field
 from everstream.logs import ACCESS, SHOWN_DIGITS, access_line
 from everstream.web.access.principal import principal
-from everstream.web.clients import came_to
 from everstream.web.context import app_context
+from everstream.web.health_listener import is_check
 from everstream.web.reader import Reader
 from everstream.web.request_ids import request_id
 
@@ -32,38 +32,46 @@ def elapsed_ms() -> int:
 
 
 def log_request(response: Response) -> None:
-    is_check = request.path == "/healthz" or came_to(app_context().settings.health_port)
+    route = request.url_rule.rule if request.url_rule else None
     fields = {
         "event": "request",
         "method": request.method,
-        "route": request.url_rule.rule if request.url_rule else None,
+        "route": route,
         "status": response.status_code,
         "ms": elapsed_ms(),
         "bytes": response.content_length,
         **_who(),
     }
-    access_line(logger, fields, level=logging.DEBUG if is_check else logging.INFO)
+    is_routine = request.path == "/healthz" or is_check()
+    access_line(logger, fields, level=logging.DEBUG if is_routine else logging.INFO)
     # Unknown addresses count as one route, and so do methods that none has.
-    route = fields["route"] or "none"
-    method = request.method if request.url_rule else "any"
-    app_context().follower.count(field("http_requests", method, str(route), str(response.status_code)))
+    method = request.method if route else "any"
+    app_context().follower.count(field("http_requests", method, route or "none", str(response.status_code)))
 
 
-def log_stream(reader: Reader, ended: str, sent_bytes: int) -> None:
-    """`ended`: the terminal event, or `left`, `drained`, or an error's code."""
-    first_at = reader.first_sent_at
-    fields = {
-        "event": "stream_end",
-        "route": request.url_rule.rule if request.url_rule else None,
-        "ended": ended,
-        "ms": elapsed_ms(),
-        "ttft_ms": round((first_at - g.started) * 1000) if first_at else None,
-        "bytes": sent_bytes + reader.direct_bytes,
-        "entries": max(0, reader.cursor.last - reader.cursor.first),
-        **_who(),
-        "generation": reader.generation[:SHOWN_DIGITS],
-    }
-    access_line(logger, fields)
+class StreamLine:
+    """The line of a stream's end. Made during the request, because a stream may end outside of its context."""
+
+    __slots__ = ("_known", "_started")
+
+    def __init__(self) -> None:
+        self._started: float = g.started
+        self._known = {"route": request.url_rule.rule if request.url_rule else None, **_who()}
+
+    def log(self, reader: Reader, ended: str, sent_bytes: int) -> None:
+        """`ended`: the terminal event, or `left`, `drained`, or an error's code."""
+        first_at = reader.first_sent_at
+        fields = {
+            "event": "stream_end",
+            **self._known,
+            "ended": ended,
+            "ms": round((time.monotonic() - self._started) * 1000),
+            "ttft_ms": round((first_at - self._started) * 1000) if first_at else None,
+            "bytes": sent_bytes + reader.direct_bytes,
+            "entries": max(0, reader.cursor.last - reader.cursor.first),
+            "generation": reader.generation[:SHOWN_DIGITS],
+        }
+        access_line(logger, fields)
 
 
 def context() -> dict[str, Any]:

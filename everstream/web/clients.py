@@ -1,4 +1,4 @@
-"""Identifies the client of a request. Every per-client limit in a web process uses this."""
+"""The address that a request comes from. Where there are no keys, the limits on clients go by it."""
 
 import ipaddress
 from typing import Any
@@ -15,12 +15,6 @@ def trust_proxies(app: Flask, proxies: int) -> None:
     if proxies:
         wsgi_app: Any = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=0, x_host=0, x_port=0, x_prefix=0)
         app.wsgi_app = wsgi_app  # type: ignore[method-assign]
-
-
-def came_to(port: int) -> bool:
-    """Whether the current request came to the listener on this port. gunicorn takes it from the listening socket, so a
-    client can't claim it."""
-    return bool(port) and request.environ.get("SERVER_PORT") == str(port)
 
 
 def client_key() -> str:

@@ -8,8 +8,8 @@ from flask import current_app
 
 from everstream.log.web_log import WebLog
 from everstream.settings import Settings
+from everstream.web.access.client_limits import ClientLimits
 from everstream.web.access.credentials import Credentials
-from everstream.web.access.limits import ClientLimits
 from everstream.web.api import Api, MakeEncoder
 from everstream.web.follower import Follower
 from everstream.web.models import Models

@@ -15,10 +15,10 @@ from flask_cors import CORS
 from everstream.log.web_log import WebLog
 from everstream.settings import PROJECT_ROOT, Settings, load_settings
 from everstream.web import access_log, error_responses, request_ids
-from everstream.web.access import limits
+from everstream.web.access import client_limits
+from everstream.web.access.client_limits import ClientLimits
 from everstream.web.access.credentials import Credentials
 from everstream.web.access.guard import Guard
-from everstream.web.access.limits import ClientLimits
 from everstream.web.api import Api, api_of
 from everstream.web.clients import trust_proxies
 from everstream.web.context import EXTENSION, AppContext
@@ -31,7 +31,7 @@ from everstream.web.stream_slots import ClientSlots
 mimetypes.add_type("text/javascript", ".js")
 
 ALLOWED_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Api-Key", "X-Request-Id")
-EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Location", "X-Everstream-Ignored", *limits.HEADERS)
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Location", "X-Everstream-Ignored", *client_limits.HEADERS)
 """What a page of another origin may send and read."""
 
 
@@ -48,7 +48,8 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     )
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    credentials, client_limits = Credentials(settings, web_log.api_keys), ClientLimits(settings, web_log)
+    limits = ClientLimits(settings, web_log)
+    credentials = Credentials(settings, web_log.api_keys, limits)
     app.extensions[EXTENSION] = AppContext(
         settings,
         web_log,
@@ -56,7 +57,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
         PromptValidator(web_log, len(settings.served)),
         Models(settings, web_log),
         credentials,
-        client_limits,
+        limits,
         ClientSlots(web_log),
         {name: encoder for api in apis for name, encoder in api.formats.items()},
         apis,
@@ -65,7 +66,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     app.before_request(access_log.start_clock)
     for api in apis:
         app.register_blueprint(api.blueprint)
-    app.before_request(Guard(settings, credentials, client_limits).check)
+    app.before_request(Guard(settings, credentials).check)
     error_responses.register(app, apis)
     _allow_origins(app, settings)
     app.after_request(partial(_add_headers, apis))
@@ -87,7 +88,7 @@ def _allow_origins(app: Flask, settings: Settings) -> None:
 def _add_headers(apis: Sequence[Api], response: Response) -> Response:
     if api := api_of(request.path, apis):
         api.add_headers(response)
-    limits.add_headers(response)
+    client_limits.add_headers(response)
     response.headers[request_ids.HEADER] = request_ids.request_id()
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"

@@ -59,13 +59,13 @@ class Follower:
             web_log, self._readers, min(settings.abandon_after_s, settings.post_abandon_after_s)
         )
 
-    def start(self, is_valid_key: Callable[[str], bool]) -> None:
-        """Start the greenlets that serve all readers. Call it once, in the process that serves them. `is_valid_key`:
-        whether the API key with this id is still good."""
+    def start(self, is_valid: Callable[[str], bool]) -> None:
+        """Start the greenlets that serve all readers. Call it once, in the process that serves them. `is_valid`:
+        whether a reader's credential is still good."""
         for part in (self._reads, self._positions, self._engines, self._reports):
             part.start()
         gevent.spawn(self._listen)
-        end_revoked = partial(self._end_revoked, is_valid_key)
+        end_revoked = partial(self._end_revoked, is_valid)
         gevent.spawn(duties.repeat, end_revoked, CHECK_KEYS_S, "can't look for revoked keys")
         gevent.spawn(duties.repeat, self._wake_silent, self._beat_s, "can't send heartbeats")
 
@@ -123,10 +123,12 @@ class Follower:
         spread_ms = max(self._settings.retry_ms, 1000 * self._slots // RETURNS_PER_S)
         return self._settings.retry_ms + random.randrange(spread_ms)  # noqa: S311
 
-    def reader(self, encoder: Encoder, after: int, writer: DirectWriter | None, queue: str, key: str = "") -> Reader:
-        """`key`: the id of the API key that opens it, if any."""
+    def reader(
+        self, encoder: Encoder, after: int, writer: DirectWriter | None, queue: str, credential: str = ""
+    ) -> Reader:
+        """`credential`: of the principal that opens it."""
         reader = Reader(encoder, after, self._settings.reader_queue_bytes, writer, queue)
-        reader.key = key
+        reader.credential = credential
         return reader
 
     def register(self, reader: Reader) -> None:
@@ -183,11 +185,11 @@ class Follower:
             if reader.is_waiting and self._is_silent(reader):
                 reader.wake()
 
-    def _end_revoked(self, is_valid_key: Callable[[str], bool]) -> None:
+    def _end_revoked(self, is_valid: Callable[[str], bool]) -> None:
         """End the streams of keys that were revoked or have expired."""
-        keys = {reader.key for reader in self._all_readers() if reader.key}
-        if revoked := {key for key in keys if not is_valid_key(key)}:
-            for reader in [each for each in self._all_readers() if each.key in revoked]:
+        shown = {reader.credential for reader in self._all_readers() if reader.credential}
+        if revoked := {credential for credential in shown if not is_valid(credential)}:
+            for reader in [each for each in self._all_readers() if each.credential in revoked]:
                 reader.fail(Unauthorized("the API key was revoked, or has expired"))
 
     def _listen(self) -> None:

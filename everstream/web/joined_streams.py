@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from flask import Response
+from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 from gevent.queue import Queue
@@ -73,9 +74,9 @@ def _releasing(frames: Frames, release: Callable[[], None]) -> Frames:
 def joined(parts: Sequence[Frames]) -> Frames:
     # One piece: a slow client must slow down each part.
     pieces: Queue[bytes | None] = Queue(maxsize=1)
-    turn, group = BoundedSemaphore(), Group()
+    turn, group, is_over = BoundedSemaphore(), Group(), Event()
     for part in parts:
-        group.spawn(_send, part, pieces, turn)
+        group.spawn(_send, part, pieces, turn, is_over)
     try:
         still_open = len(parts)
         while still_open:
@@ -85,11 +86,15 @@ def joined(parts: Sequence[Frames]) -> Frames:
             else:
                 yield piece
     finally:
+        is_over.set()
         group.kill()
 
 
-def _send(part: Frames, pieces: "Queue[bytes | None]", turn: BoundedSemaphore) -> None:
-    """Put a part's pieces into the queue. No other part's turn comes within an event."""
+def _send(part: Frames, pieces: "Queue[bytes | None]", turn: BoundedSemaphore, is_over: Event) -> None:
+    """Put a part's pieces into the queue, and None at its end. No other part's turn comes within an event.
+
+    `is_over`: nobody takes anything from the queue any more.
+    """
     has_turn = False
     try:
         for piece in part:
@@ -108,4 +113,5 @@ def _send(part: Frames, pieces: "Queue[bytes | None]", turn: BoundedSemaphore) -
             turn.release()
     finally:
         part.close()
-    pieces.put(None)
+    if not is_over.is_set():
+        pieces.put(None)

@@ -1,6 +1,5 @@
 """What the APIs have in common that answer a POST, as OpenAI's and Anthropic's do. Called by their routes."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -16,6 +15,7 @@ from everstream.log.records import inputs_digest
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
+from everstream.web.request_ids import HARMLESS
 from everstream.web.resume_point import last_event_id
 from everstream.web.sse import MIMETYPE
 from everstream.web.streaming import begin, begin_unless_refused, resume
@@ -30,7 +30,6 @@ ADDED_HEADERS = {
     "x-should-retry": "`false`: the same request would fail again.",
 }
 """What `add_headers` adds to responses, for descriptions."""
-_HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
 class ParsedRequest(Protocol):
@@ -137,6 +136,6 @@ def add_headers(response: Response) -> Response:
         response.headers["x-should-retry"] = "false"
     if ignored := g.get("ignored"):
         # The names come from the client.
-        shown = [name if _HARMLESS.fullmatch(name) else "?" for name in ignored]
+        shown = [name if HARMLESS.fullmatch(name) else "?" for name in ignored]
         response.headers[IGNORED] = ", ".join(shown)[:MAX_IGNORED_CHARS]
     return response

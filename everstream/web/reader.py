@@ -25,6 +25,7 @@ class Reader:
     __slots__ = (
         "_is_awake",
         "_waiter",
+        "credential",
         "cursor",
         "direct_bytes",
         "encoder",
@@ -32,7 +33,6 @@ class Reader:
         "error",
         "first_sent_at",
         "generation",
-        "key",
         "last_sent_at",
         "left",
         "place",
@@ -45,8 +45,8 @@ class Reader:
     def __init__(self, encoder: Encoder, after: int, bound_bytes: int, writer: DirectWriter | None, queue: str) -> None:
         self.generation = encoder.generation
         self.queue = queue
-        self.key = ""
-        """The id of the API key that opened it, if any."""
+        self.credential = ""
+        """Of the principal that opened it, see `access.principal`."""
         self.encoder = encoder
         self.cursor = Cursor(after, bound_bytes)
         self.writer = writer

@@ -10,14 +10,15 @@ import secrets
 from flask import g, request
 
 HEADER = "x-request-id"
-_HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+"""A client's text that can go into a header."""
 
 
 def request_id() -> str:
     """That of the current request."""
     if "request_id" not in g:
         given = request.headers.get(HEADER, "")
-        g.request_id = given if _HARMLESS.fullmatch(given) else f"req_{secrets.token_hex(16)}"
+        g.request_id = given if HARMLESS.fullmatch(given) else f"req_{secrets.token_hex(16)}"
     found: str = g.request_id
     return found
 

@@ -14,7 +14,7 @@ from valkey.exceptions import ValkeyError
 from everstream.errors import RateLimited
 from everstream.log.web_log import SLOT_S, WebLog
 from everstream.web import duties
-from everstream.web.access.limits import lane_of
+from everstream.web.access.client_limits import client_of
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context
 
@@ -31,7 +31,7 @@ def admit() -> Callable[[], None]:
         return context.follower.admit()
     with ExitStack() as slots:
         slots.callback(context.follower.admit())
-        slots.callback(context.client_slots.take(lane_of(who), limit))
+        slots.callback(context.client_slots.take(client_of(who), limit))
         return slots.pop_all().close
 
 

@@ -24,8 +24,9 @@ from everstream.errors import (
 )
 from everstream.log.entries import Entry, compact, failure
 from everstream.log.records import Generation
-from everstream.web import access_log, sse
+from everstream.web import sse
 from everstream.web.access.principal import principal
+from everstream.web.access_log import StreamLine
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.direct_writer import DirectWriter
@@ -147,7 +148,7 @@ def begin_unless_refused(known: Generation, make_encoder: MakeEncoder) -> Respon
     Wait for the first entry, but no longer than for a heartbeat, or for two if the queue moves."""
     context = app_context()
     follower, until = context.follower, time.monotonic() + context.settings.heartbeat_s
-    waiting = follower.reader(make_encoder(known), 0, None, known.queue, principal().key)
+    waiting = follower.reader(make_encoder(known), 0, None, known.queue, principal().credential)
     with OpenReader(follower, waiting, connection()) as reader:
         item = follower.next(reader)
         # Each new position starts the wait for a heartbeat again.
@@ -185,10 +186,11 @@ def frames(
     # Jitter: the clients of a killed process must not all reconnect at the same instant.
     retry_ms = random.randint(settings.retry_ms, settings.retry_ms * 3 // 2)  # noqa: S311
     head = encoder.start(retry_ms, is_new=seen.is_first)
-    reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue, principal().key)
+    reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue, principal().credential)
     # Given all entries, an encoder must not have those that the client has seen joined with others.
     is_compact = g.get("is_compact", False) and (seen.is_first or not encoder.needs_all)
-    return _frames(head, OpenReader(follower, reader, client), follower, compact if is_compact else list)
+    change = compact if is_compact else list
+    return _frames(head, OpenReader(follower, reader, client), follower, change, StreamLine())
 
 
 def _first_needed(encoder: Encoder, seen: EventId) -> int:
@@ -198,7 +200,7 @@ def _first_needed(encoder: Encoder, seen: EventId) -> int:
     return seen.n if seen.part is None else seen.n - 1
 
 
-def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeEntries) -> Frames:
+def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeEntries, line: StreamLine) -> Frames:
     with opened as reader:
         encoder, is_over, ended, sent_bytes = reader.encoder, False, "left", len(head)
         try:
@@ -231,7 +233,7 @@ def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeE
             ended = InternalError.code
             yield encoder.lost(InternalError())
         finally:
-            access_log.log_stream(reader, ended, sent_bytes)
+            line.log(reader, ended, sent_bytes)
 
 
 def pieces(encoder: Encoder, entries: list[Entry]) -> Iterator[bytes]:

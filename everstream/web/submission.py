@@ -19,9 +19,8 @@ from everstream.contract import inputs
 from everstream.errors import Forbidden, InvalidInput
 from everstream.log.records import EngineStatus, Generation, Job, Submission, engine_failure
 from everstream.settings import MAX_FLUSH_MS
-from everstream.web.access.limits import lane_of
+from everstream.web.access.client_limits import client_of
 from everstream.web.access.principal import Principal, principal
-from everstream.web.clients import client_key
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
 from everstream.web.prompt_validation import refuse_what_cant_fit
@@ -155,7 +154,8 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
     context = app_context()
     who = principal()
     who.check_model(model.name)
-    if who.only:
+    context.limits.count_request(who)
+    if who.only_generation:
         raise Forbidden("this ticket reads one generation, and starts none", param="ticket", code="invalid_ticket")
     if model.check_inputs is not None:
         model.check_inputs(given)
@@ -171,7 +171,7 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
         abandon_after_s=options.abandon_after_s,
         record=options.record,
         owner=who.owner,
-        lane=lane_of(who),
+        client=client_of(who),
         limits=context.limits.of(who),
     )
     job = Job(given, flush_ms, _added(model, given, who), request_id(), who.label)
@@ -191,11 +191,22 @@ def _added(model: ServedModel, given: dict[str, Any], who: Principal) -> dict[st
 
 def tokens_of(model: ServedModel, given: dict[str, Any]) -> list[int]:
     """The token ids of a prompt, as an engine counts them. Raises InvalidInput, TryLater, ModelError, Forbidden."""
-    principal().check_model(model.name)
+    who = principal()
+    who.check_model(model.name)
+    app_context().limits.count_request(who)
     if model.check_inputs is not None:
         model.check_inputs(given)
-    tokens: list[int] = app_context().validator.ask("tokenize", given, client_key(), model.queue)
+    tokens: list[int] = app_context().validator.ask("tokenize", given, client_of(who), model.queue)
     return tokens
+
+
+def text_of(model: ServedModel, tokens: dict[str, Any]) -> str:
+    """The text of a prompt's token ids, as an engine reads them. Raises the same."""
+    who = principal()
+    who.check_model(model.name)
+    app_context().limits.count_request(who)
+    text: str = app_context().validator.ask("detokenize", tokens, client_of(who), model.queue)
+    return text
 
 
 def _check(given: dict[str, Any], engines: list[EngineStatus], model: ServedModel, *, is_late: bool) -> None:
@@ -209,4 +220,4 @@ def _check(given: dict[str, Any], engines: list[EngineStatus], model: ServedMode
     limits = [engine.max_model_len for engine in ready if engine.max_model_len]
     may_be_long = limits and inputs.text_bytes(given) + TEMPLATE_TOKENS >= min(limits)
     if may_be_long or (ready and not is_late and model.must_check(given)):
-        app_context().validator.validate(given, client_key(), model.queue)
+        app_context().validator.validate(given, client_of(principal()), model.queue)

@@ -44,7 +44,7 @@ def wait_for_all(encoder: Encoder, queue: str) -> list[Entry]:
 def _batches(encoder: Encoder, queue: str) -> Iterator[list[Entry]]:
     """The entries as they come, up to the terminal one."""
     follower = app_context().follower
-    with OpenReader(follower, follower.reader(encoder, 0, None, queue, principal().key), connection()) as reader:
+    with OpenReader(follower, follower.reader(encoder, 0, None, queue, principal().credential), connection()) as reader:
         while (item := follower.next(reader)) is not None:
             # Neither heartbeats nor news about the queue and the engines.
             if isinstance(item, list):

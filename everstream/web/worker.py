@@ -40,7 +40,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         gc.set_threshold(20_000, 20, 50)
         run_when_others_pause()
         # Start here, after the fork and gevent's patching: greenlets do not survive a fork.
-        self._context.follower.start(self._context.credentials.is_valid_key)
+        self._context.follower.start(self._context.credentials.is_valid)
         self._context.client_slots.start()
 
     @property

@@ -359,7 +359,45 @@ def test_session_ends_with_its_key(guarded):
     wait_for(is_refused, what="the end of the session")
 
 
+def test_session_does_not_renew_itself(guarded, session):
+    answer = requests.post(f"{guarded.url}/session", json={}, headers=session, timeout=TIMEOUT_S)
+    assert error_of(answer) == (401, "missing_api_key") and "Set-Cookie" not in answer.headers
+
+
+def test_session_of_an_old_secret_ends_with_its_grace(guarded):
+    """Whoever has only the old secret must not keep a session that outlives it."""
+    old = keys(guarded, "add", "graceful")
+    new = Caller(guarded, keys(guarded, "rotate", "graceful", "--grace", "1h"))
+    wait_for(lambda: new.call("GET", "/models").ok)
+    answer = requests.post(f"{guarded.url}/session", json={"key": old}, timeout=TIMEOUT_S)
+    cookie = {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
+    assert requests.get(f"{guarded.url}/models", headers=cookie, timeout=TIMEOUT_S).ok
+    keys(guarded, "rotate", "graceful")
+    wait_for(lambda: requests.get(f"{guarded.url}/models", headers=cookie, timeout=TIMEOUT_S).status_code == 401)
+
+
+def test_rotation_ends_streams_of_the_old_secret(guarded, gate):
+    caller = Caller(guarded, keys(guarded, "add", "stolen"))
+    generation = caller.start(texts=["a", "b"], hold_before=2, gate=gate.path)
+    with connect(guarded.events_url(generation), headers=caller.headers) as stream:
+        stream.read(lambda got: any(event.type == "message" for event in got.events))
+        keys(guarded, "rotate", "stolen")
+        assert stream.read().events[-1].json["code"] == "invalid_api_key"
+    gate.open()
+
+
+def test_sign_out_of_everyone(guarded, alice, session):
+    generation = alice.start(texts=["a"])
+    shared = alice.call("POST", "/shares", json={"generation": generation}).json()
+    keys(guarded, "sign-out")
+    wait_for(lambda: requests.get(guarded.url + shared["url"], timeout=TIMEOUT_S).status_code == 401)
+    wait_for(lambda: requests.get(f"{guarded.url}/models", headers=session, timeout=TIMEOUT_S).status_code == 401)
+    assert alice.call("GET", "/models").ok
+
+
 def test_no_session_without_a_good_key(guarded):
+    large = requests.post(f"{guarded.url}/session", json={"key": "x" * 20_000}, timeout=TIMEOUT_S)
+    assert large.status_code == 413
     for body in ({"key": "es-1"}, {"key": ""}):
         answer = requests.post(f"{guarded.url}/session", json=body, timeout=TIMEOUT_S)
         assert answer.status_code == 401 and "Set-Cookie" not in answer.headers

@@ -70,6 +70,17 @@ def test_reader_that_leaves_is_seen(logged, alice, gate):
     gate.open()
 
 
+def test_parts_of_a_joined_stream_have_lines_too(logged, alice, gate):
+    held = alice.start(texts=["a", "b"], hold_before=2, gate=gate.path)
+    done = alice.start(texts=["x"])
+    with connect(f"{logged.url}/events?generation={held}&generation={done}", headers=alice.headers) as stream:
+        stream.read(lambda got: any(event.type == "done" for event in got.events))
+    assert wait_for_line(logged.web, event="stream_end", generation=done[:8])["ended"] == "done"
+    assert wait_for_line(logged.web, event="stream_end", generation=held[:8])["ended"] == "left"
+    gate.open()
+    assert "Traceback" not in logged.web.output and "exception" not in logged.web.output
+
+
 def test_each_response_has_an_id_and_bad_ones_are_replaced(logged):
     ids = {requests.get(f"{logged.url}/version", timeout=TIMEOUT_S).headers["x-request-id"] for _ in range(3)}
     assert len(ids) == 3
@@ -96,5 +107,5 @@ def test_logs_have_no_prompts_ids_keys_or_tickets(logged, alice):
 def test_text_is_for_terminals(own_stack):
     stack = own_stack(WEB_CONCURRENCY="1", EVERSTREAM_LOG_FORMAT="text").start()
     read_all(f"{stack.url}/stream?texts=a")
-    wait_for(lambda: "stream_end /stream done" in stack.web.output, what="the stream's line")
+    wait_for(lambda: "stream_end /stream " in stack.web.output, what="the stream's line")
     assert "ready: " in stack.engines[0].output

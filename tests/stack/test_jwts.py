@@ -7,7 +7,7 @@ from pathlib import Path
 import jwt
 import pytest
 import requests
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from everstream.errors import ProviderUnavailable, Unauthorized
 from everstream.settings import load_settings
@@ -19,6 +19,7 @@ from harness.stack import running_stack
 TIMEOUT_S = 30
 ISSUER, AUDIENCE = "https://id.example.com", "everstream"
 SECRET = "a secret of more than thirty-two characters"
+ELLIPTIC = ec.generate_private_key(ec.SECP256R1())
 KEYS = {kid: rsa.generate_private_key(public_exponent=65537, key_size=2048) for kid in ("one", "two")}
 
 
@@ -61,9 +62,11 @@ def test_subjects_are_owners(trusting):
 
 
 def test_scopes(trusting):
-    reader = Caller(trusting, token(scope="openid read"))
-    assert reader.call("GET", "/models").ok
-    assert reader.call("POST", "/generations", json={"texts": ["a"]}).status_code == 403
+    for scope in ("openid read", ["openid", "read"]):
+        reader = Caller(trusting, token(scope=scope))
+        assert reader.call("GET", "/models").ok
+        assert reader.call("POST", "/generations", json={"texts": ["a"]}).status_code == 403
+    assert Caller(trusting, token(scope="openid")).call("GET", "/models").status_code == 403
 
 
 def test_session_ends_with_its_token(trusting):
@@ -89,6 +92,7 @@ def test_session_ends_with_its_token(trusting):
         lambda: jwt.encode(claims(), "", algorithm="none", headers={"kid": "one"}),
         # The public key as the secret: the classic confusion of algorithms.
         lambda: jwt.encode(claims(), "x" * 40, algorithm="HS256", headers={"kid": "one"}),
+        lambda: jwt.encode(claims(), ELLIPTIC, algorithm="ES256", headers={"kid": "one"}),
         lambda: "a.b.c",
         lambda: "..",
     ],
@@ -99,6 +103,8 @@ def test_bad_tokens(trusting, bad):
 
 
 def reader(**environ):
+    """The settings that a JWKS needs are added."""
+    environ = {"ISSUER": ISSUER, "AUDIENCE": AUDIENCE} | environ
     return Jwts(load_settings({f"EVERSTREAM_JWT_{name}": value for name, value in environ.items()}))
 
 
@@ -117,6 +123,7 @@ def test_new_keys_of_the_provider_are_read_but_not_for_each_token(tmp_path, monk
     write_jwks(path, "two")
     with pytest.raises(Unauthorized):
         jwts.principal(token("two"))
+    assert jwts.principal(token()).name == "alice"
     monkeypatch.setattr("everstream.web.access.jwts.REFRESH_AT_LEAST_S", 0)
     assert jwts.principal(token("two")).name == "alice"
     path.unlink()

@@ -65,17 +65,19 @@ def test_eventsource_is_told_to_come_back(guarded, caller):
         stream.read()
         assert stream.events[-1].type == "busy" and stream.events[-1].json["code"] == "rate_limit_exceeded"
         assert stream.decoder.retry_ms >= 1000
-    # A reconnect is no request.
+    # A reconnect is no request; but its header makes no request free.
+    for path in ("/generations", "/v1/chat/completions?last_event_id=" + events[1].id):
+        free = limited.call("POST", path, json={"texts": ["a"]}, headers={"Last-Event-ID": events[1].id})
+        assert free.status_code in (400, 429), path
     assert text_of(limited.read("/stream", last_id=events[1].id)) == "b"
 
 
 def test_sdks_know_the_limit(guarded, caller):
     limited = caller("limited", "--requests-per-minute", "1")
     client = openai.OpenAI(base_url=f"{guarded.url}/v1", api_key=limited.key, max_retries=0)
-    with pytest.raises(openai.BadRequestError):
-        client.chat.completions.create(model="smollm2-135m-instruct", messages=[{"role": "user", "content": "x"}])
+    limited.start(texts=["a"])
     with pytest.raises(openai.RateLimitError) as refused:
-        client.chat.completions.create(model="smollm2-135m-instruct", messages=[{"role": "user", "content": "x"}])
+        client.completions.create(model="smollm2-135m-instruct", prompt='{"texts": ["a"]}')
     assert refused.value.response.headers["x-ratelimit-remaining-requests"] == "0"
 
 

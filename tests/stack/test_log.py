@@ -985,8 +985,8 @@ def test_status_of_an_earlier_version_has_no_queue(web):
     assert [engine.queue for engine in web.engines([""])] == [""]
 
 
-def submit_for(web, lane, **limits):
-    submission = Submission(lane=lane, limits=KeyLimits(**limits))
+def submit_for(web, client, **limits):
+    submission = Submission(client=client, limits=KeyLimits(**limits))
     return web.submit(uuid.uuid4().hex, Job({"prompt": "a"}), "model", "", submission).id
 
 
@@ -1059,6 +1059,7 @@ def test_clients_own_limit_of_running_generations(web, run, monkeypatch):
         assert other._seen[other._keys.wake] != "0-0"
         # Running ones whose keys were lost don't count for ever.
         web._client.unlink(web._keys.generation(limited[1]), web._keys.generation(limited[2]))
+        web._client.unlink(f"{web._keys.ns}checked/limited")
         assert await claim_all(other) == [limited[3]]
 
     run(test)
@@ -1140,18 +1141,21 @@ def test_tokens_are_counted_once_per_client(web, run):
         await one.append([end])
 
     run(test)
-    assert sum(web.tokens_used(int(time.time() // 60), "a")) == 30
-    assert sum(web.tokens_used(int(time.time() // 60), "b")) == 0
+    assert sum(web.tokens_used("a")[:2]) == 30
+    assert sum(web.tokens_used("b")[:2]) == 0
 
 
-def test_lost_lists_of_waiting_jobs_are_rebuilt(web, run):
-    generations = [submit_for(web, "a"), submit_for(web, "b")]
-    for key in web._client.scan_iter("*waiting*"):
-        web._client.unlink(key)
-    web._client.unlink(f"{web._keys.ns}turns")
+@pytest.mark.parametrize("lost", [["*waiting*", "*turns"], ["*turns"], ["*waiting*"]])
+def test_lost_lists_of_waiting_jobs_are_rebuilt(web, run, lost):
+    generations = [submit_for(web, "a"), submit_for(web, "b"), submit_for(web, "a")]
+    for pattern in lost:
+        for key in web._client.scan_iter(pattern):
+            web._client.unlink(key)
 
     async def test(engine):
-        assert sorted(await claim_all(engine("one"))) == sorted(generations)
+        one = engine("one")
+        found = await claim_all(one) or await claim_all(one)
+        assert sorted(found) == sorted(generations)
 
     run(test)
 

@@ -74,3 +74,19 @@ def test_client_that_leaves_in_the_middle_of_an_event():
         gevent.wait(timeout=0)
         stream.close()
     assert closed == ["a", "b"]
+
+
+def test_part_that_fails_while_it_is_ended_holds_nobody(caplog):
+    def stubborn():
+        try:
+            while True:
+                yield b": more\n\n"
+                gevent.sleep(0)
+        finally:
+            raise ValueError("told to")
+
+    with gevent.Timeout(TIMEOUT_S):
+        frames = joined([stubborn(), stubborn()])
+        next(frames)
+        frames.close()
+    assert "told to" in caplog.text

@@ -111,7 +111,7 @@ def test_keys_with_counters_of_their_own_are_bounded(monkeypatch):
         meter = GenerationMeter(engine, 0.0, key=key)
         meter.end({"completion_tokens": 1})
         meter.close()
-    assert labelled(engine.take())["answer_tokens"] == {("", "a"): 2, ("", "b"): 1, ("", "other"): 2}
+    assert labelled(engine.take())["answer_tokens"] == {("", "a"): 2, ("", "b"): 1, ("", "(other)"): 2}
 
 
 def test_labels_can_hold_anything():

@@ -8,7 +8,7 @@ from flask import Flask, g
 from everstream.log.records import Generation
 from everstream.log.web_log import WebLog
 from everstream.settings import load_settings
-from everstream.web.access.principal import ANYONE
+from everstream.web.access.principal import ANONYMOUS
 from everstream.web.context import EXTENSION, AppContext
 from everstream.web.event_encoder import EventEncoder
 from everstream.web.follower import Follower
@@ -34,7 +34,7 @@ def test_queue_that_moves_does_not_keep_the_response_from_beginning():
             gevent.sleep(0.01)
 
     with app.test_request_context(), gevent.Timeout(TIMEOUT_S):
-        g.principal = ANYONE
+        g.principal = ANONYMOUS
         moving, started = gevent.spawn(move_queue), time.monotonic()
         try:
             response = begin_unless_refused(GENERATION, lambda known: EventEncoder(known.id))

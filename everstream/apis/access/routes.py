@@ -12,7 +12,7 @@ import time
 from http import HTTPStatus
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from everstream.apis.access.descriptions import (
     DESCRIPTION,
@@ -23,7 +23,7 @@ from everstream.apis.access.descriptions import (
     TicketRequest,
 )
 from everstream.contract.inputs import parse_body
-from everstream.errors import Forbidden, InvalidInput, Unauthorized, UnknownGeneration
+from everstream.errors import BodyTooLarge, Forbidden, InvalidInput, Unauthorized, UnknownGeneration
 from everstream.log.entries import encode_json
 from everstream.web.access import signed
 from everstream.web.access.credentials import COOKIE
@@ -33,6 +33,9 @@ from everstream.web.access.signed import MAX_SHARE_S, SESSION_S, TICKET_S, Ticke
 from everstream.web.api import Api
 from everstream.web.context import app_context
 from everstream.web.submission import body, body_bytes, parsed
+
+MAX_SIGN_IN_BYTES = 16 << 10
+"""Anyone may send these."""
 
 blueprint = Blueprint("access", __name__)
 API = Api(blueprint, description=DESCRIPTION)
@@ -45,7 +48,7 @@ def show_session() -> Response:
     if not credentials.are_required:
         return _json(SessionState(required=False, signed_in=False))
     try:
-        return _state(credentials.principal(READ))
+        return _state(credentials.authenticate(READ))
     except Unauthorized:
         return _json(SessionState(required=True, signed_in=False))
 
@@ -53,11 +56,15 @@ def show_session() -> Response:
 @blueprint.post("/session")
 @allow(PUBLIC)
 def sign_in() -> Response:
-    credentials, data = app_context().credentials, body_bytes()
+    credentials = app_context().credentials
+    if (request.content_length or 0) > MAX_SIGN_IN_BYTES or "Transfer-Encoding" in request.headers:
+        raise BodyTooLarge(f"the body is over {MAX_SIGN_IN_BYTES} bytes", param="body")
+    data = body_bytes()
     given = parsed(parse_body(data), SignIn) if data else SignIn()
     if not credentials.are_required:
         return _json(SessionState(required=False, signed_in=False))
-    who = credentials.of_token(given.key) if given.key else credentials.principal(READ)
+    # Not from a session, which would renew itself for ever.
+    who = credentials.of_token(given.key) if given.key else credentials.of_header()
     for_s = min(SESSION_S, who.expires_at - int(time.time())) if who.expires_at else SESSION_S
     cookie = signed.sign(credentials.secret, credentials.session(who, for_s))
     response = _state(who)

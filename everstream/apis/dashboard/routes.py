@@ -3,7 +3,7 @@
 GET /dashboard           a page
 GET /dashboard/events    the figures, once a second: `history` first, then default events; `away` if Valkey is
 
-Anyone who can read /metrics may read them: there are no keys, so what guards one must guard the other.
+With API keys, the figures need one with the scope `admin`.
 """
 
 import random
@@ -14,6 +14,7 @@ from flask import Blueprint, Response, current_app, render_template
 from everstream.apis.dashboard.descriptions import DESCRIPTION
 from everstream.apis.dashboard.sampler import Sampler, Viewer
 from everstream.web import sse
+from everstream.web.access.principal import principal
 from everstream.web.access.rules import ADMIN, PUBLIC, allow
 from everstream.web.api import Api
 from everstream.web.context import AppContext, app_context
@@ -46,7 +47,7 @@ def events() -> Response:
 def _stream() -> Response:
     context, sampler = app_context(), _sampler()
     viewer = sampler.open()
-    response = event_stream(_frames(context, sampler, viewer))
+    response = event_stream(_frames(context, sampler, viewer, principal().credential))
     response.call_on_close(viewer.close)
     return response
 
@@ -61,7 +62,7 @@ def _sampler() -> Sampler:
     return sampler
 
 
-def _frames(context: AppContext, sampler: Sampler, viewer: Viewer) -> Iterator[bytes]:
+def _frames(context: AppContext, sampler: Sampler, viewer: Viewer, credential: str) -> Iterator[bytes]:
     client, settings, follower = bounded_connection(SEND_BUFFER_BYTES), context.settings, context.follower
     watcher = DisconnectWatcher(client, viewer.leave) if client else None
     try:
@@ -71,6 +72,8 @@ def _frames(context: AppContext, sampler: Sampler, viewer: Viewer) -> Iterator[b
         yield sse.GREETING + sse.retry(random.randint(settings.retry_ms, settings.retry_ms * 3 // 2))  # noqa: S311
         yield from in_small_pieces([sampler.past()])
         while not follower.draining and (event := viewer.next(settings.heartbeat_s)) is not None:
+            if credential and not context.credentials.is_valid(credential):
+                return
             yield event
         if follower.draining:
             yield sse.retry(follower.return_after_ms())

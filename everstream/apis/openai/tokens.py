@@ -11,10 +11,9 @@ from everstream.contract.schema import Field
 from everstream.errors import InvalidInput
 from everstream.web import posts, readiness
 from everstream.web.access.rules import INFER, allow
-from everstream.web.clients import client_key
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
-from everstream.web.submission import body, options_from_json, tokens_of
+from everstream.web.submission import body, options_from_json, text_of, tokens_of
 
 MAX_TOKENS = 100_000
 MAX_TOKEN_ID = 2**31 - 1
@@ -44,7 +43,7 @@ def detokenize() -> dict[str, Any]:
     given = body()
     model = _model(given)
     tokens = inputs.from_json({"tokens": given.get("tokens")}, TOKENS, max_chars=0)
-    return {"prompt": app_context().validator.ask("detokenize", tokens, client_key(), model.queue)}
+    return {"prompt": text_of(model, tokens)}
 
 
 def _raw_prompt(prompt: Any, model: ServedModel) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from everstream.errors import (
     UnknownHost,
     UnsupportedMediaType,
 )
+from everstream.web.access.credentials import COOKIE
 from everstream.web.access.cross_site import SAFE
 from everstream.web.access.rules import PUBLIC, Rule
 from everstream.web.description import READ, Failure, failures
@@ -21,7 +22,7 @@ from everstream.web.description import READ, Failure, failures
 SCHEMES: dict[str, JsonSchema] = {
     "key": {"type": "http", "scheme": "bearer", "description": "An API key, or a token of the identity provider."},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-    "session": {"type": "apiKey", "in": "cookie", "name": "__Host-everstream", "description": "See POST /session."},
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "See POST /session."},
     "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "See POST /tickets and POST /shares."},
 }
 _MISSING = (Failure(401, "missing_api_key"), Failure(401, "session_expired"))

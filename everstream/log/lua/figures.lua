@@ -27,9 +27,9 @@ for at = 2, #ARGV do
   if redis.call('EXISTS', jobs) == 1 then
     ensure_group()
     queued = queued + redis.call('XLEN', jobs) - redis.call('XPENDING', jobs, group)[1]
-    for _, lane in ipairs(redis.call('LRANGE', of_queue('turns'), 0, -1)) do
+    for _, client in ipairs(redis.call('LRANGE', of_queue('turns'), 0, -1)) do
       -- Valkey makes a job's id from its clock, in ms.
-      local queued_at = string.match(redis.call('LINDEX', waiting_key(lane), 0) or '', '^%d+')
+      local queued_at = string.match(redis.call('LINDEX', waiting_key(client), 0) or '', '^%d+')
       oldest = math.min(oldest, tonumber(queued_at or now))
     end
   end

@@ -30,12 +30,12 @@ local function publish(batches)
 end
 
 -- Whose a generation is: its owner, or its client's address.
-local function lane_of(generation) return redis.call('HGET', ns .. 'lanes', generation) or '' end
+local function client_of(generation) return redis.call('HGET', ns .. 'clients', generation) or '' end
 
--- Track memory use, per generation, per lane and in total.
+-- Track memory use, per generation, per client and in total.
 local function account(generation, bytes)
   redis.call('HINCRBY', ns .. 'sizes', generation, bytes)
-  redis.call('ZINCRBY', ns .. 'lane_bytes', bytes, lane_of(generation))
+  redis.call('ZINCRBY', ns .. 'client_bytes', bytes, client_of(generation))
   redis.call('INCRBY', ns .. 'bytes', bytes)
 end
 
@@ -51,28 +51,28 @@ local function account_entries(generation, bytes)
   account(generation, more)
 end
 
--- Count the tokens of a lane in each minute, while they are generated. `tokens`: of the whole generation.
+-- Count the tokens of a client in each minute, while they are generated. `tokens`: of the whole generation.
 local function account_tokens(generation, tokens)
   local key = generation_key(generation)
   local more = tokens - (redis.call('HGET', key, 'tokens') or 0)
   if more <= 0 then return end
   redis.call('HSET', key, 'tokens', tokens)
-  local counter = ns .. 'tokens/' .. math.floor(now_ms() / 60000) .. '/' .. lane_of(generation)
+  local counter = ns .. 'tokens/' .. math.floor(now_ms() / 60000) .. '/' .. client_of(generation)
   redis.call('INCRBY', counter, more)
   redis.call('EXPIRE', counter, 120)
 end
 
 local function forget(generation)
-  local lane = lane_of(generation)
+  local client = client_of(generation)
   local bytes = redis.call('HGET', ns .. 'sizes', generation) or 0
   redis.call('ZREM', ns .. 'finished', generation)
-  redis.call('ZREM', ns .. 'finished/' .. lane, generation)
+  redis.call('ZREM', ns .. 'finished/' .. client, generation)
   redis.call('DECRBY', ns .. 'bytes', bytes)
-  if tonumber(redis.call('ZINCRBY', ns .. 'lane_bytes', -bytes, lane)) <= 0 then
-    redis.call('ZREM', ns .. 'lane_bytes', lane)
+  if tonumber(redis.call('ZINCRBY', ns .. 'client_bytes', -bytes, client)) <= 0 then
+    redis.call('ZREM', ns .. 'client_bytes', client)
   end
   redis.call('HDEL', ns .. 'sizes', generation)
-  redis.call('HDEL', ns .. 'lanes', generation)
+  redis.call('HDEL', ns .. 'clients', generation)
 end
 
 local function remove(generation)
@@ -82,19 +82,22 @@ local function remove(generation)
   forget(generation)
 end
 
-local function evict(generation)
+local function evict(generation, client)
   remove(generation)
+  -- Even if it is not known any more whose it was.
+  redis.call('ZREM', ns .. 'finished/' .. client, generation)
   count('generations_evicted', 1)
 end
 
--- The oldest finished generation of the lane that holds most, or of the next one if nothing of it has finished.
-local lanes_to_look_at = 16
+-- The oldest finished generation of the client that holds most, or of the next one if nothing of it has finished.
+local clients_to_look_at = 16
 local function to_evict()
-  for _, lane in ipairs(redis.call('ZREVRANGE', ns .. 'lane_bytes', 0, lanes_to_look_at - 1)) do
-    local generation = redis.call('ZRANGE', ns .. 'finished/' .. lane, 0, 0)[1]
-    if generation then return generation end
+  for _, client in ipairs(redis.call('ZREVRANGE', ns .. 'client_bytes', 0, clients_to_look_at - 1)) do
+    local generation = redis.call('ZRANGE', ns .. 'finished/' .. client, 0, 0)[1]
+    if generation then return generation, client end
   end
-  return redis.call('ZRANGE', ns .. 'finished', 0, 0)[1]
+  local generation = redis.call('ZRANGE', ns .. 'finished', 0, 0)[1]
+  return generation, client_of(generation)
 end
 
 -- Remove finished generations from the accounting once their keys have expired and, while the total exceeds max_bytes,
@@ -127,23 +130,23 @@ local function drop_job(job_id)
   redis.call('XDEL', jobs, job_id)
 end
 
--- The jobs that nobody has claimed yet wait in a list per lane. `turns` has each lane that has any, and the lane in front
--- is the next to be served: round robin, so that a flood of one client's jobs delays another's by one job.
+-- The jobs that nobody has claimed yet wait in a list per client. `turns` has each client that has any, the next one to be
+-- served in front: round robin, so that a flood of one client's jobs delays another's by one job.
 local function of_queue(name) return ns .. name .. string.sub(jobs, #ns + #'jobs' + 1) end
-local function waiting_key(lane) return of_queue('waiting') .. '/' .. lane end
-local function running_key(lane) return ns .. 'running/' .. lane end
+local function waiting_key(client) return of_queue('waiting') .. '/' .. client end
+local function running_key(client) return ns .. 'running/' .. client end
 local function waiting_item(job_id, generation) return job_id .. ' ' .. generation end
 
-local function enqueue(lane, job_id, generation)
-  if redis.call('RPUSH', waiting_key(lane), waiting_item(job_id, generation)) == 1 then
-    redis.call('RPUSH', of_queue('turns'), lane)
+local function enqueue(client, job_id, generation)
+  if redis.call('RPUSH', waiting_key(client), waiting_item(job_id, generation)) == 1 then
+    redis.call('RPUSH', of_queue('turns'), client)
   end
 end
 
-local function unqueue(lane, job_id, generation)
-  local removed = redis.call('LREM', waiting_key(lane), 1, waiting_item(job_id, generation))
-  if removed == 1 and redis.call('EXISTS', waiting_key(lane)) == 0 then
-    redis.call('LREM', of_queue('turns'), 1, lane)
+local function unqueue(client, job_id, generation)
+  local removed = redis.call('LREM', waiting_key(client), 1, waiting_item(job_id, generation))
+  if removed == 1 and redis.call('EXISTS', waiting_key(client)) == 0 then
+    redis.call('LREM', of_queue('turns'), 1, client)
   end
 end
 
@@ -167,9 +170,9 @@ end
 local function discard(generation, job_id)
   redis.call('UNLINK', generation_key(generation), log_key(generation))
   redis.call('ZREM', ns .. 'read', generation)
-  local lane = lane_of(generation)
-  unqueue(lane, job_id, generation)
-  redis.call('SREM', running_key(lane), generation)
+  local client = client_of(generation)
+  unqueue(client, job_id, generation)
+  redis.call('SREM', running_key(client), generation)
   forget(generation)
   drop_job(job_id)
 end
@@ -179,7 +182,7 @@ end
 local top_id = '9007199254740991-0'
 local function finish(generation, state, retention_s)
   local key = generation_key(generation)
-  local known, lane = redis.call('HMGET', key, 'job_id', 'request_key', 'max_running'), lane_of(generation)
+  local known, client = redis.call('HMGET', key, 'job_id', 'request_key', 'max_running'), client_of(generation)
   redis.call('HSET', key, 'state', state)
   account(generation, -redis.call('HSTRLEN', key, 'job'))
   redis.call('HDEL', key, 'job')
@@ -188,15 +191,15 @@ local function finish(generation, state, retention_s)
   redis.call('EXPIRE', log_key(generation), retention_s)
   if known[2] ~= '' then redis.call('EXPIRE', known[2], retention_s) end
   drop_job(known[1])
-  unqueue(lane, known[1], generation)
-  redis.call('SREM', running_key(lane), generation)
-  if known[3] and redis.call('EXISTS', waiting_key(lane)) == 1 then
-    -- The lane was at its own limit, so an idle engine may not look at it again by itself.
-    redis.call('XADD', of_queue('wake'), 'MAXLEN', 1, '*', 'lane', lane)
+  unqueue(client, known[1], generation)
+  redis.call('SREM', running_key(client), generation)
+  if known[3] and redis.call('EXISTS', waiting_key(client)) == 1 then
+    -- The client was at its own limit, and an idle engine of this queue would look at it again only after a while.
+    redis.call('XADD', of_queue('wake'), 'MAXLEN', 1, '*', 'client', client)
   end
   redis.call('ZREM', ns .. 'read', generation)
   redis.call('ZADD', ns .. 'finished', now_ms(), generation)
-  redis.call('ZADD', ns .. 'finished/' .. lane, now_ms(), generation)
+  redis.call('ZADD', ns .. 'finished/' .. client, now_ms(), generation)
   count('generations_' .. state, 1)
 end
 
@@ -233,7 +236,7 @@ local function begin(job_id, generation, given)
   if abandoned(generation, tonumber(abandon_after_ms), tonumber(calm_ms)) then
     return close(generation, 'cancelled', abandoned_entry, retention_s)
   end
-  redis.call('SADD', running_key(lane_of(generation)), generation)
+  redis.call('SADD', running_key(client_of(generation)), generation)
   -- Valkey makes a job's id from its clock, in ms.
   return {job_id, generation, known[2], now_ms() - string.match(job_id, '^%d+')}
 end

@@ -5,9 +5,9 @@ for `CACHE_S` more seconds. A request with a bad key is refused even if it has a
 """
 
 import hmac
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ from everstream.log import api_keys
 from everstream.log.api_keys import ApiKey, KeyStore
 from everstream.settings import Settings
 from everstream.web.access import signed
+from everstream.web.access.client_limits import ClientLimits
 from everstream.web.access.principal import Principal, principal
 from everstream.web.access.rules import Rule
 from everstream.web.access.signed import Session, Ticket
@@ -35,9 +36,10 @@ COOKIE = "__Host-everstream"
 class Credentials:
     """One per web process. Raises ValkeyErrors."""
 
-    def __init__(self, settings: Settings, store: KeyStore) -> None:
+    def __init__(self, settings: Settings, store: KeyStore, limits: ClientLimits) -> None:
         self._settings = settings
         self._store = store
+        self._limits = limits
         self._of_jwt = _jwt_reader(settings)
         self._key = _cached(store.find)
         self._guarded = _cached(lambda _: store.is_guarded())
@@ -47,64 +49,91 @@ class Credentials:
     def are_required(self) -> bool:
         """Whether everyone needs a key."""
         if self._settings.access == "auto":
-            return self._settings.is_exposed or self._guarded("")
+            return self._settings.is_exposed or bool(self._guarded(""))
         return self._settings.access == "keys"
 
     @property
     def secret(self) -> bytes:
-        return self._secret("")
+        secret = self._secret("")
+        assert secret is not None
+        return secret
 
-    def principal(self, rule: Rule) -> Principal:
-        """Raises Unauthorized, Forbidden."""
+    def authenticate(self, rule: Rule) -> Principal:
+        """Who sends the current request. Raises Unauthorized, Forbidden, RateLimited, ProviderUnavailable."""
         if token := _token():
             return self.of_token(token)
         if rule.ticket and (text := request.args.get("ticket", "")):
-            return self._of_ticket(text, rule)
+            with self._counting_refusals():
+                return self._of_ticket(text, rule)
         if (text := request.cookies.get(COOKIE, "")) and (session := signed.unsign(self.secret, text, Session)):
             return self._of_session(session)
         raise Unauthorized("this needs an API key: Authorization: Bearer <key>", code=MISSING)
 
+    def of_header(self) -> Principal:
+        """The same from a key or token in the request's headers alone."""
+        if token := _token():
+            return self.of_token(token)
+        raise Unauthorized("this needs an API key: Authorization: Bearer <key>", code=MISSING)
+
+    def of_token(self, token: str) -> Principal:
+        """Whose key or token this is. Raises Unauthorized, RateLimited, ProviderUnavailable."""
+        with self._counting_refusals():
+            if parsed := api_keys.parse(token):
+                return self._of_key(*parsed)
+            if self._of_jwt and token.count(".") == 2:
+                return self._of_jwt(token)
+            raise Unauthorized("this is not an API key of this service (es-…)")
+
     def session(self, who: Principal, for_s: int) -> Session:
-        """What stands for this principal in a cookie or a ticket."""
+        """What stands for this principal in a cookie or a ticket. Raises Unauthorized."""
         expires_at = int(time.time()) + for_s
-        if who.key and (key := self._key(who.key)):
-            return Session(expires_at, key.id, key.hash[: signed.HASH_CHARS])
-        return Session(expires_at, owner=who.owner, name=who.name, scopes=sorted(who.scopes))
+        if not who.key:
+            return Session(expires_at, owner=who.owner, name=who.name, scopes=sorted(who.scopes))
+        if not self.is_valid(who.credential):
+            raise Unauthorized("this API key was revoked")
+        return Session(expires_at, who.key, who.hash)
 
     def signature(self, generation: str) -> str:
         """What the ids of this generation's events have, if the request has a ticket."""
         ticket = principal().ticket
         return signed.event_id_signature(self.secret, ticket, generation) if ticket else ""
 
-    def is_valid_key(self, key_id: str) -> bool:
-        """Whether the key with this id is still good."""
+    def is_valid(self, credential: str) -> bool:
+        """Whether a principal's `credential` is still good."""
+        key_id, _, shown = credential.partition(".")
         key = self._key(key_id)
-        return key is not None and not key.is_expired
+        return key is not None and not key.is_expired and shown in _good_hashes(key)
 
-    def of_token(self, token: str) -> Principal:
-        """Whose key or token this is. Raises Unauthorized, ProviderUnavailable."""
-        if parsed := api_keys.parse(token):
-            key_id, secret = parsed
-            key = self._key(key_id)
-            if key is None or not key.matches(secret):
-                # It may have been added or rotated a moment ago.
-                key = self._store.find(key_id)
-            if key is None or not key.matches(secret):
-                raise Unauthorized("this API key is unknown, or was revoked")
-            return _of_key(key)
-        if self._of_jwt and token.count(".") == 2:
-            return self._of_jwt(token)
-        raise Unauthorized("this is not an API key of this service: those begin with es-")
+    @contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
+        self._limits.check_refusals()
+        try:
+            yield
+        except Unauthorized:
+            self._limits.count_refusal()
+            raise
+
+    def _of_key(self, key_id: str, secret: str) -> Principal:
+        key = self._key(key_id)
+        if key is None or not key.matches(secret):
+            # It may have been added or rotated a moment ago.
+            key = self._store.find(key_id)
+        if key is None or not key.matches(secret):
+            raise Unauthorized("this API key is unknown, or was revoked")
+        return _principal_of(key, api_keys.hash_of(secret)[: signed.HASH_CHARS])
 
     def _of_session(self, session: Session) -> Principal:
         if time.time() >= session.expires_at:
             raise Unauthorized("this session has expired; sign in again", code="session_expired")
-        if not session.key:
-            return Principal(session.owner, session.name, scopes=frozenset(session.scopes))
-        key = self._key(session.key)
-        if key is None or session.hash not in _current_hashes(key):
-            raise Unauthorized("the key of this session was revoked; sign in again", code="session_expired")
-        return _of_key(key)
+        if session.key:
+            key = self._key(session.key)
+            if key is None or session.hash not in _good_hashes(key):
+                raise Unauthorized("the key of this session was revoked; sign in again", code="session_expired")
+            return _principal_of(key, session.hash)
+        if not self._settings.accepts_jwts:
+            raise Unauthorized("this service takes no more tokens; sign in with a key", code="session_expired")
+        scopes = frozenset(session.scopes)
+        return Principal(session.owner, session.name, scopes=scopes, expires_at=session.expires_at)
 
     def _of_ticket(self, text: str, rule: Rule) -> Principal:
         ticket = signed.unsign(self.secret, text, Ticket)
@@ -119,7 +148,7 @@ class Credentials:
         return msgspec.structs.replace(
             who,
             scopes=who.scopes & {"infer", "read"},
-            only=ticket.generation or resumed,
+            only_generation=ticket.generation or resumed,
             ticket="" if ticket.kind == "share" else ticket.id,
         )
 
@@ -149,31 +178,34 @@ def _token() -> str:
     return request.headers.get("x-api-key", "").strip()
 
 
-def _of_key(key: ApiKey) -> Principal:
-    """Raises Unauthorized."""
+def _principal_of(key: ApiKey, shown: str) -> Principal:
+    """`shown`: the beginning of the hash of the secret that was. Raises Unauthorized."""
     if key.is_expired:
         raise Unauthorized("this API key has expired")
-    return Principal(key.owner, key.name, key.id, frozenset(key.scopes), frozenset(key.models), key.limits)
+    return Principal(key.owner, key.name, key.id, shown, frozenset(key.scopes), frozenset(key.models), key.limits)
 
 
-def _current_hashes(key: ApiKey) -> list[str]:
-    """The beginnings of those that sessions may have."""
+def _good_hashes(key: ApiKey) -> list[str]:
+    """The beginnings of those that are accepted now."""
     hashes = [key.hash] + ([key.old_hash] if time.time() < key.old_until else [])
     return [each[: signed.HASH_CHARS] for each in hashes]
 
 
-def _cached(find: Callable[[str], Value]) -> Callable[[str], Value]:
-    """Each value is kept for CACHE_S."""
+def _cached(find: Callable[[str], Value | None]) -> Callable[[str], Value | None]:
+    """Each value is kept for CACHE_S; None is not, so that invented names take no room."""
     known: dict[str, tuple[float, Value]] = {}
 
-    def found(name: str) -> Value:
+    def found(name: str) -> Value | None:
         now = time.monotonic()
-        at, value = known.get(name, (-math.inf, None))
-        if now - at > CACHE_S:
-            value = find(name)
-            if len(known) >= MAX_CACHED:
-                known.clear()
-            known[name] = now, value
-        return value  # type: ignore[return-value]
+        if (kept := known.get(name)) and now - kept[0] <= CACHE_S:
+            return kept[1]
+        value = find(name)
+        if value is None:
+            known.pop(name, None)
+            return None
+        if len(known) >= MAX_CACHED:
+            known.clear()
+        known[name] = now, value
+        return value
 
     return found

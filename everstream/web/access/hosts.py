@@ -12,7 +12,7 @@ from flask import request
 
 from everstream.errors import UnknownHost
 
-FORWARDED = ("X-Forwarded-For", "Forwarded", "X-Real-IP")
+FORWARDED = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via")
 """Headers by which a proxy shows that the client is elsewhere."""
 
 
@@ -24,7 +24,11 @@ def check(names: frozenset[str]) -> None:
 
 
 def check_local() -> None:
-    """Raises UnknownHost, if the client may be on another machine."""
+    """Raises UnknownHost, if the client may be on another machine. A proxy on this one that says nothing of its
+    clients, as nginx does by default, can't be told from a program."""
+    peer = _address(request.remote_addr or "")
+    if peer and not peer.is_loopback:
+        raise UnknownHost("without keys it serves this machine alone, see docs/security.md", param="address")
     name = _name(request.headers.get("Host", ""))
     address = _address(name)
     if not (name in ("", "localhost") or name.endswith(".localhost") or (address and address.is_loopback)):

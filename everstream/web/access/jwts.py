@@ -1,21 +1,23 @@
 """Tokens of an identity provider (JWT, RFC 7519), as an alternative to keys. Called by `credentials`.
 
 HS256 with EVERSTREAM_JWT_SECRET, or RS256 and ES256 with the keys in EVERSTREAM_JWT_JWKS. `exp` and `sub` are required;
-`scope` lists scopes, as in RFC 9068, and without one of ours it stands for `infer`.
+`scope` (RFC 9068) or `scp` lists scopes.
 """
 
 import hashlib
 import logging
+import math
 import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import gevent
 import jwt
 from gevent.lock import BoundedSemaphore
 
 from everstream.errors import ProviderUnavailable, Unauthorized
-from everstream.log.api_keys import SCOPES
+from everstream.log.api_keys import SCOPES, Scope
 from everstream.settings import Settings
 from everstream.web import throttled_logging
 from everstream.web.access.principal import Principal
@@ -38,8 +40,8 @@ class Jwts:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._keys: dict[str | None, Any] = {}
-        self._read_at = -REFRESH_S
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._read_at = -math.inf
         self._turn = BoundedSemaphore()
 
     def principal(self, token: str) -> Principal:
@@ -48,7 +50,7 @@ class Jwts:
             raise Unauthorized(f"the token is over {MAX_CHARS} characters")
         try:
             return _principal(self._claims(token))
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, TypeError, ValueError) as error:
             # PyJWT's messages name the claim, and hold nothing of the token.
             raise Unauthorized(f"the token is refused: {error}") from None
 
@@ -57,6 +59,7 @@ class Jwts:
         is_secret = bool(settings.jwt_secret)
         claims: dict[str, Any] = jwt.decode(
             token,
+            # A PyJWK also says which algorithm its key is for.
             settings.jwt_secret if is_secret else self._key(jwt.get_unverified_header(token).get("kid")),
             algorithms=["HS256"] if is_secret else ["RS256", "ES256"],
             audience=settings.jwt_audience or None,
@@ -66,29 +69,41 @@ class Jwts:
         )
         return claims
 
-    def _key(self, kid: str | None) -> Any:
-        """Raises InvalidKeyError, ProviderUnavailable."""
-        with self._turn:
-            age_s = time.monotonic() - self._read_at
-            if age_s > REFRESH_S or (kid not in self._keys and age_s > REFRESH_AT_LEAST_S):
-                self._read_at = time.monotonic()
-                self._read_keys()
+    def _key(self, kid: str | None) -> jwt.PyJWK:
+        """A known one at once, even while others are read. Raises InvalidKeyError, ProviderUnavailable."""
+        age_s = time.monotonic() - self._read_at
+        if self._find(kid) is None and age_s > REFRESH_AT_LEAST_S:
+            with self._turn:
+                if self._find(kid) is None and time.monotonic() - self._read_at > REFRESH_AT_LEAST_S:
+                    self._read_keys()
+        elif age_s > REFRESH_S and not self._turn.locked():
+            gevent.spawn(self._refresh)
         if not self._keys:
             raise ProviderUnavailable("the identity provider's keys can't be read; try again later")
+        if (found := self._find(kid)) is None:
+            raise jwt.InvalidKeyError("its key (kid) is not among the provider's")
+        return found
+
+    def _find(self, kid: str | None) -> jwt.PyJWK | None:
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
-        if kid not in self._keys:
-            raise jwt.InvalidKeyError("its key (kid) is not among the provider's")
-        return self._keys[kid]
+        return self._keys.get(kid)
+
+    def _refresh(self) -> None:
+        with self._turn:
+            self._read_keys()
 
     def _read_keys(self) -> None:
         """While the provider does not answer, its last keys stay good."""
+        self._read_at = time.monotonic()
         try:
-            keys = jwt.PyJWKSet.from_json(self._jwks()).keys
-        except (jwt.PyJWTError, OSError, ValueError) as error:
+            with gevent.Timeout(FETCH_TIMEOUT_S, TimeoutError("it takes too long")):
+                keys = jwt.PyJWKSet.from_json(self._jwks()).keys
+        # Whatever comes from there, requests go on.
+        except Exception as error:
             throttled_logging.warning(logger, "EVERSTREAM_JWT_JWKS can't be read: %s", error)
         else:
-            self._keys = {key.key_id: key.key for key in keys}
+            self._keys = {key.key_id: key for key in keys}
 
     def _jwks(self) -> str:
         where = self._settings.jwt_jwks
@@ -102,11 +117,17 @@ class Jwts:
 def _principal(claims: dict[str, Any]) -> Principal:
     """The owner is the subject of this issuer, whatever characters either has."""
     who = f"{claims.get('iss', '')}\n{claims['sub']}"
-    given = str(claims.get("scope", "")).split()
-    scopes = frozenset(scope for scope in SCOPES if scope in given) or frozenset({SCOPES[0]})
     return Principal(
         owner=f"jwt-{hashlib.sha256(who.encode()).hexdigest()[:32]}",
         name=str(claims["sub"])[:64],
-        scopes=scopes,
+        scopes=_scopes(claims.get("scope", claims.get("scp"))),
         expires_at=int(claims["exp"]),
     )
+
+
+def _scopes(claim: Any) -> frozenset[Scope]:
+    """Those of ours in a text or a list; without the claim, `infer`."""
+    if claim is None:
+        return frozenset({"infer"})
+    given = claim if isinstance(claim, list) else str(claim).split()
+    return frozenset(scope for scope in SCOPES if scope in given)

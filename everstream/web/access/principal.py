@@ -11,35 +11,43 @@ ALL = frozenset(SCOPES)
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """`owner`: whose generations it starts and sees; empty if the service has no keys. `name` and `key`: of its API
-    key, for logs and for what it signs. `models`: those that it may use; empty: all. `expires_at`: when the token of an
-    identity provider does, in Unix seconds.
+    """`owner`: whose generations it starts and sees; empty if the service has no keys. `name`: its API key's, for logs.
+    `key` and `hash`: that key's id, and the beginning of the hash of the secret that was shown. `models`: those that it
+    may use; empty: all. `expires_at`: when the token of an identity provider does, or the session that stands for it,
+    in Unix seconds.
 
-    `only`: the one generation that a ticket or a share link lets it read. `ticket`: the ticket's id, for the ids of
-    events; without `only` it may start one generation, whose request id it is.
+    `only_generation`: the one that a ticket or a share link lets it read. `ticket`: the ticket's id, for the ids of
+    events; without `only_generation` it may start one, whose request id it is.
     """
 
     owner: str = ""
     name: str = ""
     key: str = ""
+    hash: str = ""
     scopes: frozenset[Scope] = ALL
     models: frozenset[str] = frozenset()
     limits: KeyLimits = KeyLimits()
     expires_at: int = 0
-    only: str = ""
+    only_generation: str = ""
     ticket: str = ""
 
     @property
+    def credential(self) -> str:
+        """What `Credentials.is_valid` checks while its streams are open; empty: nothing can end it."""
+        return f"{self.key}.{self.hash}" if self.key else ""
+
+    @property
     def label(self) -> str:
-        """In metrics, where the subjects of an identity provider, of whom there may be any number, are one."""
-        return self.name if self.key else ("token" if self.owner else "")
+        """In metrics, where the subjects of an identity provider, of whom there may be any number, are one. No key can
+        have that name."""
+        return self.name if self.key else ("(token)" if self.owner else "")
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or (scope == "read" and "infer" in self.scopes)
 
     def may_see(self, known: Generation) -> bool:
-        if self.only or self.ticket:
-            return known.owner == self.owner and known.id == self.only
+        if self.only_generation or self.ticket:
+            return known.owner == self.owner and known.id == self.only_generation
         return known.owner == self.owner
 
     def may_use(self, model: str) -> bool:
@@ -51,7 +59,7 @@ class Principal(msgspec.Struct, frozen=True):
             raise ModelNotAllowed(f"this key may use {', '.join(sorted(self.models))}, not {model[:100]}")
 
 
-ANYONE = Principal()
+ANONYMOUS = Principal()
 """Whoever uses a service without keys: it may do everything."""
 
 

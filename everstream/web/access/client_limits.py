@@ -1,10 +1,10 @@
-"""What one client may use: of requests and tokens a minute, by all workers together. Called by `guard` and
-`submission`.
+"""What one client may use: of requests and tokens a minute, by all workers together. Called by `submission` and
+`credentials`.
 
 A client is an owner, or the address of someone without a key. Its limits are those of its key, else of the settings.
-Requests are counted by `limits`, over a sliding minute. Tokens are counted by the log as they are generated, so a
-client may exceed its limit by what it has under way, and then waits for as long. What it may have running, waiting and
-stored is checked where that is kept: `log/lua/submit.lua`.
+Requests are counted by `limits`, over a sliding minute, for each key. Tokens are counted by the log as they are
+generated, for each owner, so a client may exceed its limit by what it has under way. What it may have running, waiting
+and stored is checked where that is kept: `log/lua/submit.lua`.
 """
 
 import math
@@ -27,10 +27,13 @@ from everstream.web.clients import client_key
 MINUTE_S = 60
 REFUSALS_PER_MINUTE = 60
 """Requests with a bad key, ticket or token that an address may send."""
+REFUSED_FOR_S = 5.0
+"""How long a worker refuses an address that has sent more, without counting."""
+MAX_REFUSED = 10_000
 
 
 class Rate(NamedTuple):
-    """How much of a limit is left, for the response's headers. `reset_s`: until all of it is."""
+    """How much of a limit is left, for the response's headers. `reset_s`: until there is more."""
 
     kind: str
     limit: int
@@ -48,6 +51,7 @@ class ClientLimits:
             "valkey://", connection_pool=web_log.connection_pool, key_prefix=f"{{{settings.namespace}}}:limits"
         )
         self._requests = SlidingWindowCounterRateLimiter(storage)
+        self._refused: dict[str, float] = {}
 
     def of(self, who: Principal) -> KeyLimits:
         """Those that apply to it."""
@@ -58,15 +62,23 @@ class ClientLimits:
         """Raises RateLimited, ValkeyError."""
         own = self.of(who)
         if own.requests_per_minute:
-            self._count(own.requests_per_minute, "requests", who.key or lane_of(who))
+            self._count(own.requests_per_minute, "requests", who.key or client_of(who))
         if own.tokens_per_minute:
-            self._check_tokens(own.tokens_per_minute, lane_of(who))
+            self._check_tokens(own.tokens_per_minute, client_of(who))
+
+    def check_refusals(self) -> None:
+        """Raises RateLimited if this address has sent many bad keys a moment ago. Asks nobody."""
+        if time.monotonic() < self._refused.get(client_key(), 0):
+            raise _too_many_refusals()
 
     def count_refusal(self) -> None:
-        """Raises RateLimited if this address has just sent many bad keys."""
+        """Raises RateLimited if this address has just sent many bad keys, ValkeyError."""
         item = limits.RateLimitItemPerMinute(REFUSALS_PER_MINUTE)
         if not self._requests.hit(item, "refusals", client_key()):
-            raise RateLimited("your address has sent too many bad keys; try again later", retry_after_s=MINUTE_S)
+            if len(self._refused) >= MAX_REFUSED:
+                self._refused.clear()
+            self._refused[client_key()] = time.monotonic() + REFUSED_FOR_S
+            raise _too_many_refusals()
 
     def _count(self, limit: int, *who: str) -> None:
         item = limits.RateLimitItemPerMinute(limit)
@@ -79,21 +91,32 @@ class ClientLimits:
                 f"you may send {limit} requests a minute; try again later", retry_after_s=math.ceil(rate.reset_s) or 1
             )
 
-    def _check_tokens(self, limit: int, lane: str) -> None:
-        """Over a sliding minute, estimated like `limits` does: of the last whole minute the share that still counts."""
-        now = time.time()
-        into_minute_s = now % MINUTE_S
-        last, this = self._log.tokens_used(int(now // MINUTE_S), lane)
-        used = this + last * (1 - into_minute_s / MINUTE_S)
-        rate = Rate("tokens", limit, max(0, math.floor(limit - used)), MINUTE_S - into_minute_s)
-        _note(rate)
+    def _check_tokens(self, limit: int, client: str) -> None:
+        last, this, into_minute_s = self._log.tokens_used(client)
+        used, wait_s = sliding(limit, last, this, into_minute_s)
+        _note(Rate("tokens", limit, max(0, math.floor(limit - used)), wait_s or MINUTE_S - into_minute_s))
         if used >= limit:
             raise RateLimited(
-                f"you may use {limit} tokens a minute; try again later", retry_after_s=math.ceil(rate.reset_s) or 1
+                f"you may use {limit} tokens a minute; try again later", retry_after_s=math.ceil(wait_s) or 1
             )
 
 
-def lane_of(who: Principal) -> str:
+def sliding(limit: int, last: int, this: int, into_minute_s: float) -> tuple[float, float]:
+    """What was used in a sliding minute, estimated like `limits` does: of the `last` whole minute the share that still
+    counts, and all of `this` one. And in how many seconds that is below the limit, if nothing more is used."""
+    used = this + last * (1 - into_minute_s / MINUTE_S)
+    if used < limit:
+        return used, 0
+    if this < limit:
+        return used, MINUTE_S * (1 - (limit - this) / last) - into_minute_s
+    return used, MINUTE_S - into_minute_s + MINUTE_S * (1 - limit / this)
+
+
+def _too_many_refusals() -> RateLimited:
+    return RateLimited("your address has sent too many bad keys; try again later", retry_after_s=MINUTE_S)
+
+
+def client_of(who: Principal) -> str:
     """The client that a request counts for. An address can't be taken for an owner."""
     return who.owner or f"@{client_key()}"
 
