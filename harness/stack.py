@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -279,7 +280,8 @@ class Stack:
         text = requests.get(f"{self.url}/metrics", timeout=REQUEST_TIMEOUT_S).text
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         named = [sample for sample in samples if sample.name == f"everstream_{name}"]
-        assert named or labels, f"there is no metric {name}"
+        family = re.sub("_(total|count|sum|bucket)$", "", name)
+        assert f"# TYPE everstream_{family} " in text.replace("_total ", " "), f"there is no metric {name}"
         return int(sum(sample.value for sample in named if labels.items() <= sample.labels.items()))
 
     def running(self):

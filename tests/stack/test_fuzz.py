@@ -3,11 +3,15 @@ processes stay as they were. And the parsers of what clients send back."""
 
 import http.client
 import json
+import random
+import re
 import string
+from collections import Counter
+from urllib.parse import quote
 
 import psutil
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from everstream.apis import APIS
@@ -16,6 +20,7 @@ from everstream.log import api_keys
 from everstream.settings import load_settings
 from everstream.web import sse
 from everstream.web.access import signed
+from everstream.web.access.credentials import COOKIE
 from everstream.web.access.signed import Session, Ticket
 from everstream.web.factory import create_app
 from harness.callers import Caller, keys
@@ -49,76 +54,82 @@ def routes():
     return sorted((method, rule.rule) for rule in rules for method in rule.methods)
 
 
-TEXT = st.text(max_size=40)
-LATIN = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=60)
-IDS = st.one_of(
-    st.text(string.hexdigits.lower(), min_size=32, max_size=32),
-    st.builds("{}.{}".format, st.text("0123456789abcdef", min_size=32, max_size=32), st.integers(-1, 10**12)),
-    st.sampled_from(["resp_" + "0" * 32, "0" * 32, ".", "..", "%00", "x" * 300]),
-    LATIN,
-)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | TEXT,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
-    max_leaves=12,
-)
 FIELDS = (
     *("prompt", "messages", "input", "stream", "model", "max_tokens", "n", "inputs", "parameters", "text_input"),
     *("request_id", "flush_ms", "tools", "access", "generation", "key", "tokens", "temperature", "expires_in_s"),
 )
-HEADER_NAMES = (
+HEADERS = (
     *("Last-Event-ID", "Idempotency-Key", "Content-Type", "Accept", "Cookie", "X-Request-Id", "Origin", "Range"),
     *("Sec-Fetch-Site", "Content-Encoding", "Inference-Header-Content-Length", "X-Forwarded-For"),
 )
-QUERY_NAMES = (
+QUERIES = (
     *("prompt", "last_event_id", "ticket", "generation", "format", "ping", "compact", "after", "limit", "model"),
     *("stream", "starting_after", "request_id", "messages"),
 )
-BODIES = st.one_of(
-    st.none(),
-    st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6).map(lambda value: json.dumps(value).encode()),
-    JSON.map(lambda value: json.dumps(value).encode()),
-    st.binary(max_size=200),
-    st.sampled_from([b"[" * 3000, b'{"a":' * 3000, b'{"prompt":"' + b"x" * 100_000, b"\xff\xfe{}", b'{"a":1,"a":2}']),
+TEXTS = (
+    *("", "x", "true", "null", "-1", "0", "1e999", "../..", "\u202e\u0000", "\U0001f600" * 20, "%0d%0aX: y", "é" * 99),
+    *("0" * 32, f"{'0' * 32}.1", f"{'0' * 32}.1-2.{'f' * 32}", f"resp_{'0' * 32}", "application/json", "x" * 3000),
+    *("text/event-stream", "gzip", "null", "https://evil.example", "same-origin", "bytes=0-", f"{COOKIE}=a.b"),
 )
-VALUES = st.one_of(
-    LATIN, IDS.filter(lambda text: text.isascii()), st.sampled_from(["application/json", "text/event-stream"])
-)
-HEADERS = st.dictionaries(st.sampled_from(HEADER_NAMES), VALUES, max_size=4)
-QUERIES = st.dictionaries(st.sampled_from(QUERY_NAMES), IDS | TEXT, max_size=4)
+RAW = (b"", b"[" * 3000, b'{"a":' * 3000, b'{"prompt":"' + b"x" * 100_000, b"\xff\xfe{}", b'{"a":1,"a":2}', b"\0" * 99)
 
 
-@st.composite
-def cases(draw):
-    method, rule = draw(st.sampled_from(routes()))
-    path = "/".join(quoted(draw(IDS)) if part.startswith("<") else part for part in rule.split("/"))
-    query = "&".join(f"{name}={quoted(value)}" for name, value in draw(QUERIES).items())
-    return method, f"{path}?{query}" if query else path, draw(HEADERS), draw(BODIES), draw(st.booleans())
+class Fuzzer:
+    """Draws requests, always the same ones."""
 
+    def __init__(self, routes):
+        self._random, self._routes = random.Random(7), routes
 
-def quoted(text):
-    return "".join(f"%{byte:02x}" for byte in text.encode("utf-8", "surrogatepass"))
+    def request(self):
+        """A method, a target, headers, a body, and whether it comes with a key."""
+        method, rule = self._random.choice(self._routes)
+        path = "/".join(quote(self._text(), safe="") if part.startswith("<") else part for part in rule.split("/"))
+        query = "&".join(f"{name}={quote(self._text(), safe='')}" for name in self._some(QUERIES))
+        headers = {name: self._header() for name in self._some(HEADERS)}
+        return method, f"{path}?{query}" if query else path, headers, self._body(), self._random.random() < 0.8
+
+    def _some(self, names):
+        return self._random.sample(names, self._random.choice((0, 0, 1, 1, 2, 4)))
+
+    def _text(self):
+        if self._random.random() < 0.7:
+            return self._random.choice(TEXTS)
+        return "".join(chr(self._random.randrange(1, 0x2FFF)) for _ in range(self._random.randrange(40)))
+
+    def _header(self):
+        """Latin-1, without what would end it: that is gunicorn's to refuse."""
+        return re.sub("[^\t -~\xa1-\xff]", "?", self._text())
+
+    def _body(self):
+        kind = self._random.random()
+        if kind < 0.2:
+            return self._random.choice(RAW)
+        value = {name: self._json() for name in self._some(FIELDS)} if kind < 0.8 else self._json()
+        return json.dumps(value).encode()
+
+    def _json(self, depth=0):
+        makers = [
+            lambda: self._random.choice((None, True, False, 0, -1, 10**20, 1.5, 1e308)),
+            self._text,
+            lambda: [self._json(depth + 1) for _ in range(self._random.randrange(4))],
+            lambda: {self._text(): self._json(depth + 1) for _ in range(self._random.randrange(4))},
+        ]
+        return self._random.choice(makers[: 2 if depth > 2 else 4])()
 
 
 def test_every_answer_has_its_form(fuzzed, alice):
-    worker = psutil.Process(fuzzed.workers()[0])
-    sizes, statuses = [], set()
-
-    @settings(max_examples=CASES)
-    @given(cases())
-    def check(case):
-        method, target, _headers, _body, has_key = case
-        status, kind, data = send(fuzzed.port, case, alice.headers if has_key else {})
+    worker, fuzzer = psutil.Process(fuzzed.workers()[0]), Fuzzer(routes())
+    sizes, statuses = [], Counter()
+    for _ in range(CASES):
+        case = fuzzer.request()
+        status, kind, data = send(fuzzed.port, case, alice.headers if case[-1] else {})
         sizes.append(worker.memory_info().rss)
-        statuses.add(status)
+        statuses[status] += 1
         assert status != 500 or b"model_error" in data, (case, data)
-        if status >= 400 and method != "HEAD" and target not in ("/health", "/ping"):
+        if status >= 400 and case[0] != "HEAD" and not case[1].startswith(("/health?", "/ping?", "/health", "/ping")):
             assert kind == "application/json", (case, status, kind, data)
             assert "error" in json.loads(data), (case, data)
-
-    check()
-    assert len(sizes) >= CASES
-    assert {200, 400, 401, 404} <= statuses
+    assert {200, 400, 401, 404} <= set(statuses)
     assert sizes[-1] - sizes[WARM_UP] < MAX_GROWTH_BYTES
     assert fuzzed.workers() == [worker.pid]
     assert "Traceback" not in fuzzed.web.output
@@ -138,7 +149,10 @@ def send(port, case, own):
         connection.close()
 
 
-@given(st.text() | IDS | st.from_regex(sse.EVENT_ID, fullmatch=True))
+TEXT = st.text(max_size=40)
+
+
+@given(st.text() | st.from_regex(sse.EVENT_ID, fullmatch=True))
 @example("0" * 32 + ".1\n")
 @example("0" * 32 + ".१")
 def test_event_ids_are_parsed_or_refused(text):
