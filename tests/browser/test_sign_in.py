@@ -4,7 +4,8 @@ import functools
 import http.server
 import threading
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager
+from urllib.parse import urlencode
 
 import pytest
 import valkey
@@ -112,18 +113,27 @@ fetch(`${service}/models`, { credentials: 'include' }).then(end('was read'), end
 </script>"""
 
 
-@pytest.fixture
-def evil(tmp_path):
-    """The address of a page of another site that attacks the service in its hash."""
-    (tmp_path / "index.html").write_text(ATTACKS)
-    handler = functools.partial(QuietHandler, directory=tmp_path)
+@contextmanager
+def site(folder, page):
+    """Another site, with this page. Yields its address."""
+    (folder / "index.html").write_text(page)
+    handler = functools.partial(QuietHandler, directory=folder)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/index.html"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def evil(tmp_path):
+    """The address of a page of another site that attacks the service in its hash."""
+    with site(tmp_path, ATTACKS) as url:
+        yield f"{url}/index.html"
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -145,3 +155,29 @@ def test_page_of_another_site_starts_and_reads_nothing(chat, key, evil, attacked
         chat.wait_for(lambda: set(page.evaluate("done")) >= wanted, what="the end of all attacks")
         assert set(client.scan_iter("*gen:*")) <= before
         assert "was read" not in page.evaluate("done")
+
+
+GUEST = """<!doctype html><meta charset="utf-8"><script type="module">
+const { service, key, ticket } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+window.found = {};
+const { createClient } = await import(`${service}/static/client/everstream.js`);
+const client = createClient({ baseUrl: `${service}/`, headers: { Authorization: `Bearer ${key}` } });
+client.start('{"texts":["a","b"]}').result().then(({ text }) => text, String).then((text) => { found.client = text; });
+const source = new EventSource(`${service}${ticket}&texts=c&texts=d&pause_ms=100`);
+found.source = '';
+source.onmessage = ({ data }) => { found.source += JSON.parse(data).text; };
+source.addEventListener('done', () => { source.close(); found.source += '.'; });
+</script>"""
+
+
+def test_page_of_a_listed_origin_streams(browser_page, own_stack, tmp_path):
+    """With our library and a key, or with a plain EventSource and a ticket, which sends no header and no cookie."""
+    with site(tmp_path, GUEST) as origin:
+        stack = own_stack(EVERSTREAM_ACCESS="keys", EVERSTREAM_CORS_ORIGINS=origin).start()
+        caller = Caller(stack, keys(stack, "add", "backend"))
+        ticket = caller.call("POST", "/tickets", json={"access": "start"}).json()["url"]
+        given = {"service": stack.url.replace("127.0.0.1", "localhost"), "key": caller.key, "ticket": ticket}
+        browser_page.goto(f"{origin}/index.html#{urlencode(given)}")
+        page = ChatPage(browser_page, origin)
+        page.wait_for(lambda: page.page.evaluate("window.found && found.client && found.source.endsWith('.')"))
+        assert page.page.evaluate("found") == {"client": "ab", "source": "cd."}

@@ -65,7 +65,7 @@ def sign_in() -> Response:
         return _json(SessionState(required=False, signed_in=False))
     # Not from a session, which would renew itself for ever.
     who = credentials.of_token(given.key) if given.key else credentials.of_header()
-    for_s = min(SESSION_S, who.expires_at - int(time.time())) if who.expires_at else SESSION_S
+    for_s = min(SESSION_S, max(0, who.expires_at - int(time.time()))) if who.expires_at else SESSION_S
     cookie = signed.sign(credentials.secret, credentials.session(who, for_s))
     response = _state(who)
     response.set_cookie(COOKIE, cookie, for_s, path="/", secure=True, httponly=True, samesite="Strict")

@@ -28,7 +28,7 @@ MINUTE_S = 60
 REFUSALS_PER_MINUTE = 60
 """Requests with a bad key, ticket or token that an address may send."""
 REFUSED_FOR_S = 5.0
-"""How long a worker refuses an address that has sent more, without counting."""
+"""How long a worker goes without counting those of an address that has sent more."""
 MAX_REFUSED = 10_000
 
 
@@ -66,19 +66,19 @@ class ClientLimits:
         if own.tokens_per_minute:
             self._check_tokens(own.tokens_per_minute, client_of(who))
 
-    def check_refusals(self) -> None:
-        """Raises RateLimited if this address has sent many bad keys a moment ago. Asks nobody."""
-        if time.monotonic() < self._refused.get(client_key(), 0):
-            raise _too_many_refusals()
-
     def count_refusal(self) -> None:
-        """Raises RateLimited if this address has just sent many bad keys, ValkeyError."""
-        item = limits.RateLimitItemPerMinute(REFUSALS_PER_MINUTE)
-        if not self._requests.hit(item, "refusals", client_key()):
+        """A bad key was sent. Good ones from the same address, which many people may share, are not affected.
+
+        Raises RateLimited if this address has sent many bad ones, ValkeyError.
+        """
+        address, item = client_key(), limits.RateLimitItemPerMinute(REFUSALS_PER_MINUTE)
+        is_known = time.monotonic() < self._refused.get(address, 0)
+        if is_known or not self._requests.hit(item, "refusals", address):
             if len(self._refused) >= MAX_REFUSED:
                 self._refused.clear()
-            self._refused[client_key()] = time.monotonic() + REFUSED_FOR_S
-            raise _too_many_refusals()
+            if not is_known:
+                self._refused[address] = time.monotonic() + REFUSED_FOR_S
+            raise RateLimited("your address has sent too many bad keys; try again later", retry_after_s=MINUTE_S)
 
     def _count(self, limit: int, *who: str) -> None:
         item = limits.RateLimitItemPerMinute(limit)
@@ -110,10 +110,6 @@ def sliding(limit: int, last: int, this: int, into_minute_s: float) -> tuple[flo
     if this < limit:
         return used, MINUTE_S * (1 - (limit - this) / last) - into_minute_s
     return used, MINUTE_S - into_minute_s + MINUTE_S * (1 - limit / this)
-
-
-def _too_many_refusals() -> RateLimited:
-    return RateLimited("your address has sent too many bad keys; try again later", retry_after_s=MINUTE_S)
 
 
 def client_of(who: Principal) -> str:

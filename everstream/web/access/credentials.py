@@ -106,7 +106,6 @@ class Credentials:
 
     @contextmanager
     def _counting_refusals(self) -> Iterator[None]:
-        self._limits.check_refusals()
         try:
             yield
         except Unauthorized:
@@ -115,8 +114,8 @@ class Credentials:
 
     def _of_key(self, key_id: str, secret: str) -> Principal:
         key = self._key(key_id)
-        if key is None or not key.matches(secret):
-            # It may have been added or rotated a moment ago.
+        if key is not None and not key.matches(secret):
+            # It may have been rotated a moment ago.
             key = self._store.find(key_id)
         if key is None or not key.matches(secret):
             raise Unauthorized("this API key is unknown, or was revoked")
