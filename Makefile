@@ -41,6 +41,7 @@ bench: setup-dev model  ## Measure the speed and memory figures in docs/performa
 	$(BIN)/python -m bench.profile
 	$(BIN)/python -m bench.start
 	$(BIN)/python -m bench.oversize
+	$(BIN)/python -m bench.abuse
 	$(BIN)/python -m bench.plain_model
 	$(BIN)/python -m bench.markdown
 	$(BIN)/python -m bench.goals

@@ -40,7 +40,7 @@ RESPONSES = [
     {"tools": [{"type": "function", **FUNCTION}], "tool_choice": "auto", "reasoning": {"effort": "low"}},
     {"metadata": {"a": "b"}, "instructions": "Be terse.", "max_output_tokens": 1},
 ]
-REFUSED = ["400", "404", "405", "409", "414", "415"]
+REFUSED = ["400", "404", "405", "409", "413", "414", "415"]
 RESPONSE = "/v1/responses/{response_id}"
 REFUSES_VALID = {
     "POST /tickets",

@@ -34,7 +34,7 @@ def test_queue_that_moves_does_not_keep_the_response_from_beginning():
             gevent.sleep(0.01)
 
     with app.test_request_context(), gevent.Timeout(TIMEOUT_S):
-        g.principal = ANONYMOUS
+        g.principal, g.started = ANONYMOUS, time.monotonic()
         moving, started = gevent.spawn(move_queue), time.monotonic()
         try:
             response = begin_unless_refused(GENERATION, lambda known: EventEncoder(known.id))

@@ -16,7 +16,7 @@ GenerationId = Annotated[str, Meta(pattern=f"^{GENERATION_ID}$")]
 class SignIn(Struct, forbid_unknown_fields=True):
     """`key`: an API key, or a token of the identity provider. It may come as `Authorization` instead."""
 
-    key: Annotated[str, Meta(max_length=6000)] = ""
+    key: Annotated[str, Meta(max_length=6000)] | None = None
 
 
 class SessionState(Struct):
