@@ -52,24 +52,28 @@ def log_request(response: Response) -> None:
 class StreamLine:
     """The line of a stream's end. Made during the request, because a stream may end outside of its context."""
 
-    __slots__ = ("_known", "_started")
+    # A process has thousands: a dict would take a quarter of a kilobyte each.
+    __slots__ = ("_key", "_request_id", "_route", "_started")
 
     def __init__(self) -> None:
         self._started: float = g.started
-        self._known = {"route": request.url_rule.rule if request.url_rule else None, **_who()}
+        self._route = request.url_rule.rule if request.url_rule else None
+        self._key, self._request_id = principal().name or None, request_id()
 
     def log(self, reader: Reader, ended: str, sent_bytes: int) -> None:
         """`ended`: the terminal event, or `left`, `drained`, or an error's code."""
         first_at = reader.first_sent_at
         fields = {
             "event": "stream_end",
-            **self._known,
+            "route": self._route,
             "ended": ended,
             "ms": round((time.monotonic() - self._started) * 1000),
             "ttft_ms": round((first_at - self._started) * 1000) if first_at else None,
             "bytes": sent_bytes + reader.direct_bytes,
             "entries": max(0, reader.cursor.last - reader.cursor.first),
+            "key": self._key,
             "generation": reader.generation[:SHOWN_DIGITS],
+            "request_id": self._request_id,
         }
         access_line(logger, fields)
 
