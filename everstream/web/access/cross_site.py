@@ -23,7 +23,9 @@ def check(rule: Rule, origins: frozenset[str]) -> None:
     is_browser = "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
     has_type = request.mimetype in rule.takes or (not is_browser and not request.content_type)
     if request.method not in SAFE and _has_body() and not has_type:
-        raise UnsupportedMediaType(f"the body must be {' or '.join(rule.takes)}", param="Content-Type")
+        raise UnsupportedMediaType(
+            f"the body must be {' or '.join(rule.takes)} (with curl: --json)", param="Content-Type"
+        )
 
 
 def _check_origin() -> None:
