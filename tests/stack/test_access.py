@@ -165,7 +165,7 @@ BODIES = {
 def test_a_stranger_sees_what_an_unknown_id_shows(alice, mallory, place):
     """On every path that leads to a generation."""
     method, path, *last_id = place
-    generation = alice.start(texts=["secret"] * 3)
+    generation = stored_response(alice) if "resp_" in path else alice.start(texts=["secret"] * 3)
     alice.read(f"/generations/{generation}/events")
 
     def view(whose):
@@ -182,6 +182,14 @@ def test_a_stranger_sees_what_an_unknown_id_shows(alice, mallory, place):
     assert _without_times(theirs) == _without_times(nobodys)
     assert theirs[0] in (200, 404)
     assert alice.call("GET", f"/generations/{generation}").json()["text"] == "secret" * 3
+    if "resp_" in path:
+        assert alice.call("GET", f"/v1/responses/resp_{generation}").ok
+
+
+def stored_response(caller):
+    """The generation of one that has another owner's path to it."""
+    answer = caller.call("POST", "/v1/responses", json={"model": "chat", "input": "secret" * 3, "background": True})
+    return answer.json()["id"].removeprefix("resp_")
 
 
 def _without_times(view):
