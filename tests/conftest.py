@@ -83,6 +83,8 @@ def llm(tmp_path_factory):
     # Some tests read an answer only after another engine has loaded, which is slow on a busy machine. More threads of
     # the model would spin while they wait for each other, and other tests run beside.
     options = {"ENGINE_ARGS": arguments, "EVERSTREAM_ABANDON_AFTER_S": "600", "OMP_NUM_THREADS": "1"}
+    # An engine that a busy machine has kept waiting for longer begins its generations anew.
+    options["EVERSTREAM_LEASE_S"] = "4"
     folder = tmp_path_factory.mktemp("llm", numbered=False)
     options["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "compiled")
     with running_stack(folder, app_dir=app_dir, **options) as stack:
