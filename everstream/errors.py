@@ -207,7 +207,7 @@ class ChecksBusy(TryLater):
 
 
 class RateLimited(TryLater):
-    """This client has used up what it may in a time, or at a time."""
+    """This client has reached one of its limits."""
 
     status = 429
     code = "rate_limit_exceeded"

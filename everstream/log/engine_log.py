@@ -38,7 +38,7 @@ BLOCK_S = 2
 """How long one claim waits for a job. Must stay below the command timeout."""
 
 WAKE_COUNT = 1000
-"""Entries read at a time of the stream that tells of new jobs; more only when an engine starts."""
+"""Entries per read of the streams that wake an engine. One that has just started reads through all that are there."""
 
 LOADING_TTL_S = 3600
 """Long, because a model may block the process while it loads, and then nothing can refresh this status."""

@@ -8,7 +8,7 @@ import msgspec
 
 from everstream.log.counters import COUNTERS, labelled
 from everstream.log.histograms import KINDS, Totals, summed, totals
-from everstream.log.records import EngineStatus, WorkerStatus, decode_status, decode_worker
+from everstream.log.records import EngineStatus, Status, WorkerStatus, decode_status
 
 
 class Figures(msgspec.Struct, frozen=True, dict=True):
@@ -51,7 +51,7 @@ def decode(reply: Sequence[Any], queues: Sequence[str]) -> Figures:
     """What `figures.lua` returned, with the engines of these queues."""
     at_ms, counted, statuses, queued, log_bytes, streams, oldest_ms, validations, workers = reply
     known = {name.decode(): int(value) for name, value in zip(counted[::2], counted[1::2], strict=True)}
-    engines = [status for status in map(decode_status, statuses) if status and status.queue in queues]
+    engines = [status for status in _decoded(statuses, EngineStatus) if status.queue in queues]
     return Figures(
         at_ms / 1000,
         {name: known.get(name, 0) for name in COUNTERS},
@@ -63,5 +63,9 @@ def decode(reply: Sequence[Any], queues: Sequence[str]) -> Figures:
         streams,
         oldest_ms / 1000,
         validations,
-        [status for status in map(decode_worker, workers) if status],
+        _decoded(workers, WorkerStatus),
     )
+
+
+def _decoded(reports: Sequence[bytes], kind: type[Status]) -> list[Status]:
+    return [status for report in reports if (status := decode_status(report, kind))]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -38,7 +38,7 @@ class Job(msgspec.Struct, frozen=True):
 class Submission(msgspec.Struct, frozen=True):
     """What is submitted besides the job. `abandon_after_s`: None is the engine's setting. `record`: kept as long as the
     generation, for the API that submitted it. `owner`: who may see it; empty if the service has no keys. Request ids
-    are each owner's own. `client`: the client, for fairness, with its limits."""
+    are each owner's own. `client`: who takes turns with others in the queue, and whose `limits` these are."""
 
     request_id: str = ""
     abandon_after_s: float | None = None
@@ -134,18 +134,13 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     version: str = ""
 
 
-def decode_worker(report: bytes) -> WorkerStatus | None:
-    """None: it is from another version, or not ours."""
-    try:
-        return msgspec.json.decode(report, type=WorkerStatus)
-    except msgspec.DecodeError:
-        return None
+Status = TypeVar("Status", WorkerStatus, EngineStatus)
 
 
-def decode_status(report: bytes) -> EngineStatus | None:
+def decode_status(report: bytes, kind: type[Status]) -> Status | None:
     """None: it is from another version, or not ours."""
     try:
-        return msgspec.json.decode(report, type=EngineStatus)
+        return msgspec.json.decode(report, type=kind)
     except msgspec.DecodeError:
         return None
 

@@ -303,7 +303,8 @@ class WebLog:
     def _find_engines(self) -> list[EngineStatus]:
         with self._recording_fault("engines"):
             found = cast(list[bytes], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
-            return [self._with_progress(status) for status in map(decode_status, found) if status]
+            statuses = [decode_status(report, EngineStatus) for report in found]
+            return [self._with_progress(status) for status in statuses if status]
 
     def _with_progress(self, status: EngineStatus) -> EngineStatus:
         if status.state != "loading":

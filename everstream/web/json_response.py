@@ -5,19 +5,26 @@ response. So it takes no more memory than a stream, and one that is cut shows it
 """
 
 from collections.abc import Iterable, Iterator
+from http import HTTPStatus
 from itertools import chain
+from typing import Any
 
 from flask import Response
 from valkey.exceptions import ValkeyError
 
 from everstream.errors import ResponseCut, UnknownGeneration
-from everstream.log.entries import TOKEN, Entry
+from everstream.log.entries import TOKEN, Entry, encode_json
 from everstream.log.records import Page
 from everstream.log.web_log import READ_BYTES
 from everstream.web.context import AppContext
 from everstream.web.streaming import PIECE_BYTES, bounded_connection
 
 _MIMETYPE = "application/json"
+
+
+def small_json(answer: Any, status: int = HTTPStatus.OK) -> Response:
+    """A response that is made at once."""
+    return Response(encode_json(answer) + b"\n", status=status, mimetype=_MIMETYPE)
 
 
 def read_page(context: AppContext, generation: str, after: int) -> Page:

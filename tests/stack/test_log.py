@@ -1015,7 +1015,7 @@ def test_clients_take_turns(web, run, monkeypatch):
     assert web.positions("") == {}
 
 
-async def is_blocked(web, waiting):
+async def wait_until_blocked(web, waiting):
     """Wait until an engine's claim waits in Valkey."""
     for _ in tries(10, "a blocked engine"):
         assert not waiting.done()
@@ -1031,7 +1031,7 @@ def test_idle_engine_learns_of_a_new_job_at_once(web, run, monkeypatch):
         one = engine("one")
         for _ in range(3):
             waiting = asyncio.create_task(one.claim(5))
-            await is_blocked(web, waiting)
+            await wait_until_blocked(web, waiting)
             generation = submit_for(web, "a")
             (claim,) = await waiting
             assert claim.generation == generation
@@ -1053,7 +1053,7 @@ def test_clients_own_limit_of_running_generations(web, run, monkeypatch):
         assert await other.claim(5) == []
         # An idle engine wakes when one of them ends, wherever it ran.
         waiting = asyncio.create_task(other.claim(5))
-        await is_blocked(web, waiting)
+        await wait_until_blocked(web, waiting)
         await one.append([Batch(limited[0], 1, [DONE], "done")])
         assert [claim.generation for claim in await waiting] == [limited[2]]
         assert other._seen[other._keys.wake] != "0-0"

@@ -10,7 +10,6 @@ POST   /shares     {"generation", "expires_in_s"}: a link for reading it
 import secrets
 import time
 from http import HTTPStatus
-from typing import Any
 
 from flask import Blueprint, Response, request
 
@@ -24,7 +23,6 @@ from everstream.apis.access.descriptions import (
 )
 from everstream.contract.inputs import parse_body
 from everstream.errors import BodyTooLarge, Forbidden, InvalidInput, Unauthorized, UnknownGeneration
-from everstream.log.entries import encode_json
 from everstream.web.access import signed
 from everstream.web.access.credentials import COOKIE
 from everstream.web.access.principal import Principal, principal
@@ -32,6 +30,7 @@ from everstream.web.access.rules import PUBLIC, READ, allow
 from everstream.web.access.signed import MAX_SHARE_S, SESSION_S, TICKET_S, Ticket, TicketKind
 from everstream.web.api import Api
 from everstream.web.context import app_context
+from everstream.web.json_response import small_json
 from everstream.web.submission import body, body_bytes, parsed
 
 MAX_SIGN_IN_BYTES = 16 << 10
@@ -46,11 +45,11 @@ API = Api(blueprint, description=DESCRIPTION)
 def show_session() -> Response:
     credentials = app_context().credentials
     if not credentials.are_required:
-        return _json(SessionState(required=False, signed_in=False))
+        return small_json(SessionState(required=False, signed_in=False))
     try:
         return _state(credentials.authenticate(READ))
     except Unauthorized:
-        return _json(SessionState(required=True, signed_in=False))
+        return small_json(SessionState(required=True, signed_in=False))
 
 
 @blueprint.post("/session")
@@ -62,7 +61,7 @@ def sign_in() -> Response:
     data = body_bytes()
     given = parsed(parse_body(data), SignIn) if data else SignIn()
     if not credentials.are_required:
-        return _json(SessionState(required=False, signed_in=False))
+        return small_json(SessionState(required=False, signed_in=False))
     # Not from a session, which would renew itself for ever.
     who = credentials.of_token(given.key) if given.key else credentials.of_header()
     for_s = min(SESSION_S, max(0, who.expires_at - int(time.time()))) if who.expires_at else SESSION_S
@@ -75,7 +74,7 @@ def sign_in() -> Response:
 @blueprint.delete("/session")
 @allow(PUBLIC)
 def sign_out() -> Response:
-    response = _json(SessionState(app_context().credentials.are_required, signed_in=False))
+    response = small_json(SessionState(app_context().credentials.are_required, signed_in=False))
     response.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
     return response
 
@@ -116,12 +115,8 @@ def _issued(kind: TicketKind, for_s: int, generation: str = "") -> Response:
     ticket = Ticket(int(time.time()) + for_s, kind, of, secrets.token_hex(16), generation)
     text = signed.sign(credentials.secret, ticket)
     path = f"/generations/{generation}/events" if generation else "/stream"
-    return _json(Issued(text, for_s, f"{path}?ticket={text}"), HTTPStatus.CREATED)
+    return small_json(Issued(text, for_s, f"{path}?ticket={text}"), HTTPStatus.CREATED)
 
 
 def _state(who: Principal) -> Response:
-    return _json(SessionState(required=True, signed_in=True, name=who.name, scopes=sorted(who.scopes)))
-
-
-def _json(answer: Any, status: int = HTTPStatus.OK) -> Response:
-    return Response(encode_json(answer) + b"\n", status=status, mimetype="application/json")
+    return small_json(SessionState(required=True, signed_in=True, name=who.name, scopes=sorted(who.scopes)))

@@ -8,18 +8,17 @@ A supervisor starts both again. The engine is told through the log, because it m
 """
 
 from http import HTTPStatus
-from typing import Any
 
 from flask import Blueprint, Response
 
 from everstream.apis.demo.descriptions import DESCRIPTION, NO_ENGINE, Kill, Killing, Kills
 from everstream.errors import InvalidInput, TooManyKills, TryLater
-from everstream.log.entries import encode_json
 from everstream.log.records import EngineStatus
 from everstream.processes import kill_this_process
 from everstream.web.access.rules import ADMIN, PUBLIC, allow
 from everstream.web.api import Api
 from everstream.web.context import app_context
+from everstream.web.json_response import small_json
 from everstream.web.submission import body, parsed
 
 EVERY_S = 5.0
@@ -32,7 +31,7 @@ API = Api(blueprint, description=DESCRIPTION, is_served=lambda settings: bool(se
 @blueprint.get("/demo")
 @allow(PUBLIC)
 def show() -> Response:
-    return _json(Kills(["worker", "engine"]))
+    return small_json(Kills(["worker", "engine"]))
 
 
 @blueprint.post("/demo/kill")
@@ -46,7 +45,7 @@ def kill() -> Response:
 
 def _kill_worker() -> Response:
     _take_turn("worker")
-    response = _json(Killing("worker"), HTTPStatus.ACCEPTED)
+    response = small_json(Killing("worker"), HTTPStatus.ACCEPTED)
     # By then the kernel has the whole response, and sends it although the process is dead.
     response.call_on_close(kill_this_process)
     return response
@@ -56,7 +55,7 @@ def _kill_engine(model: str | None) -> Response:
     engine = _busiest(model)
     _take_turn("engine")
     app_context().log.ask_to_die(engine.name)
-    return _json(Killing("engine", engine.name), HTTPStatus.ACCEPTED)
+    return small_json(Killing("engine", engine.name), HTTPStatus.ACCEPTED)
 
 
 def _busiest(model: str | None) -> EngineStatus:
@@ -74,7 +73,3 @@ def _busiest(model: str | None) -> EngineStatus:
 def _take_turn(what: str) -> None:
     if not app_context().log.take_kill_turn(what, EVERY_S):
         raise TooManyKills(f"something of this kind was killed within the last {EVERY_S:g} s; try again later")
-
-
-def _json(answer: Any, status: int = HTTPStatus.OK) -> Response:
-    return Response(encode_json(answer) + b"\n", status=status, mimetype="application/json")

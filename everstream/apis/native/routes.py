@@ -20,7 +20,6 @@ from everstream.apis.native.model_json import model_json
 from everstream.apis.native.ping_encoder import PingEncoder
 from everstream.contract import inputs
 from everstream.errors import InvalidInput, UnknownGeneration
-from everstream.log.entries import encode_json
 from everstream.log.records import Generation
 from everstream.settings import PROJECT_ROOT
 from everstream.web import readiness
@@ -30,6 +29,7 @@ from everstream.web.api import Api, MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.event_encoder import EventEncoder
 from everstream.web.joined_streams import MAX_TOGETHER, follow_together
+from everstream.web.json_response import small_json
 from everstream.web.pages import html
 from everstream.web.resume_point import last_event_id
 from everstream.web.sse import GENERATION_ID, EventId, parse_event_id
@@ -81,7 +81,7 @@ def _start_and_follow() -> Response:
 def models() -> Response:
     context = app_context()
     found = [model_json(each, context.models.find(each.model)) for each in readiness.of_all(context)]
-    return Response(encode_json({"models": found}) + b"\n", mimetype="application/json")
+    return small_json({"models": found})
 
 
 @blueprint.post("/generations")

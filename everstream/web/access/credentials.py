@@ -60,14 +60,14 @@ class Credentials:
 
     def authenticate(self, rule: Rule) -> Principal:
         """Who sends the current request. Raises Unauthorized, Forbidden, RateLimited, ProviderUnavailable."""
-        if token := _token():
-            return self.of_token(token)
+        if _token():
+            return self.of_header()
         if rule.ticket and (text := request.args.get("ticket", "")):
             with self._counting_refusals():
                 return self._of_ticket(text, rule)
         if (text := request.cookies.get(COOKIE, "")) and (session := signed.unsign(self.secret, text, Session)):
             return self._of_session(session)
-        raise Unauthorized("this needs an API key: Authorization: Bearer <key>", code=MISSING)
+        return self.of_header()
 
     def of_header(self) -> Principal:
         """The same from a key or token in the request's headers alone."""
