@@ -52,8 +52,9 @@ def test_put_output(benchmark):
     """A generation's output in the engine, from the handler to the writer."""
 
     async def main():
-        appender, settings = Appender(None, 10), load_settings({"EVERSTREAM_MAX_GENERATION_BYTES": str(1 << 30)})
-        context = EngineContext(settings, None, None, appender, asyncio.Lock(), FlushClocks(), EngineMeter())
+        meter, settings = EngineMeter(), load_settings({"EVERSTREAM_MAX_GENERATION_BYTES": str(1 << 30)})
+        appender = Appender(None, 10, meter.appends)
+        context = EngineContext(settings, None, None, appender, asyncio.Lock(), FlushClocks(), meter)
         task = GenerationTask(Claim("1-0", GENERATIONS[0], Job({}), False), context, alone=False)
         task._writer = task._open_writer([])
         task._meter = GenerationMeter(context.meter, 0.0)
@@ -67,14 +68,14 @@ def test_put_output(benchmark):
 
 def test_append_pack(benchmark):
     """Pack the commit of one step of 64 streams for Valkey."""
-    batches = [Batch(name, 7, [(ENTRY, b"[464]")], "", 1000) for name in GENERATIONS]
+    batches = [Batch(name, 7, [(ENTRY, b"[464]")], "", 1000, 1) for name in GENERATIONS]
     packed = benchmark(lambda: _pack(batches))
-    assert msgspec.msgpack.decode(packed)[0] == [GENERATIONS[0], 7, "", 1000, [ENTRY.decode(), "[464]"]]
+    assert msgspec.msgpack.decode(packed)[0] == [GENERATIONS[0], 7, "", 1000, 1, [ENTRY.decode(), "[464]"]]
 
 
 def test_append_gather(benchmark):
     """Put an entry into each of 64 writers, take them all for a commit, and settle them."""
-    appender = Appender(None, 10)
+    appender = Appender(None, 10, EngineMeter().appends)
     writers = [appender.open_writer(name, 1, on_refused=lambda _: None) for name in GENERATIONS]
 
     def step():
