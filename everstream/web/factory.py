@@ -14,7 +14,7 @@ from flask_cors import CORS
 
 from everstream.log.web_log import WebLog
 from everstream.settings import PROJECT_ROOT, Settings, load_settings
-from everstream.web import access_log, error_responses, request_ids
+from everstream.web import access_log, error_responses, request_ids, static_files
 from everstream.web.access import client_limits
 from everstream.web.access.client_limits import ClientLimits
 from everstream.web.access.credentials import Credentials
@@ -43,9 +43,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     settings = settings or load_settings()
     apis = [api for api in apis if api.is_served(settings)]
     web_log = WebLog(settings)
-    app = Flask(
-        "everstream", template_folder=str(PROJECT_ROOT / "templates"), static_folder=str(PROJECT_ROOT / "static")
-    )
+    app = Flask("everstream", template_folder=str(PROJECT_ROOT / "templates"), static_folder=str(static_files.FOLDER))
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
     limits = ClientLimits(settings, web_log)
@@ -67,6 +65,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     for api in apis:
         app.register_blueprint(api.blueprint)
     app.before_request(Guard(settings, credentials).check)
+    static_files.register(app)
     error_responses.register(app, apis)
     _allow_origins(app, settings)
     app.after_request(partial(_add_headers, apis))

@@ -103,11 +103,10 @@ function readSettings(options) {
   return settings;
 }
 
-// Everstream serves this module as <base>/static/client/everstream.js.
+// Everstream serves this module as <base>/static/client/everstream.js, also below <base>/static/v-<version>/.
 function defaultBaseUrl() {
-  const isServed = /^https?:.*\/static\/client\/[^/]*$/.test(import.meta.url);
-  if (isServed) return new URL('../../', import.meta.url).href;
-  return globalThis.location?.origin ?? '';
+  const served = /^(https?:.*\/)static\/(v-[0-9a-f]+\/)?client\/[^/]*$/.exec(import.meta.url);
+  return served?.[1] ?? globalThis.location?.origin ?? '';
 }
 
 function hasHeaders({ headers }) {

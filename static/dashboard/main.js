@@ -1,10 +1,11 @@
 // The dashboard: events in, one rendering for each animation frame out.
+import { BASE } from '../base.js';
 import { addChart } from './chart.js';
 import { bytes, count, duration, rate, uptime } from './format.js';
 import { createSession } from '../page/session.js';
 import { START, applyEvent } from './state.js';
 
-const EVENTS = new URL('../../dashboard/events', import.meta.url);
+const EVENTS = `${BASE}dashboard/events`;
 const RECONNECT_MS = 2000;
 const session = createSession(document.querySelector('#sign-in'), document.querySelector('#session'), 'admin');
 const SILENCE_MS = 8000; // Figures come every second; EventSource notices a dead link only after minutes.

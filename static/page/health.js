@@ -1,12 +1,12 @@
 // The stream's health: times between tokens as a strip, counts, and a menu of faults to try, so that anyone can see the
 // answer go on.
 
+import { BASE } from '../base.js';
 import { h, setText } from './dom.js';
 
 const OFFLINE_MS = 5000;
 const OTHER_WORKER_TRIES = 20;
 const WORKER_ANSWERS_MS = 300;
-const BASE = new URL('../../', import.meta.url);
 // Above this, a bar has full height.
 const MAX_MS = 500;
 
@@ -46,7 +46,7 @@ export function createHealth(element, client) {
   }
 
   async function kill(what) {
-    const response = await fetch(new URL('demo/kill', BASE), {
+    const response = await fetch(`${BASE}demo/kill`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify({ what }),

@@ -1,9 +1,10 @@
 // The served models: which there are, and which one is chosen.
 
+import { BASE } from '../base.js';
 import { isUnknown } from './form.js';
 import { backoff } from '../client/everstream.js';
 
-const MODELS = new URL('../../models', import.meta.url);
+const MODELS = `${BASE}models`;
 
 // While the chosen one is ready, it is only looked at now and then.
 const CALM_MS = 10_000;

@@ -1,8 +1,9 @@
 // Signing in, where the service needs API keys: a cookie that no script can read stands for the key from then on.
 
+import { BASE } from '../base.js';
 import { setText } from './dom.js';
 
-const SESSION = new URL('../../session', import.meta.url);
+const SESSION = `${BASE}session`;
 const JSON_TYPE = { 'Content-Type': 'application/json' };
 
 // The codes of errors that signing in mends.

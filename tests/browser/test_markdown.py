@@ -59,7 +59,7 @@ def shown(page, fast):
     page.on("request", lambda request: None if request.url.startswith(fast.url) else elsewhere.append(request.url))
     page.add_init_script(RECORD + FLAG)
     # Only the page's styles are wanted, not what it does.
-    page.route("**/static/page/main.js", lambda route: route.fulfill(content_type="text/javascript", body=""))
+    page.route("**/page/main.js", lambda route: route.fulfill(content_type="text/javascript", body=""))
     page.goto(fast.url)
     page.evaluate(PREPARE)
     yield page

@@ -12,6 +12,7 @@ from everstream.apis.openapi.components import schemas_of
 from everstream.settings import load_settings
 from everstream.web.context import EXTENSION as CONTEXT
 from everstream.web.factory import create_app
+from everstream.web.static_files import VERSION
 from everstream.web.streaming import PIECE_BYTES
 from harness.stack import MODELS
 
@@ -30,7 +31,7 @@ REQUIRED_FIELDS = {
     "inferless.InputTensor": ["name", "datatype", "shape"],
     "openai.Tool": ["type", "name"],
 }
-NOT_DESCRIBED = {"static"}
+NOT_DESCRIBED = {"static", "send_versioned"}
 """The page's files."""
 SCHEMA = """
 IS_STREAMING_OUTPUT = True
@@ -330,7 +331,8 @@ def test_page_has_every_type_and_route(chat, document):
     assert len(set(links.ids)) == len(links.ids)
     assert {target[1:] for target in links.targets} <= set(links.ids)
     # Relative, for services under a base path.
-    assert links.origins == {"data:,", "static/style.css", "static/docs.css", "openapi.json"}
+    styles = {f"static/v-{VERSION}/style.css", f"static/v-{VERSION}/docs.css"}
+    assert links.origins == {"data:,", "openapi.json"} | styles
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]
     assert {operation["operationId"] for operation in operations} < set(links.ids)
 

@@ -21,7 +21,6 @@ from everstream.apis.native.ping_encoder import PingEncoder
 from everstream.contract import inputs
 from everstream.errors import InvalidInput, UnknownGeneration
 from everstream.log.records import Generation
-from everstream.settings import PROJECT_ROOT
 from everstream.web import readiness
 from everstream.web.access.principal import principal
 from everstream.web.access.rules import INFER, PUBLIC, READ, Rule, allow
@@ -33,16 +32,16 @@ from everstream.web.json_response import small_json
 from everstream.web.pages import html
 from everstream.web.resume_point import last_event_id
 from everstream.web.sse import GENERATION_ID, EventId, parse_event_id
+from everstream.web.static_files import FOLDER
 from everstream.web.streaming import admitted, begin, event_stream, resume
 from everstream.web.submission import body, native_options, options_from_json, options_from_query, start
 
 _GENERATION = re.compile(GENERATION_ID, re.ASCII)
 
-_STATIC = PROJECT_ROOT / "static"
 MODULES = sorted(
-    path.relative_to(_STATIC).as_posix()
-    for pattern in ("client/*.js", "page/*.js", "markdown.js", "markdown/*.js", "vendor/*.js")
-    for path in _STATIC.glob(pattern)
+    path.relative_to(FOLDER).as_posix()
+    for pattern in ("base.js", "client/*.js", "page/*.js", "markdown.js", "markdown/*.js", "vendor/*.js")
+    for path in FOLDER.glob(pattern)
     if path.name not in ("theme.js", "katex.js")
 )
 """What the page imports, so that a browser can load it all at once instead of level by level."""
