@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Keep compiled modules in our own environment, whatever the shell says: without them each start takes 10 s longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast bench hot chaos lint lock screenshots setup setup-dev model wheel clean help
+.PHONY: run test test-fast bench hot chaos deploy-drill lint lock screenshots setup setup-dev model wheel clean help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ hot: setup-dev  ## Time the functions that run for every token, and compare with
 
 chaos: setup-dev model  ## Kill every process under live streams, and count what was lost (CHAOS_SEED, CHAOS_SHORT=1)
 	$(BIN)/python -m chaos
+
+deploy-drill: setup-dev  ## Replace web, engine and Valkey 20 times under 500 open answers, and count those that were cut
+	$(BIN)/python -m chaos.deploy_drill
 
 screenshots: setup-dev  ## Write pictures of the page, and films of it while parts are killed, to test-artifacts/screenshots
 	$(BIN)/python -m tools.screenshots

@@ -3,8 +3,10 @@
 `gunicorn -c gunicorn.conf.py wsgi:app`; Everstream's own settings come from the environment, see docs/settings.md.
 """
 
+import math
 import resource
 import sys
+from pathlib import Path
 
 from everstream.logs import dict_config
 from everstream.settings import SettingsError, load_settings
@@ -45,6 +47,13 @@ def on_starting(server):
             server.log.error("everstream: %s", error)
 
 
+def pre_exec(server):
+    """Have a new master (USR2) start as this one did. If that was with `-m`, gunicorn would run its `__main__.py` as a
+    script, and find its own package `http` in place of the standard library's."""
+    if Path(sys.argv[0]).name == "__main__.py":
+        server.START_CTX["args"] = [server.START_CTX[0], "-m", "gunicorn", *sys.argv[1:]]
+
+
 _ports = [port for port in (_settings.port, _settings.health_port) if port]
 bind = [_settings.address_of(port) for port in _ports]
 workers = _settings.workers
@@ -59,8 +68,8 @@ _allow_open_files(limits.open_files(_settings))
 backlog = limits.BACKLOG
 # Applies to the event loop, not to a request.
 timeout = 60
-# Streams end by themselves when a worker is told to stop; this is for everything else.
-graceful_timeout = 10
+# The follower ends the last streams after `drain_s`; the rest is for their last bytes, and for everything else.
+graceful_timeout = math.ceil(_settings.drain_s) + 10
 # Also how long a client may take to send its headers.
 keepalive = 15
 # Replacing a worker cuts its streams.

@@ -22,10 +22,11 @@ EXCERPT_BYTES = 1000
 class Client:
     """One per phase. `url` points to nginx."""
 
-    def __init__(self, url):
+    def __init__(self, url, address=None):
+        """`address`: the client's own, for nginx's limits."""
         self._url = url
         # Always open a new connection, as a browser does after a disconnect.
-        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        connector = aiohttp.TCPConnector(limit=0, force_close=True, local_addr=address and (address, 0))
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
 

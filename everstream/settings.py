@@ -110,6 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     post_abandon_after_s: Annotated[float, Meta(ge=1, le=604_800)] = 5.0
     send_timeout_s: Annotated[float, Meta(ge=0.5, le=3600)] = 30.0
     body_timeout_s: Annotated[float, Meta(ge=0.5, le=600)] = 20.0
+    drain_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     retry_ms: Annotated[int, Meta(ge=10, le=600_000)] = 1000
     flush_ms: Annotated[int, Meta(ge=0, le=MAX_FLUSH_MS)] = 0
     reader_queue_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 256 << 10

@@ -23,13 +23,14 @@ BACKOFF_MAX_S = 30.0
 STEADY_S = 60.0
 """The backoff resets after this long without a death."""
 STOP_S = 12.0
-"""Longer than gunicorn's graceful_timeout."""
+"""How long a process may take to end. Without DRAIN_S, gunicorn's graceful_timeout is 10 s."""
 
 
 class Program(NamedTuple):
     """What to run. `once`: it is not restarted. Lines that match `routine` are not shown.
 
-    With the exit status `replaced_on` it asks to be replaced, which is no failure and needs no backoff.
+    With the exit status `replaced_on` it asks to be replaced, which is no failure and needs no backoff. Told to end, it
+    is killed after `stop_s`.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Program(NamedTuple):
     once: bool = False
     routine: re.Pattern[str] | None = None
     replaced_on: int | None = None
+    stop_s: float = STOP_S
 
 
 class ChildProcess:
@@ -110,9 +112,9 @@ class ChildProcess:
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(STOP_S)
+                self._process.wait(self._program.stop_s)
             except subprocess.TimeoutExpired:
-                self._terminal.line(f"{self._program.name} did not end within {STOP_S:g} s; killing it")
+                self._terminal.line(f"{self._program.name} did not end within {self._program.stop_s:g} s; killing it")
         self._signal(signal.SIGKILL)
         self._process.wait()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from everstream.contract.loader import APP
 from everstream.engine.exits import EXIT_MODEL_STUCK
 from everstream.host import state_lock, valkey_server
-from everstream.host.child_process import ChildProcess, Program
+from everstream.host.child_process import STOP_S, ChildProcess, Program
 from everstream.host.progress import Progress
 from everstream.host.terminal import Terminal
 from everstream.llm import demo_model
@@ -32,7 +32,9 @@ ENGINE = [sys.executable, "-m", "everstream.engine.main"]
 WEB = [sys.executable, "-m", "gunicorn", "-c", str(PROJECT_ROOT / "gunicorn.conf.py"), "everstream.wsgi:app"]
 DEMO_MODEL = [sys.executable, "-m", "everstream.llm.demo_model"]
 
-QUIET = {
+DEFAULTS = {
+    # Ctrl-C should be quick, and the engine that could finish the answers ends, too.
+    "EVERSTREAM_DRAIN_S": "0",
     # gunicorn and the engine would repeat the supervisor's own lines.
     "EVERSTREAM_LOG_LEVEL": "warning",
     "EVERSTREAM_LOG_FORMAT": "text",
@@ -55,12 +57,13 @@ class Supervisor:
         self._settings = settings
         self._stop = threading.Event()
         self._terminal = Terminal()
-        environ = QUIET | os.environ | settings.path_variables()
+        environ = DEFAULTS | os.environ | settings.path_variables()
         environs = {model: engine_environ(environ, model) for model in settings.served}
         self._of_engines = {model: load_settings(environs[model]) for model in settings.served}
         engines = [Program(_engine(model), ENGINE, environs[model]) for model in settings.served]
         self._engines = [self._child(engine._replace(replaced_on=EXIT_MODEL_STUCK)) for engine in engines]
-        self._web = self._child(Program("web", WEB, environ))
+        drain_s = load_settings(environ).drain_s
+        self._web = self._child(Program("web", WEB, environ, stop_s=STOP_S + drain_s))
         self._builders = {
             folder: self._child(Program("model", DEMO_MODEL, environs[model], once=True))
             for folder, model in demo_folders(self._of_engines).items()

@@ -4,6 +4,20 @@ import json
 import socket
 import struct
 from contextlib import suppress
+from weakref import WeakSet
+
+_unread: WeakSet[socket.socket] = WeakSet()
+
+
+def stop_reading(connection: socket.socket) -> None:
+    """Make a greenlet that waits for a request see the connection's end. A request that has arrived is still read."""
+    _unread.add(connection)
+    shut(connection, socket.SHUT_RD)
+
+
+def shows_leaving(connection: socket.socket) -> bool:
+    """Whether the end of what arrives says that the client left. It would not, if it is we who stopped reading."""
+    return connection not in _unread
 
 
 def shut(connection: socket.socket, how: int = socket.SHUT_RDWR) -> None:

@@ -23,14 +23,13 @@ from everstream.log.web_log import WebLog
 from everstream.settings import Settings
 from everstream.web import duties
 from everstream.web.access.principal import Principal
-from everstream.web.direct_writer import DirectWriter
 from everstream.web.engine_watch import EngineWatch
 from everstream.web.live_batch import LiveBatch
 from everstream.web.log_reads import LogReads
 from everstream.web.process_status import ProcessStatus
 from everstream.web.queue_positions import QueuePositions
 from everstream.web.read_reports import ReadReports
-from everstream.web.reader import Heartbeat, Reader, Readers
+from everstream.web.reader import Heartbeat, Reader, Readers, StreamClient
 from everstream.web.request_ids import note_generation
 from everstream.web.sse import Encoder, EngineState, Queued
 
@@ -46,6 +45,7 @@ RETURNS_PER_S = 500
 class Follower:
     def __init__(self, web_log: WebLog, settings: Settings) -> None:
         self.draining = False
+        self._drained = False
         self._log = web_log
         self._settings = settings
         self._beat_s = min(MAX_BEAT_S, settings.heartbeat_s / 4)
@@ -107,12 +107,20 @@ class Follower:
         self._slots -= 1
 
     def drain(self) -> None:
-        """End all streams without a terminal event. The clients reconnect to another process."""
+        """End the streams of clients that can reconnect to another process, without a terminal event. The others get up
+        to drain_s to reach their end."""
         self.draining = True
         for reader in self._all_readers():
-            reader.leave()
+            if reader.can_return:
+                reader.leave()
         for leave in self._on_drain:
             leave()
+        gevent.spawn_later(self._settings.drain_s, self._end_the_rest)
+
+    def _end_the_rest(self) -> None:
+        self._drained = True
+        for reader in self._all_readers():
+            reader.leave()
 
     def on_drain(self, leave: Callable[[], None]) -> None:
         """Call this, too, to end streams that are of no generation."""
@@ -123,17 +131,14 @@ class Follower:
         spread_ms = max(self._settings.retry_ms, 1000 * self._slots // RETURNS_PER_S)
         return self._settings.retry_ms + random.randrange(spread_ms)  # noqa: S311
 
-    def reader(
-        self, encoder: Encoder, after: int, writer: DirectWriter | None, queue: str, credential: str = ""
-    ) -> Reader:
-        """`credential`: of the principal that opens it."""
-        reader = Reader(encoder, after, self._settings.reader_queue_bytes, writer, queue)
-        reader.credential = credential
-        return reader
+    def reader(self, encoder: Encoder, after: int, queue: str, client: StreamClient) -> Reader:
+        return Reader(encoder, after, self._settings.reader_queue_bytes, queue, client)
 
     def register(self, reader: Reader) -> None:
         """Give the reader its generation's live entries until `unregister`."""
         self._readers.setdefault(reader.generation, set()).add(reader)
+        if self._drained or (self.draining and reader.can_return):
+            reader.leave()
         if reader.cursor.last <= 0:
             self._positions.add(reader)
 
@@ -147,13 +152,13 @@ class Follower:
             del self._readers[reader.generation]
 
     def next(self, reader: Reader) -> list[Entry] | Queued | EngineState | Heartbeat | None:
-        """Wait up to heartbeat_s for the next thing to send. None: the reader left, or the worker is draining.
+        """Wait up to heartbeat_s for the next thing to send. None: the reader left, or had to because the worker stops.
 
         Don't call it after a terminal entry. Raises EverstreamError if the log can't supply the rest.
         """
         # Not a generator: each generator on a waiting greenlet's stack takes half a kilobyte.
         reader.mark_sent()
-        while not reader.left and not self.draining:
+        while not reader.left:
             if item := self._next(reader):
                 return item
             if self._is_silent(reader):

@@ -6,6 +6,7 @@ import socket
 
 from flask import request
 
+from everstream.web import connections
 from everstream.web.disconnect_watcher import DisconnectWatcher
 from everstream.web.follower import Follower
 from everstream.web.reader import Reader
@@ -29,7 +30,7 @@ class OpenReader:
 
     def __enter__(self) -> Reader:
         self._follower.register(self._reader)
-        if self._client:
+        if self._client and connections.shows_leaving(self._client):
             self._watcher = DisconnectWatcher(self._client, self._reader.leave)
             self._watcher.start()
         return self._reader

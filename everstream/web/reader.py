@@ -16,8 +16,18 @@ class Heartbeat(NamedTuple):
     """Nothing was sent for heartbeat_s."""
 
 
+class StreamClient(NamedTuple):
+    """Who reads a stream. `credential`: of the principal that opened it, see `access.principal`. `writer` takes live
+    entries while the stream's greenlet waits. `can_return`: it comes back by itself for the rest of a stream that ended
+    without a terminal event."""
+
+    credential: str = ""
+    writer: DirectWriter | None = None
+    can_return: bool = False
+
+
 class Reader:
-    """`writer` takes live entries while the stream's greenlet waits.
+    """The state of one open stream.
 
     A process has thousands of readers, so each has only the essentials: no timer, no event.
     """
@@ -25,6 +35,7 @@ class Reader:
     __slots__ = (
         "_is_awake",
         "_waiter",
+        "can_return",
         "credential",
         "cursor",
         "direct_bytes",
@@ -42,14 +53,14 @@ class Reader:
         "writer",
     )
 
-    def __init__(self, encoder: Encoder, after: int, bound_bytes: int, writer: DirectWriter | None, queue: str) -> None:
+    def __init__(self, encoder: Encoder, after: int, bound_bytes: int, queue: str, client: StreamClient) -> None:
         self.generation = encoder.generation
         self.queue = queue
-        self.credential = ""
-        """Of the principal that opened it, see `access.principal`."""
+        self.credential = client.credential
+        self.can_return = client.can_return
         self.encoder = encoder
         self.cursor = Cursor(after, bound_bytes)
-        self.writer = writer
+        self.writer = client.writer
         self.last_sent_at = time.monotonic()
         """When something was last sent to the client, by the monotonic clock."""
         self.first_sent_at = 0.0

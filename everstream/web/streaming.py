@@ -32,7 +32,7 @@ from everstream.web.context import app_context
 from everstream.web.direct_writer import DirectWriter
 from everstream.web.follower import Follower
 from everstream.web.open_reader import OpenReader, connection
-from everstream.web.reader import Heartbeat
+from everstream.web.reader import Heartbeat, StreamClient
 from everstream.web.sse import Encoder, EngineState, EventId, Queued
 from everstream.web.stream_slots import admit
 
@@ -148,7 +148,7 @@ def begin_unless_refused(known: Generation, make_encoder: MakeEncoder) -> Respon
     Wait for the first entry, but no longer than for a heartbeat, or for two if the queue moves."""
     context = app_context()
     follower, until = context.follower, time.monotonic() + context.settings.heartbeat_s
-    waiting = follower.reader(make_encoder(known), 0, None, known.queue, principal().credential)
+    waiting = follower.reader(make_encoder(known), 0, known.queue, StreamClient(principal().credential))
     with OpenReader(follower, waiting, connection()) as reader:
         item = follower.next(reader)
         # Each new position starts the wait for a heartbeat again.
@@ -186,7 +186,8 @@ def frames(
     # Jitter: the clients of a killed process must not all reconnect at the same instant.
     retry_ms = random.randint(settings.retry_ms, settings.retry_ms * 3 // 2)  # noqa: S311
     head = encoder.start(retry_ms, is_new=seen.is_first)
-    reader = follower.reader(encoder, _first_needed(encoder, seen), writer, known.queue, principal().credential)
+    reader_client = StreamClient(principal().credential, writer, can_return=is_eventsource())
+    reader = follower.reader(encoder, _first_needed(encoder, seen), known.queue, reader_client)
     # Given all entries, an encoder must not have those that the client has seen joined with others.
     is_compact = g.get("is_compact", False) and (seen.is_first or not encoder.needs_all)
     change = compact if is_compact else list

@@ -11,6 +11,7 @@ from everstream.log.entries import Entry, failure
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context
 from everstream.web.open_reader import OpenReader, connection
+from everstream.web.reader import StreamClient
 from everstream.web.sse import Encoder
 
 
@@ -44,7 +45,8 @@ def wait_for_all(encoder: Encoder, queue: str) -> list[Entry]:
 def _batches(encoder: Encoder, queue: str) -> Iterator[list[Entry]]:
     """The entries as they come, up to the terminal one."""
     follower = app_context().follower
-    with OpenReader(follower, follower.reader(encoder, 0, None, queue, principal().credential), connection()) as reader:
+    waiting = follower.reader(encoder, 0, queue, StreamClient(principal().credential))
+    with OpenReader(follower, waiting, connection()) as reader:
         while (item := follower.next(reader)) is not None:
             # Neither heartbeats nor news about the queue and the engines.
             if isinstance(item, list):

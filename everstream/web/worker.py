@@ -92,7 +92,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             sock.settimeout(None)
             self._between_requests.add(sock)
             if not self.alive:
-                connections.shut(sock, socket.SHUT_RD)
+                connections.stop_reading(sock)
 
     def _respond_to_check(
         self, server: HealthServer, listener_name: Any, req: Any, sock: socket.socket, addr: Any
@@ -122,7 +122,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._context.follower.drain()
         for connection in list(self._between_requests):
             # Otherwise gunicorn would wait up to `keepalive` for the next request.
-            connections.shut(connection, socket.SHUT_RD)
+            connections.stop_reading(connection)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """Answer a request that gunicorn could not parse."""

@@ -217,7 +217,7 @@ def test_killed_worker(chat, gate):
 
 def test_worker_that_stops_ends_a_message_with_an_error(own_stack, gate):
     """A client that can't resume must not take it for whole."""
-    stack = own_stack(app_dir=MODELS / "chat", MODEL="chat", WEB_CONCURRENCY="1")
+    stack = own_stack(app_dir=MODELS / "chat", MODEL="chat", WEB_CONCURRENCY="1", EVERSTREAM_DRAIN_S="0")
     stack.start()
     body = script(piece(text="a"), piece(text="b"), hold_before=2, gate=str(gate.path))
     with (

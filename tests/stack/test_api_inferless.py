@@ -380,7 +380,7 @@ def test_generation_of_a_client_that_leaves_is_abandoned(own_stack, gate, app_di
 
 
 def test_waiting_client_is_told_that_the_process_stops(own_stack, gate):
-    stack = own_stack(app_dir=MODELS / "tensors", WEB_CONCURRENCY="1").start()
+    stack = own_stack(app_dir=MODELS / "tensors", WEB_CONCURRENCY="1", EVERSTREAM_DRAIN_S="0").start()
     body = {"id": "0123456789abcdef-stopped", "parameters": {"text": "a", "gate": gate.path}}
     connection = in_background(stack, body)
     wait_for(lambda: stack.running() == 1)

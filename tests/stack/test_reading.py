@@ -22,6 +22,7 @@ from everstream.web.event_encoder import EventEncoder
 from everstream.web.follower import Follower, dispatch
 from everstream.web.live_batch import LiveBatch
 from everstream.web.read_reports import ReadReports
+from everstream.web.reader import StreamClient
 from harness.sse_client import assert_whole, connect, read_all, text_of
 from harness.stack import web_alone
 
@@ -136,7 +137,7 @@ def test_unsent_bytes_are_kept_for_later():
 
 def live_reader(follower, writer):
     """A reader that is caught up and waits."""
-    reader = follower.reader(EventEncoder("0" * 32), 1, writer, "")
+    reader = follower.reader(EventEncoder("0" * 32), 1, "", StreamClient(writer=writer))
     follower.register(reader)
     reader.cursor.begin_read()
     reader.cursor.end_read([], to_the_end=True)
@@ -204,7 +205,7 @@ def test_engine_failures_keep_their_class():
 
 def test_gaps_are_counted_when_a_stream_ends():
     follower = Follower(None, load_settings({}))
-    reader = follower.reader(EventEncoder("0" * 32), 1, None, "")
+    reader = follower.reader(EventEncoder("0" * 32), 1, "", StreamClient())
     follower.register(reader)
     assert follower.reader_count == 1
     reader.cursor.gaps = 2

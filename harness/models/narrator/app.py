@@ -1,14 +1,15 @@
-"""A test model for pictures of the page, with the chat model's inputs.
+"""A test model for pictures of the page and for the deploy drill, with the chat model's inputs.
 
-It gives every prompt the same answer, at the pace of a real model. An engine that takes over goes on with the next
-word.
+It gives every prompt the same answer, at the pace of a real model (NARRATOR_PAUSE_S). An engine that takes over goes
+on with the next word.
 """
 
 import asyncio
+import os
 import re
 
 CONCURRENT = True
-PAUSE_S = 0.04
+PAUSE_S = float(os.environ.get("NARRATOR_PAUSE_S", "0.04"))
 TEXT = """\
 Sunlight looks white, but it is a mixture of **all colours**. On its way down it meets the molecules of the air, and \
 they scatter it in every direction, short waves far more than long ones:
