@@ -13,7 +13,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -83,6 +83,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     models: str = ""
     engine_args: str = ""
     valkey_url: Annotated[str, Meta(pattern=r"^$|^(rediss?|valkeys?|unix)://.")] = ""
+    valkey_password_file: str = ""
+    """A file, because `docker inspect` shows a container's environment, and every child inherits a process's."""
 
     app_dir: str = str(PROJECT_ROOT)
     state_dir: str = ""
@@ -222,7 +224,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def path_variables(self) -> dict[str, str]:
         """The variables that hold paths, which are absolute here: for a process with another working directory."""
-        fields = ["state_dir", "cache_dir", "models" if self.models else "app_dir"]
+        fields = ["state_dir", "cache_dir", "valkey_password_file", "models" if self.models else "app_dir"]
         fields = [field for field in fields if getattr(self, field)] + (["model"] if self.model_is_folder else [])
         return {variable_of(field): getattr(self, field) for field in fields}
 
@@ -275,14 +277,14 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     variables = {variable_of(name): name for name in Settings.__struct_fields__}
     _check_names(env, variables, models)
     given = {field: env[name] for name, field in variables.items() if env.get(name, "") != ""}
-    for field in ("app_dir", "state_dir", "cache_dir", "model"):
+    for field in ("app_dir", "state_dir", "cache_dir", "valkey_password_file", "model"):
         if field in given and (field != "model" or _is_folder(given[field])):
             given[field] = _absolute(given[field])
     if models:
         given["models"] = model_list.render(models)
     settings = _convert(given, env)
     _check_together(settings, models, given)
-    return settings
+    return _with_password(settings) if settings.valkey_password_file else settings
 
 
 def load_engine_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -397,6 +399,25 @@ def _check_together(settings: Settings, models: Mapping[str, str], given: Mappin
     if settings.engine_model and settings.engine_model not in models:
         which = f"MODELS has {_names(settings)}" if models else "MODELS is not set"
         raise SettingsError(f"{model_list.MODEL_VARIABLE}={settings.engine_model!r}: {which}")
+
+
+def _with_password(settings: Settings) -> Settings:
+    """With the password in `valkey_url`. Raises SettingsError, whose message never has the password."""
+    name, path = variable_of("valkey_password_file"), settings.valkey_password_file
+    parts = urlsplit(settings.valkey_url)
+    if not settings.valkey_url:
+        raise SettingsError(f"{name} needs {variable_of('valkey_url')}: the embedded Valkey has no password")
+    if parts.password:
+        raise SettingsError(f"{name} and {variable_of('valkey_url')} both have a password: remove one of them")
+    try:
+        password = Path(path).read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}={path!r} can't be read: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
+    if not password:
+        raise SettingsError(f"{name}={path!r} is empty")
+    user, _, host = parts.netloc.rpartition("@")
+    url = parts._replace(netloc=f"{user.rstrip(':')}:{quote(password, safe='')}@{host}").geturl()
+    return msgspec.structs.replace(settings, valkey_url=url)
 
 
 def _names(settings: Settings) -> str:

@@ -131,7 +131,8 @@ def _valkey(settings: Settings) -> Iterator[Finding]:
         client = valkey.Valkey.from_url(settings.valkey_url, decode_responses=True, **timeouts)
         version = str(cast(dict[str, Any], client.info("server")).get("redis_version", "0"))
     except (valkey.exceptions.ValkeyError, ValueError) as error:
-        yield Finding("fail", f"Valkey at {settings.safe_log_url} can't be used: {error}", "Check VALKEY_URL")
+        advice = "Check VALKEY_URL and EVERSTREAM_VALKEY_PASSWORD_FILE"
+        yield Finding("fail", f"Valkey at {settings.safe_log_url} can't be used: {error}", advice)
         return
     what = f"Valkey at {settings.safe_log_url} is compatible with Redis {version}"
     if int(version.partition(".")[0]) < MIN_REDIS:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import valkey
 
 from everstream.settings import (
     _PER_MODEL_FIELDS,
@@ -78,6 +79,55 @@ def test_wrong_valkey_url_is_refused_without_showing_it(url):
     with pytest.raises(SettingsError) as raised:
         load_settings({"VALKEY_URL": url})
     assert str(raised.value).startswith("VALKEY_URL: ") and "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "with_password"),
+    [
+        ("redis://valkey:6379/0", "redis://:p%40ss%2Fword@valkey:6379/0"),
+        (
+            "rediss://user@[::1]:6379/0?ssl_cert_reqs=none",
+            "rediss://user:p%40ss%2Fword@[::1]:6379/0?ssl_cert_reqs=none",
+        ),
+        ("unix:///run/valkey.sock", "unix://:p%40ss%2Fword@/run/valkey.sock"),
+    ],
+)
+def test_valkey_password_from_a_file(tmp_path, url, with_password):
+    path = tmp_path / "password"
+    path.write_text("p@ss/word\n")
+    settings = load_settings({"VALKEY_URL": url, "EVERSTREAM_VALKEY_PASSWORD_FILE": str(path)})
+    assert settings.log_url == with_password
+    assert valkey.Valkey.from_url(settings.log_url).get_connection_kwargs()["password"] == "p@ss/word"
+    assert "p@ss" not in settings.safe_log_url and "p%40ss" not in settings.safe_log_url
+
+
+def test_relative_path_of_a_password_file_is_absolute(monkeypatch, tmp_path):
+    """Children have another working directory, and read the file again."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "password").write_text("secret")
+    settings = load_settings({"VALKEY_URL": "redis://host", "EVERSTREAM_VALKEY_PASSWORD_FILE": "password"})
+    assert settings.path_variables()["EVERSTREAM_VALKEY_PASSWORD_FILE"] == str(tmp_path / "password")
+    assert "secret" not in str(settings.path_variables())
+
+
+@pytest.mark.parametrize(
+    ("url", "content", "message"),
+    [
+        ("", b"secret", "EVERSTREAM_VALKEY_PASSWORD_FILE needs VALKEY_URL"),
+        ("redis://:other@host", b"secret", "EVERSTREAM_VALKEY_PASSWORD_FILE and VALKEY_URL both have a password"),
+        ("redis://host", None, "can't be read: No such file or directory"),
+        ("redis://host", b"\xffsecret", "can't be read: it is not UTF-8"),
+        ("redis://host", b"\n", "is empty"),
+    ],
+)
+def test_unusable_password_file_is_refused_without_showing_it(tmp_path, url, content, message):
+    path = tmp_path / "password"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError) as raised:
+        load_settings({"VALKEY_URL": url, "EVERSTREAM_VALKEY_PASSWORD_FILE": str(path)})
+    assert message in str(raised.value)
+    assert "secret" not in str(raised.value) and "other" not in str(raised.value)
 
 
 SEVERAL = {"MODELS": "chat=/chat tts=/tts"}
