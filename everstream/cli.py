@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from everstream import __version__
-from everstream.host import doctor, key_commands, state_lock, supervisor, valkey_server
+from everstream.host import doctor, engine_health, key_commands, state_lock, supervisor, valkey_server
 from everstream.model_list import MODEL_VARIABLE
 from everstream.settings import (
     PROJECT_ROOT,
@@ -62,6 +62,12 @@ def check(settings: Settings) -> None:
     os._exit(status)
 
 
+def ready(settings: Settings) -> None:
+    """whether the engine of these settings takes work: exit status 0 or 1, for health checks"""
+    check_engine_model(settings)
+    sys.exit(engine_health.main(settings))
+
+
 def diagnose(settings: Settings) -> None:
     """check this machine and these settings, with advice on each problem"""
     # `doctor | head` ends quietly.
@@ -76,6 +82,7 @@ COMMANDS: dict[str, Callable[[Settings], None]] = {
     "web": web,
     "valkey": valkey,
     "check": check,
+    "ready": ready,
     "doctor": diagnose,
 }
 

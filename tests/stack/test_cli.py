@@ -39,7 +39,7 @@ def findings(folder, **environ):
 
 def test_version_help_and_an_unknown_command():
     assert run("--version").stdout.strip() == __version__
-    for command in ("run", "engine", "web", "valkey", "check", "doctor"):
+    for command in ("run", "engine", "web", "valkey", "check", "ready", "doctor"):
         assert command in run("--help").stdout
     unknown = run("fly")
     assert unknown.returncode == 2 and "fly" in unknown.stderr
@@ -61,6 +61,22 @@ def test_second_valkey_on_the_same_state_is_refused(own_stack):
         assert second.returncode == 1 and "already running: process" in second.stderr
     unused = run("valkey", VALKEY_URL="redis://127.0.0.1:1")
     assert unused.returncode == 1 and "VALKEY_URL is set" in unused.stderr
+
+
+def test_ready_says_whether_this_engine_takes_work(own_stack):
+    stack = own_stack()
+    unreachable = run("ready", **stack.environ)
+    assert unreachable.returncode == 1 and "everstream: Valkey at unix:" in unreachable.stderr
+    stack.start()
+    of_engine = {**stack.environ, "EVERSTREAM_ENGINE_NAME": "engine0"}
+    assert (run("ready", **of_engine).stdout, run("ready", **of_engine).returncode) == ("engine0 is ready\n", 0)
+    stack.engines[0].kill()
+    wait_for(lambda: run("ready", **of_engine).returncode == 1, what="the report of a dead engine to expire")
+    assert run("ready", **of_engine).stdout == "engine0 does not report\n"
+    failed = stack.start_engine(EVERSTREAM_APP_DIR=str(stack.folder))
+    failed.popen.wait(60)
+    of_failed = run("ready", **{**stack.environ, "EVERSTREAM_ENGINE_NAME": "engine1"})
+    assert of_failed.returncode == 1 and of_failed.stdout.startswith("engine1 is failed: ")
 
 
 def test_relative_paths_in_a_folder_that_shadows_modules(own_stack, tmp_path):
