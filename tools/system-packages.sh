@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs the tests' system packages with apt-get: Chromium, Firefox (80 MB to download, 310 MB installed, 10 s), nginx,
-# node, openssl, Prometheus (22 MB, 330 MB, 5 s), and for the tests with a dead network link iproute2 and nftables (2 MB,
-# 2 s). If it can't, it says so, and
-# the tests that need them are skipped by name.
+# node, openssl, Prometheus (22 MB, 330 MB, 5 s), for the tests with a dead network link iproute2 and nftables (2 MB, 2 s),
+# and for those of what deploy/ has bubblewrap, redis-cli, systemd-analyze (systemd itself does not start) and wget (5 MB,
+# 3 s). If it can't, it says so, and the tests that need them are skipped by name.
 missing=""
 need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"; }
 need chromium-headless-shell chromium-headless-shell
@@ -13,6 +13,10 @@ need openssl openssl
 need ip iproute2
 need nft nftables
 need prometheus prometheus
+need bwrap bubblewrap
+need redis-cli redis-tools
+need systemd-analyze systemd
+need wget wget
 [ -n "$missing" ] || exit 0
 
 sudo=""
