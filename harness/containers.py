@@ -51,7 +51,8 @@ class Containers:
             self._secret(name).write_text(text)
         config = (DEPLOY / "valkey" / "valkey.conf").read_text()
         (self.folder / "valkey.conf").write_text(f"{config}port {self.ports['6379']}\nbind 127.0.0.1\n")
-        self._program("valkey-server", f'exec {get_binary_path()} "$@"')
+        # It replaces its command line with a title, so note what it was.
+        self._program("valkey-server", f'echo "$@" >/data/arguments; exec {get_binary_path()} "$@"')
         self._program("valkey-cli", f'exec redis-cli -p {self.ports["6379"]} "$@"')
 
     @property

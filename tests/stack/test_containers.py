@@ -87,6 +87,8 @@ def test_password_is_in_no_command_line_environment_or_output(containers):
     processes = [psutil.Process(part.pid) for part in containers.running.values()]
     processes += [child for part in processes for child in part.children(recursive=True)]
     assert len(processes) > 8
+    arguments = (containers.folder / "data" / "arguments").read_text()
+    assert arguments == "/valkey.conf -\n"
     for process in processes:
         seen = "\0".join([*process.cmdline(), *process.environ().values()])
         assert PASSWORD not in seen and "p%40ss" not in seen and TOKEN not in seen

@@ -20,8 +20,8 @@ SERVICES = compose_file.services()
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 NGINX = (DEPLOY / "nginx.conf").read_text()
 SETTINGS = {variable_of(field) for field in Settings.__struct_fields__}
-FOREIGN = {"HOME", "HF_HOME", "HF_TOKEN_PATH"}
-"""What others read: the shell's, and Hugging Face's."""
+FOREIGN = {"HOME", "HF_HOME", "HF_TOKEN_PATH", "VLLM_NO_USAGE_STATS"}
+"""What others read: the shell, Hugging Face's library and vLLM."""
 SECRET_SETTINGS = {"EVERSTREAM_JWT_SECRET", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
 LEAST_UID = 100
 

@@ -18,7 +18,7 @@ RESOURCES = [resource for path, found in FILES.items() if path != KUSTOMIZATION 
 COMPOSE = compose_file.services()
 PARTS = ("valkey", "engine", "web")
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
-FOREIGN = {"HOME", "HF_HOME", "HF_TOKEN_PATH"}
+FOREIGN = {"HOME", "HF_HOME", "HF_TOKEN_PATH", "VLLM_NO_USAGE_STATS"}
 
 
 def named(kind, name):
@@ -140,7 +140,7 @@ def test_containers_are_those_of_the_compose_file():
     for part in ("engine", "web"):
         assert not container(part).keys() & {"command", "args"}
         for name in FOREIGN | {"VALKEY_URL", "EVERSTREAM_CACHE_DIR", "EVERSTREAM_HOST"}:
-            assert environ_of(part).get(name) == COMPOSE[part]["environment"].get(name), name
+            assert environ_of(part).get(name, "") == str(COMPOSE[part]["environment"].get(name, "")), name
     for part in ("valkey", "web"):
         memory = container(part)["resources"]["limits"]["memory"]
         assert memory.removesuffix("i").lower() == COMPOSE[part]["mem_limit"]

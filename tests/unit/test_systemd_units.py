@@ -18,7 +18,7 @@ from harness.systemd_units import FOLDER, environ_of, read, service
 PARTS = {"web": 2.0, "engine": 2.0, "valkey": 1.0}
 """The most that each may be exposed, of 10, as `systemd-analyze security` counts."""
 SETTINGS = {variable_of(field) for field in Settings.__struct_fields__}
-FOREIGN = {"HOME", "HF_HOME", "HF_TOKEN_PATH"}
+FOREIGN = {"HOME", "HF_HOME", "HF_TOKEN_PATH", "VLLM_NO_USAGE_STATS"}
 
 
 @pytest.fixture(scope="module")
