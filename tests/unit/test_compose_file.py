@@ -13,6 +13,7 @@ import pytest
 from everstream.host import valkey_server
 from everstream.settings import PROJECT_ROOT, Settings, load_settings, variable_of
 from harness import compose_file
+from harness.gunicorn_conf import graceful_timeout_s
 from harness.sandbox import VIRTUAL_ENVIRONMENT
 from harness.shipped_nginx import DEPLOY
 
@@ -160,8 +161,7 @@ def test_valkey_has_the_embedded_ones_options():
 
 
 def test_containers_have_time_to_end():
-    graceful = re.search(r"^graceful_timeout = (\d+)$", (PROJECT_ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
-    assert seconds(SERVICES["web"]["stop_grace_period"]) > int(graceful[1])
+    assert seconds(SERVICES["web"]["stop_grace_period"]) > graceful_timeout_s({})
 
 
 def test_nginx_may_open_the_files_that_it_asks_for():

@@ -2,14 +2,13 @@
 they agree with the containers of docker-compose.yml, whose commands `tests/stack/test_containers.py` runs.
 """
 
-import re
-
 import pytest
 import yaml
 
 from everstream import __version__
 from everstream.settings import PROJECT_ROOT, Settings, load_settings, variable_of
 from harness import compose_file
+from harness.gunicorn_conf import graceful_timeout_s
 
 FOLDER = PROJECT_ROOT / "deploy" / "kubernetes"
 KUSTOMIZATION, EXAMPLE = FOLDER / "kustomization.yaml", FOLDER / "secret.example.yaml"
@@ -181,9 +180,9 @@ def test_selectors_find_their_pods():
 def test_web_pods_leave_without_a_gap():
     assert named("Deployment", "web")["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert named("PodDisruptionBudget", "web")["spec"]["minAvailable"] < named("Deployment", "web")["spec"]["replicas"]
-    graceful = re.search(r"^graceful_timeout = (\d+)$", (PROJECT_ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
     slept = int(container("web")["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert pod("web")["spec"]["terminationGracePeriodSeconds"] > slept + int(graceful[1])
+    graceful_s = graceful_timeout_s({"EVERSTREAM_DRAIN_S": environ_of("web")["EVERSTREAM_DRAIN_S"]})
+    assert pod("web")["spec"]["terminationGracePeriodSeconds"] > slept + graceful_s
     # They would share a GPU and a volume with the next one.
     assert named("Deployment", "engine")["spec"]["strategy"] == {"type": "Recreate"}
     assert named("StatefulSet", "valkey")["spec"]["replicas"] == 1

@@ -2,16 +2,16 @@
 `tests/stack/test_systemd_commands.py` runs their commands.
 """
 
-import re
 import shutil
 import subprocess
 
 import pytest
 
 from everstream.cli import COMMANDS
-from everstream.settings import PROJECT_ROOT, Settings, load_settings, variable_of
+from everstream.settings import Settings, load_settings, variable_of
 from everstream.web.limits import open_files
 from harness import compose_file
+from harness.gunicorn_conf import graceful_timeout_s
 from harness.sandbox import VIRTUAL_ENVIRONMENT
 from harness.systemd_units import FOLDER, environ_of, read, service
 
@@ -94,7 +94,6 @@ def test_folders_are_those_of_the_settings():
 
 def test_limits_suffice():
     assert int(service("web")["LimitNOFILE"]) >= open_files(Settings())
-    graceful = re.search(r"^graceful_timeout = (\d+)$", (PROJECT_ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)
-    assert int(service("web")["TimeoutStopSec"]) > int(graceful[1])
+    assert int(service("web")["TimeoutStopSec"]) > graceful_timeout_s({})
     memory = {part: compose_file.services()[part]["mem_limit"].upper() for part in ("web", "valkey")}
     assert {part: service(part)["MemoryMax"] for part in memory} == memory
