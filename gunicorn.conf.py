@@ -4,10 +4,12 @@
 """
 
 import math
+import os
 import resource
 import sys
 from pathlib import Path
 
+from everstream import tracing
 from everstream.logs import dict_config
 from everstream.settings import SettingsError, load_settings
 from everstream.web import access_log, limits
@@ -16,6 +18,7 @@ from everstream.web.ports import check_ports
 
 try:
     _settings = load_settings()
+    tracing.check(os.environ)
 except SettingsError as error:
     sys.exit(f"everstream: {error}")
 

@@ -136,7 +136,7 @@ class Stack:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(PREFIX) and name not in PLAIN_NAMES.values()
+            if not name.startswith((PREFIX, "OTEL_")) and name not in PLAIN_NAMES.values()
         }
         self.environ = kept | {
             "PORT": str(self.port),

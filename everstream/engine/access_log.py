@@ -24,9 +24,9 @@ def context() -> dict[str, Any]:
     return {"generation": name[:SHOWN_DIGITS]} if _GENERATION.fullmatch(name) else {}
 
 
-def log_generation(claim: Claim, state: str, tokens: int, started_at: float) -> None:
+def log_generation(claim: Claim, state: str, tokens: int, started_at: float, trace_id: str | None) -> None:
     """`state`: how it ended; empty: not here. `tokens`: of the prompt and the answer. `started_at`: when this engine
-    began it, by the monotonic clock."""
+    began it, by the monotonic clock. `trace_id`: None without traces."""
     fields = {
         "event": "generation",
         "generation": claim.generation[:SHOWN_DIGITS],
@@ -36,5 +36,6 @@ def log_generation(claim: Claim, state: str, tokens: int, started_at: float) -> 
         "tokens": tokens,
         "taken_over": claim.taken_over or None,
         "request_id": claim.job.http_id or None,
+        "trace_id": trace_id,
     }
     access_line(logger, fields)

@@ -1,6 +1,7 @@
 """State that all generations of one engine share."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -10,6 +11,9 @@ from everstream.engine.coalescer import FlushClocks
 from everstream.engine.meter import EngineMeter
 from everstream.log.engine_log import EngineLog
 from everstream.settings import Settings
+
+if TYPE_CHECKING:
+    from everstream.otel import Tracing
 
 
 class EngineContext(msgspec.Struct, frozen=True):
@@ -22,3 +26,4 @@ class EngineContext(msgspec.Struct, frozen=True):
     trial: asyncio.Lock
     flush_clocks: FlushClocks
     meter: EngineMeter
+    tracing: "Tracing | None" = None

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from valkey.exceptions import ValkeyError
 
@@ -30,6 +30,9 @@ from everstream.log.records import EngineStatus
 from everstream.processes import kill_this_process
 from everstream.settings import Settings
 
+if TYPE_CHECKING:
+    from everstream.otel import Tracing
+
 logger = logging.getLogger(__name__)
 
 RELEASE_S = 1.0
@@ -42,14 +45,16 @@ TICK_S = 0.5
 
 
 class Engine:
-    def __init__(self, settings: Settings, model: Model, engine_log: EngineLog, name: str) -> None:
+    def __init__(
+        self, settings: Settings, model: Model, engine_log: EngineLog, name: str, tracing: "Tracing | None" = None
+    ) -> None:
         self._settings = settings
         self._model = model
         self._log = engine_log
         self._meter = EngineMeter(settings.model_name)
         self._appender = Appender(engine_log, settings.lease_s, self._meter.appends)
         self._context = EngineContext(
-            settings, model, engine_log, self._appender, asyncio.Lock(), FlushClocks(), self._meter
+            settings, model, engine_log, self._appender, asyncio.Lock(), FlushClocks(), self._meter, tracing
         )
         self._started_at = time.monotonic()
         self._name = name

@@ -23,6 +23,7 @@ from everstream.engine.context import EngineContext
 from everstream.engine.crash_policy import Fence, count_deaths
 from everstream.engine.meter import GenerationMeter
 from everstream.engine.time_limits import TimeLimits
+from everstream.engine.traces import GenerationTrace
 from everstream.errors import EverstreamError, InternalError, LogBroken, ModelDied, ModelStuck
 from everstream.log.engine_log import Batch, Claim, until_answered
 from everstream.log.entries import TERMINAL, TOKEN, Entry, encode_entry, encode_json, encode_token
@@ -49,6 +50,9 @@ class GenerationTask:
         self._began_at = time.monotonic()
         self._submitted_at = time.monotonic() - claim.queued_s
         self._meter: GenerationMeter | None = None
+        self._trace = GenerationTrace(context.tracing, claim, context.settings.model_name)
+        self._failure = ""
+        """The code of a failure that its writer doesn't know."""
         self._limits = TimeLimits(
             context.settings.infer_idle_timeout_s,
             context.settings.infer_timeout_s,
@@ -137,9 +141,9 @@ class GenerationTask:
             await self._fail(error)
         finally:
             self._count_end()
-            access_log.log_generation(
-                self.claim, self._writer.state if self._writer else "", self.tokens, self._began_at
-            )
+            state, code = (self._writer.state, self._writer.code) if self._writer else ("", "")
+            access_log.log_generation(self.claim, state, self.tokens, self._began_at, self._trace.trace_id)
+            self._trace.end("failed" if self._failure else state, self._failure or code, self._meter)
             self._leave_trial()
             await self._wait_until_idle()
 
@@ -171,6 +175,7 @@ class GenerationTask:
         what = f"the log (Valkey) refuses it: {error}" if is_log_error else "something went wrong in the engine"
         logger.error("generation %s: %s", self.claim.generation[:8], what, exc_info=None if is_log_error else error)
         kind = LogBroken if is_log_error else InternalError
+        self._failure = kind.code
         await until_answered(partial(self._context.log.fail, self.claim, kind.code, what))
 
     async def _take_up(self) -> list[Entry] | None:
@@ -182,7 +187,8 @@ class GenerationTask:
         deaths = count_deaths(await self._history())
         if deaths.are_too_many:
             message = f"the engine died {deaths.in_all} times while running this generation"
-            await self._append_own("failed", {"code": "engine_crashed", "message": message})
+            self._failure = "engine_crashed"
+            await self._append_own("failed", {"code": self._failure, "message": message})
             return None
         if self._alone or deaths.are_suspicious:
             # Suspects run one at a time. The next one starts when the current one has produced output or has run for
@@ -190,6 +196,7 @@ class GenerationTask:
             await self._context.trial.acquire()
             self._on_trial = True
             asyncio.get_running_loop().call_later(self._context.settings.lease_s, self._leave_trial)
+        self._trace.note_attempt(deaths.in_all + 1)
         return await self._append_own("resumed", {"attempt": deaths.in_all + 1})
 
     async def _append_own(self, event: str, data: dict[str, Any]) -> list[Entry] | None:
@@ -289,6 +296,7 @@ class GenerationTask:
         assert self._coalescer is not None and self._meter is not None and self._writer is not None
         self._coalescer.flush()
         self._meter.end(data.get("usage"))
+        self._trace.note_finish(data.get("finish_reason"))
         self._writer.note_tokens(self._meter.tokens)
         self._writer.end(state, data)
 

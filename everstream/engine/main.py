@@ -24,6 +24,7 @@ import msgspec
 import uvloop
 from valkey.exceptions import ValkeyError
 
+from everstream import tracing
 from everstream.contract import runtime_config
 from everstream.contract.model import LoadedModel, load_model
 from everstream.engine import access_log
@@ -60,7 +61,9 @@ async def _serve(settings: Settings, engine_log: EngineLog, name: str) -> None:
     # Loaded objects live until exit; exclude them from garbage collection.
     gc.collect()
     gc.freeze()
-    engine = Engine(settings, model, engine_log, name)
+    # A model may have forked processes while it was loaded.
+    traced = tracing.start("everstream-engine")
+    engine = Engine(settings, model, engine_log, name, traced)
     serving = asyncio.create_task(engine.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
@@ -70,6 +73,8 @@ async def _serve(settings: Settings, engine_log: EngineLog, name: str) -> None:
     except asyncio.CancelledError:
         await engine.release_leases()
         await model.finalize()
+        if traced:
+            await asyncio.to_thread(traced.stop)
         die(0, "told to stop")
 
 
@@ -148,6 +153,10 @@ if __name__ == "__main__":
     os.environ[SLEEP_VARIABLE] = "1"
     try:
         loaded = load_engine_settings()
+        tracing.check(os.environ)
+        if tracing.are_on(os.environ):
+            # vLLM's processes, which read the same variables, would take gRPC.
+            os.environ.setdefault(tracing.PROTOCOLS[0], tracing.PROTOCOL)
         logging.config.dictConfig(dict_config(loaded.log_level, loaded.log_format, access_log.context))
         uvloop.run(main(loaded))
     except SettingsError as error:

@@ -101,12 +101,12 @@ class GenerationMeter:
     __slots__ = (
         "_counts",
         "_engine",
-        "_has_begun",
         "_is_new",
         "_last_at",
         "_taken_at",
         "_taken_tokens",
         "_tokens",
+        "first_at",
         "key",
         "prompt_tokens",
     )
@@ -124,7 +124,8 @@ class GenerationMeter:
         self._counts = engine.gaps.counts
         self._last_at = self._taken_at = submitted_at
         self._is_new = not tokens
-        self._has_begun = False
+        self.first_at: float | None = None
+        """When the first output of this engine came."""
         self._tokens = self._taken_tokens = sum(tokens)
         engine.open(self)
 
@@ -133,7 +134,7 @@ class GenerationMeter:
         gap = now - self._last_at
         self._last_at = now
         self._tokens += tokens
-        if tokens > 1 or not self._has_begun:
+        if tokens > 1 or self.first_at is None:
             self._note_unusual(now, gap, tokens)
         else:
             # `Histogram.add` would cost another call.
@@ -141,11 +142,10 @@ class GenerationMeter:
 
     def _note_unusual(self, now: float, gap: float, tokens: int) -> None:
         """The first output, or several tokens that came together, perhaps because nobody watches."""
-        if self._has_begun:
+        if self.first_at is not None:
             self._counts[bisect_left(BOUNDS, gap / tokens)] += tokens
             return
-        self._has_begun = True
-        self._taken_at = now
+        self.first_at = self._taken_at = now
         if self._is_new:
             self._engine.first.add(gap)
 
@@ -162,8 +162,18 @@ class GenerationMeter:
         self.prompt_tokens = self.prompt_tokens or text_bytes // BYTES_PER_TOKEN
 
     @property
+    def last_at(self) -> float:
+        """When the last output came."""
+        return self._last_at
+
+    @property
+    def answer_tokens(self) -> int:
+        """So far, whichever engines generated them."""
+        return self._tokens
+
+    @property
     def tokens(self) -> int:
-        """Of the answer so far, whichever engines generated it; after the end also of the prompt."""
+        """Of the answer so far; after the end also of the prompt."""
         return self._tokens + self.prompt_tokens
 
     def take(self) -> tuple[int, float]:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, cast
 
 import valkey
 
+from everstream import tracing
 from everstream.contract.loader import APP, CLASS_NAME, SCHEMA_FILE, load_schema
 from everstream.errors import ModelLoadError
 from everstream.host import valkey_server
@@ -222,6 +223,16 @@ def _limits(settings: Settings) -> Iterator[Finding]:
         yield Finding("note", f"the kernel queues at most {backlog} new connections", advice)
 
 
+def _traces(settings: Settings) -> Iterator[Finding]:  # noqa: ARG001 - as the others
+    try:
+        tracing.check(os.environ)
+    except SettingsError as error:
+        yield Finding("fail", str(error))
+    else:
+        if tracing.are_on(os.environ):
+            yield Finding("ok", "OTEL_* variables turn traces on")
+
+
 def _nginx(settings: Settings) -> Iterator[Finding]:
     executable = shutil.which("nginx")
     if executable is None:
@@ -272,5 +283,6 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _valkey,
     _gpu,
     _limits,
+    _traces,
     _nginx,
 )

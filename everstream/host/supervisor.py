@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from everstream import tracing
 from everstream.contract.loader import APP
 from everstream.engine.exits import EXIT_MODEL_STUCK
 from everstream.host import state_lock, valkey_server
@@ -144,6 +145,7 @@ def run(settings: Settings) -> None:
     # One of several models that can't be loaded must not keep the others from starting: its engine says why.
     if not settings.models and not (settings.app_path / APP).is_file():
         raise SettingsError(f"EVERSTREAM_APP_DIR={settings.app_dir} has no {APP}")
+    tracing.check(os.environ)
     if not settings.valkey_url:
         state_lock.acquire(settings, inherit=False)
     check_ports(settings)

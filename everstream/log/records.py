@@ -26,13 +26,15 @@ class Page(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True):
     """What an engine is to run. `flush_ms`: coalesce outputs that come within this many milliseconds. `added`: inputs
     that are the service's own, not the request's. `http_id`: the HTTP request's, and `key`: its API key's
-    name, for logs and metrics."""
+    name, for logs and metrics. `trace`: the `traceparent` and `tracestate` that an engine's spans continue; none if
+    requests are not traced."""
 
     inputs: dict[str, Any]
     flush_ms: int = 0
     added: dict[str, Any] = {}
     http_id: str = ""
     key: str = ""
+    trace: dict[str, str] = {}
 
 
 class Submission(msgspec.Struct, frozen=True):

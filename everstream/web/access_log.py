@@ -11,6 +11,7 @@ from flask import Response, g, has_request_context, request
 
 from everstream.log.counters import field
 from everstream.logs import ACCESS, SHOWN_DIGITS, access_line
+from everstream.web import traces
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context
 from everstream.web.health_listener import is_check
@@ -53,16 +54,16 @@ class StreamLine:
     """The line of a stream's end. Made during the request, because a stream may end outside of its context."""
 
     # A process has thousands: a dict would take a quarter of a kilobyte each.
-    __slots__ = ("_key", "_request_id", "_route", "_started")
+    __slots__ = ("_key", "_request_id", "_route", "_span", "_started")
 
     def __init__(self) -> None:
         self._started: float = g.started
         self._route = request.url_rule.rule if request.url_rule else None
-        self._key, self._request_id = principal().name or None, request_id()
+        self._key, self._request_id, self._span = principal().name or None, request_id(), traces.current()
 
     def log(self, reader: Reader, ended: str, sent_bytes: int) -> None:
         """`ended`: the terminal event, or `left`, `drained`, or an error's code."""
-        first_at = reader.first_sent_at
+        first_at, entries = reader.first_sent_at, max(0, reader.cursor.last - reader.cursor.first)
         fields = {
             "event": "stream_end",
             "route": self._route,
@@ -70,12 +71,15 @@ class StreamLine:
             "ms": round((time.monotonic() - self._started) * 1000),
             "ttft_ms": round((first_at - self._started) * 1000) if first_at else None,
             "bytes": sent_bytes + reader.direct_bytes,
-            "entries": max(0, reader.cursor.last - reader.cursor.first),
+            "entries": entries,
             "key": self._key,
             "generation": reader.generation[:SHOWN_DIGITS],
             "request_id": self._request_id,
+            "trace_id": traces.trace_id(self._span),
         }
         access_line(logger, fields)
+        if self._span:
+            traces.stream_ended(self._span, reader.generation, ended, entries)
 
 
 def context() -> dict[str, Any]:
@@ -91,4 +95,5 @@ def _who() -> dict[str, Any]:
         "key": principal().name or None if "principal" in g else None,
         "generation": generation[:SHOWN_DIGITS] or None,
         "request_id": request_id(),
+        "trace_id": traces.trace_id(traces.current()),
     }

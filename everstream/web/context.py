@@ -16,6 +16,7 @@ from everstream.web.models import Models
 from everstream.web.prompt_validation import PromptValidator
 
 if TYPE_CHECKING:
+    from everstream.otel import Tracing
     from everstream.web.stream_slots import ClientSlots
 
 EXTENSION = "everstream"
@@ -34,10 +35,15 @@ class AppContext(msgspec.Struct):
     """All APIs' formats of events, by name."""
     apis: Sequence[Api] = ()
     writes_directly: bool = False
+    tracing: "Tracing | None" = None
 
     def allow_direct_writes(self) -> None:
         """Call if the server's connections are plain HTTP/1.1 sockets, which a `DirectWriter` may write to."""
         self.writes_directly = True
+
+    def trace_requests(self, tracing: "Tracing | None") -> None:
+        """Call after the fork."""
+        self.tracing = tracing
 
 
 def app_context() -> AppContext:

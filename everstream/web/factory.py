@@ -14,7 +14,7 @@ from flask_cors import CORS
 
 from everstream.log.web_log import WebLog
 from everstream.settings import PROJECT_ROOT, Settings, load_settings
-from everstream.web import access_log, error_responses, request_ids, static_files
+from everstream.web import access_log, error_responses, request_ids, static_files, traces
 from everstream.web.access import client_limits
 from everstream.web.access.client_limits import ClientLimits
 from everstream.web.access.credentials import Credentials
@@ -30,7 +30,16 @@ from everstream.web.stream_slots import ClientSlots
 # Python 3.11 and some machines have another.
 mimetypes.add_type("text/javascript", ".js")
 
-ALLOWED_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Api-Key", "X-Request-Id")
+ALLOWED_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "Traceparent",
+    "Tracestate",
+    "X-Api-Key",
+    "X-Request-Id",
+)
 EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Location", "X-Everstream-Ignored", *client_limits.HEADERS)
 """What a page of another origin may send and read."""
 
@@ -62,6 +71,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     )
     trust_proxies(app, settings.proxies)
     app.before_request(access_log.start_clock)
+    app.before_request(traces.begin)
     for api in apis:
         app.register_blueprint(api.blueprint)
     app.before_request(Guard(settings, credentials).check)
@@ -93,4 +103,5 @@ def _add_headers(apis: Sequence[Api], response: Response) -> Response:
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers.setdefault("Cache-Control", "no-cache" if request.endpoint == "static" else "no-store")
     access_log.log_request(response)
+    traces.finish(response)
     return response

@@ -19,6 +19,7 @@ from everstream.contract import inputs
 from everstream.errors import Forbidden, InvalidInput
 from everstream.log.records import EngineStatus, Generation, Job, Submission, engine_failure
 from everstream.settings import MAX_FLUSH_MS
+from everstream.web import traces
 from everstream.web.access.client_limits import client_of
 from everstream.web.access.principal import Principal, principal
 from everstream.web.context import app_context
@@ -174,8 +175,9 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
         client=client_of(who),
         limits=context.limits.of(who),
     )
-    job = Job(given, flush_ms, _added(model, given, who), request_id(), who.label)
-    started = context.log.submit(secrets.token_hex(16), job, name, model.queue, submission)
+    with traces.submitting(model.name) as trace:
+        job = Job(given, flush_ms, _added(model, given, who), request_id(), who.label, trace)
+        started = context.log.submit(secrets.token_hex(16), job, name, model.queue, submission)
     note_generation(started.id)
     return started
 

@@ -14,6 +14,7 @@ import gevent
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
+from everstream import tracing
 from everstream.errors import ResponseCut
 from everstream.processes import run_when_others_pause
 from everstream.web import connections
@@ -39,7 +40,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # them all again and again while streams are opened.
         gc.set_threshold(20_000, 20, 50)
         run_when_others_pause()
-        # Start here, after the fork and gevent's patching: greenlets do not survive a fork.
+        # Start here, after the fork and gevent's patching: greenlets and threads do not survive a fork.
+        self._context.trace_requests(tracing.start("everstream-web"))
         self._context.follower.start(self._context.credentials.is_valid)
         self._context.client_slots.start()
 
@@ -58,6 +60,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if self._health:
             # Checks in progress finish in an instant.
             self._health.stop(timeout=1)
+        if self._context.tracing:
+            self._context.tracing.stop()
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         self._between_requests.add(client)
