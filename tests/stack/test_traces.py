@@ -245,6 +245,8 @@ def test_takeover_is_a_further_span_of_the_same_trace(own_stack, collector, gate
     collector.wait_for("GET /stream", trace_id=trace.id)
     spans = collector.spans(trace.id)
     assert of(spans, "decode").parent_id == of(spans, "prefill").parent_id == generate.span_id
+    # It waited in the queue only once.
+    assert of(spans, "queue") == queue
 
 
 def test_exports_have_no_prompts_outputs_keys_or_ids(traced, alice, collector):
@@ -309,8 +311,8 @@ def test_last_spans_are_sent_before_a_process_ends(own_stack):
 
 def test_stalled_collector_holds_up_no_stream_and_no_stop(own_stack, gate):
     with running_collector(is_stalled=True) as collector:
-        stack = own_stack(**collector.environ | {"OTEL_BSP_MAX_QUEUE_SIZE": "4", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2"})
-        stack.start()
+        limits = {"OTEL_BSP_MAX_QUEUE_SIZE": "4", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2"}
+        stack = own_stack(**collector.environ, **limits, OTEL_EXPORTER_OTLP_TIMEOUT="3600").start()
         read_all(f"{stack.url}/stream?texts=a")
         assert collector.held.wait(TIMEOUT_S)
         # More spans than the queue has room for.
@@ -319,6 +321,8 @@ def test_stalled_collector_holds_up_no_stream_and_no_stop(own_stack, gate):
         stack.web.kill(signal.SIGTERM)
         stack.engines[0].kill(signal.SIGTERM)
         assert (stack.web.popen.returncode, stack.engines[0].popen.returncode) == (0, 0)
+        # Each worker has ended by itself, before gunicorn would have killed it.
+        assert stack.web.output.count("Worker exiting") == int(stack.environ["WEB_CONCURRENCY"])
         assert collector.bodies == []
         for part in (stack.web, stack.engines[0]):
             complaints = [line["message"] for line in lines(part) if "OpenTelemetry" in line.get("message", "")]
