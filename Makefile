@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Keep compiled modules in our own environment, whatever the shell says: without them each start takes 10 s longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast bench hot chaos deploy-drill lint lock screenshots setup setup-dev model wheel clean help
+.PHONY: run test test-fast bench hot chaos deploy-drill lint audit lock screenshots setup setup-dev model wheel clean help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -59,11 +59,21 @@ deploy-drill: setup-dev  ## Replace web, engine and Valkey 20 times under 500 op
 screenshots: setup-dev  ## Write pictures of the page, and films of it while parts are killed, to test-artifacts/screenshots
 	$(BIN)/python -m tools.screenshots
 
-lint: $(LIGHT)/.installed  ## Run ruff, mypy and import-linter, in their own small environment
+# Without files that are full of hashes, and without the detectors that take every hash for a secret. The lines are
+# examples of addresses.
+NO_SECRETS := hashes.*\.txt|static/vendor/.*|bench/results/.*|.*package-lock\.json|.*\.(png|webp|woff2|svg)
+FIND_SECRETS := detect-secrets-hook --disable-plugin KeywordDetector --disable-plugin HexHighEntropyString \
+		--disable-plugin Base64HighEntropyString --exclude-lines '://(user:p|somebody:wrong)'
+
+lint: $(LIGHT)/.installed  ## Run ruff, mypy, import-linter and a search for secrets, in their own small environment
 	$(LIGHT)/bin/ruff check .
 	$(LIGHT)/bin/ruff format --check .
 	$(LIGHT)/bin/mypy
 	$(LIGHT)/bin/lint-imports --no-logo
+	git ls-files | grep -vxE '$(NO_SECRETS)' | xargs -P 2 -n 150 $(LIGHT)/bin/$(FIND_SECRETS)
+
+audit: $(LIGHT)/.installed  ## Ask PyPI's database for known vulnerabilities of everything that is pinned; needs the internet
+	$(LIGHT)/bin/python -m everstream.uv tool run pip-audit==2.10.1 --disable-pip --require-hashes --requirement hashes.txt
 
 model: setup  ## Build the demo model if it is missing
 	@$(BIN)/python -m everstream.llm.demo_model

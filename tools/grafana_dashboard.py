@@ -19,6 +19,7 @@ def quantiles(name):
 
 
 WORKER = "{{worker}}"
+PREFIX_HITS = f"{rate('prefix_cache_hits_total', 'model')} / {rate('prefix_cache_queries_total', 'model')}"
 TROUBLE = (
     *("leases_taken_over", "gaps_healed", "streams_refused", "streams_stalled", "generations_evicted"),
     "entries_refused",
@@ -38,6 +39,11 @@ PANELS = [
     ("Time between tokens", "s", quantiles("inter_token_latency_seconds")),
     ("Wait in the queue", "s", [*quantiles("queue_wait_seconds"), ("everstream_oldest_queued_seconds", "the oldest")]),
     ("Whole generations", "s", quantiles("generation_seconds")),
+    (
+        "Key/value cache",
+        "percentunit",
+        [("everstream_engine_cache_usage", "{{engine}}"), (PREFIX_HITS, "prompts found")],
+    ),
     ("Ends of generations", "short", [(rate("generations_ended_total", "state", "code"), "{{state}} {{code}}")]),
     ("Requests", "reqps", [(rate("http_requests_total", "route", "status"), "{{route}} {{status}}")]),
     ("Tokens per key", "short", [(rate("answer_tokens_total", "key"), "{{key}}")]),

@@ -11,6 +11,7 @@ between calls. Optional members:
     max_model_len       the context length, in tokens
     prompt_bound        a `PromptBound`
     running_requests    the model's own count of running requests
+    cache_use           a `CacheUse`
     has_died            whether the model can no longer serve
     death               how it died, in words
 """
@@ -23,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from everstream.contract.loader import APP, CLASS_NAME, Declaration, Folder, is_models_file, load_errors, load_folder
 from everstream.contract.output_handler import StreamOutputHandler
@@ -42,6 +43,15 @@ FINALIZE_S = 5.0
 """Less than the supervisor's patience."""
 
 
+class CacheUse(NamedTuple):
+    """A model's key/value cache. `usage`: the fraction in use. `queries`, `hits`: tokens of prompts that were looked up
+    in it, and found, since the model was loaded."""
+
+    usage: float
+    queries: int
+    hits: int
+
+
 class Model(Protocol):
     """What the engine asks of a model."""
 
@@ -56,6 +66,9 @@ class Model(Protocol):
 
     @property
     def running_requests(self) -> int | None: ...
+
+    @property
+    def cache_use(self) -> "CacheUse | None": ...
 
     @property
     def has_died(self) -> bool: ...
@@ -126,6 +139,11 @@ class LoadedModel:
     def running_requests(self) -> int | None:
         count = getattr(self._model, "running_requests", None)
         return count if isinstance(count, int) else None
+
+    @property
+    def cache_use(self) -> CacheUse | None:
+        use = getattr(self._model, "cache_use", None)
+        return use if isinstance(use, CacheUse) else None
 
     @property
     def has_died(self) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from valkey.exceptions import ValkeyError
 
-from everstream.contract.model import Model
+from everstream.contract.model import CacheUse, Model
 from everstream.engine import watchdog
 from everstream.engine.appender import Appender
 from everstream.engine.coalescer import FlushClocks
@@ -147,9 +147,12 @@ class Engine:
         await asyncio.sleep(self._tick_s)
 
     async def _report(self) -> None:
+        use = self._model.cache_use
+        if use is not None:
+            self._meter.note_cache(use.queries, use.hits)
         counted = self._meter.take()
         try:
-            is_to_die = await self._log.report(self._status(), counted)
+            is_to_die = await self._log.report(self._status(use), counted)
         except ValkeyError:
             self._meter.put_back(counted)
             raise
@@ -236,7 +239,7 @@ class Engine:
         else:
             self._has_capacity.clear()
 
-    def _status(self) -> EngineStatus:
+    def _status(self, use: CacheUse | None) -> EngineStatus:
         is_draining = any(task.waiting_s > DRAINING_AFTER_S for task in self._running.values())
         return EngineStatus(
             self._name,
@@ -246,6 +249,7 @@ class Engine:
             max_model_len=self._model.max_model_len,
             running=len(self._running),
             model_requests=self._model.running_requests,
+            cache_usage=use and use.usage,
             prompt_bound=self._model.prompt_bound,
             uptime_s=int(time.monotonic() - self._started_at),
         )

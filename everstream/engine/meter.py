@@ -32,7 +32,19 @@ BOUNDS = INTER_TOKEN_LATENCY.bounds
 class EngineMeter:
     """What all generations of one engine have in common."""
 
-    __slots__ = ("_counted", "_keys", "_model", "_open", "_untaken", "appends", "first", "gaps", "waits", "whole")
+    __slots__ = (
+        "_counted",
+        "_keys",
+        "_model",
+        "_noted",
+        "_open",
+        "_untaken",
+        "appends",
+        "first",
+        "gaps",
+        "waits",
+        "whole",
+    )
 
     def __init__(self, model: str = "") -> None:
         self.first = Histogram(TIME_TO_FIRST_TOKEN, model)
@@ -42,6 +54,7 @@ class EngineMeter:
         self.appends = Histogram(LOG_APPEND, model)
         self._model = model
         self._keys: set[str] = set()
+        self._noted: Counter[str] = Counter()
         self._counted: Counter[str] = Counter()
         self._open: set[GenerationMeter] = set()
         self._untaken: dict[str, int] = {}
@@ -67,6 +80,12 @@ class EngineMeter:
                 key = OTHER
             self._keys.add(key)
             self._counted[field(name, self._model, key)] += tokens
+
+    def note_cache(self, queries: int, hits: int) -> None:
+        """The model's own counts of the prompts' tokens in its cache, since it was loaded."""
+        for name, total in (("prefix_cache_queries", queries), ("prefix_cache_hits", hits)):
+            self._counted[field(name, self._model)] += total - self._noted[name]
+            self._noted[name] = total
 
     def count_end(self, generation: "GenerationMeter", state: str, code: str, seconds: float) -> None:
         """A generation has ended here, `seconds` after its request."""

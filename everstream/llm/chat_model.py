@@ -9,6 +9,7 @@ from typing import Any
 from vllm.exceptions import VLLMClientError
 
 from everstream.contract.inputs import text_bytes
+from everstream.contract.model import CacheUse
 from everstream.contract.output_handler import StreamOutputHandler
 from everstream.llm import vllm_start
 from everstream.llm.answer import NOT_RESUMABLE, UNWATCHED_TOKENS, Answer
@@ -18,6 +19,7 @@ from everstream.llm.prompt_bound import prompt_bound
 from everstream.llm.refusals import refusals_named
 from everstream.llm.tokenizer_pool import TokenizerPool
 from everstream.llm.vllm_seam import Vllm
+from everstream.llm.vllm_stats import CacheStats
 from everstream.settings import load_settings
 
 
@@ -27,6 +29,7 @@ class InferlessPythonModel:
         args = vllm_start.serve_args(settings)
         llm = vllm_start.start(args)
         self.vllm = Vllm(llm)
+        self._cache_stats = CacheStats(llm)
         await self.vllm.start()
         self.front_end = await FrontEnd.start(llm, args)
         self.max_model_len = self.vllm.max_model_len
@@ -68,6 +71,10 @@ class InferlessPythonModel:
     @property
     def running_requests(self) -> int | None:
         return self.vllm.running_requests
+
+    @property
+    def cache_use(self) -> CacheUse | None:
+        return self._cache_stats.use
 
     async def check(self, inputs: dict[str, Any]) -> None:
         """Raise InvalidInput if vLLM can't take these inputs, for example because the prompt is too long."""

@@ -21,6 +21,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from everstream.llm import demo_model
+from everstream.llm.vllm_stats import engine_counts
 from everstream.processes import die_with_parent
 from everstream.settings import Settings, SettingsError
 
@@ -62,6 +63,11 @@ def start(given: Namespace) -> AsyncLLM:
         # first request for log probabilities, that stops all streams for 10 to 15 s. Uncompiled, it takes 17 ms for 64
         # such streams instead of 1 [measured on 2 cores].
         torch.compiler.set_stance("force_eager")
+    with engine_counts():
+        return _start(args)
+
+
+def _start(args: AsyncEngineArgs) -> AsyncLLM:
     if not runs_in_one_process(args):
         return AsyncLLM.from_engine_args(args)
     args.distributed_executor_backend = "uni"
@@ -91,7 +97,7 @@ def serve_args(settings: Settings) -> Namespace:
     """
     is_demo = settings.model == demo_model.NAME
     model = demo_model.build(settings) if is_demo else Path(settings.model).expanduser()
-    # vLLM's statistics cost time at each step, and nothing here shows them.
+    # vLLM's statistics cost time at each token; `vllm_stats` takes what it needs.
     given = ["--model", str(model), "--served-model-name", settings.model_name, "--disable-log-stats"]
     if current_platform.is_cpu():
         # vLLM refuses to start if less than gpu_memory_utilization of all memory is free. With the KV cache's size

@@ -32,6 +32,8 @@ LABELLED = {
     "generations_ended": Labelled("generations that engines ended, by code", ("model", "state", "code")),
     "prompt_tokens": Labelled("tokens of prompts, as far as models say how many", ("model", "key")),
     "answer_tokens": Labelled("tokens of answers, likewise", ("model", "key")),
+    "prefix_cache_queries": Labelled("tokens of prompts that vLLM looked up in its cache", ("model",)),
+    "prefix_cache_hits": Labelled("tokens of prompts that vLLM found there, so it need not compute them", ("model",)),
 }
 """Counters with labels, whose values are in their names: see `field`."""
 MAX_VALUE_CHARS = 100

@@ -101,7 +101,8 @@ class EngineStatus(msgspec.Struct, frozen=True):
     ended generation, or is being replaced because the model does not) or failed (then `code` is model_failed or
     log_error). `error` says why it is not ready, for people.
 
-    `running` counts its generations; `model_requests` is the model's own count, if it has one.
+    `running` counts its generations. If the model has them: `model_requests` is its own count, and `cache_usage` the
+    fraction of its key/value cache that is in use.
 
     `uptime_s`: for how long it has had its model loaded.
 
@@ -117,6 +118,7 @@ class EngineStatus(msgspec.Struct, frozen=True):
     max_model_len: int | None = None
     running: int = 0
     model_requests: int | None = None
+    cache_usage: float | None = None
     parent: int = 0
     prompt_bound: PromptBound | None = None
     queue: str = ""

@@ -101,7 +101,9 @@ def _add_headers(apis: Sequence[Api], response: Response) -> Response:
     response.headers[request_ids.HEADER] = request_ids.request_id()
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers.setdefault("Cache-Control", "no-cache" if request.endpoint == "static" else "no-store")
+    response.headers.setdefault(
+        "Cache-Control", "no-cache" if request.endpoint == static_files.UNVERSIONED else "no-store"
+    )
     access_log.log_request(response)
     traces.finish(response)
     return response

@@ -14,6 +14,9 @@ from everstream.web.access.rules import PUBLIC, allow
 
 FOLDER = PROJECT_ROOT / "static"
 YEAR_S = 31_536_000
+UNVERSIONED = "static"
+"""The endpoint that Flask has for the folder."""
+ENDPOINTS = (UNVERSIONED, "send_versioned")
 
 
 def _version_of(folder: Path) -> str:

@@ -12,6 +12,7 @@ from flask import Response, g, request
 
 from everstream.errors import EverstreamError, InternalError
 from everstream.logs import SHOWN_DIGITS
+from everstream.web import static_files
 from everstream.web.context import app_context
 from everstream.web.health_listener import PATHS
 from everstream.web.request_ids import request_id
@@ -28,7 +29,7 @@ SOUND_ENDS = frozenset({"done", "cancelled", "left", "drained"})
 def begin() -> None:
     """For `before_request`, before anything that refuses a request."""
     tracing = app_context().tracing
-    if tracing is None or request.path in PATHS or request.endpoint == "static":
+    if tracing is None or request.path in PATHS or request.endpoint in static_files.ENDPOINTS:
         return
     method = request.method if request.method in METHODS else "_OTHER"
     attributes = {

@@ -3,6 +3,8 @@
 In float32 at temperature 0, so that prompt + delivered tokens continue exactly as the undisturbed run did.
 """
 
+import re
+
 import anthropic
 import psutil
 import pytest
@@ -96,6 +98,26 @@ def test_stop_frees_the_engine(llm):
 def model_requests(stack):
     """The number of requests in vLLM, by its own count."""
     return sum(engine["model_requests"] for engine in stack.readiness()["engines"] if engine["state"] == "ready")
+
+
+def test_metrics_of_the_cache(llm):
+    """vLLM keeps a prompt's cache, and finds it again."""
+
+    def counted():
+        return [llm.metric(f"prefix_cache_{name}_total") for name in ("queries", "hits")]
+
+    question = {"prompt": "What do you know about caches? " * 20, "max_tokens": 1, "temperature": 0}
+    read_all(llm.events_url(llm.submit(**question)))
+    wait_for(lambda: counted()[0] > 100, what="the first prompt to be counted")
+    queries, hits = counted()
+    prompt = read_all(llm.events_url(llm.submit(**question)))[-1].json["usage"]["prompt_tokens"]
+    wait_for(lambda: counted()[0] >= queries + prompt, what="the second prompt to be counted")
+    # It looks up whole blocks.
+    assert prompt - 128 <= counted()[1] - hits < prompt
+    generation = llm.submit(prompt="Tell a very long story", max_tokens=2000, temperature=0)
+    usage = re.compile(r"everstream_engine_cache_usage{[^}]*} 0?[.][0-9]*[1-9]")
+    wait_for(lambda: usage.search(requests.get(f"{llm.url}/metrics", timeout=30).text), what="the cache to be used")
+    assert requests.delete(f"{llm.url}/generations/{generation}", timeout=30).status_code == 202
 
 
 @pytest.mark.parametrize("way", [{}, {"logprobs": True}], ids=["plain text", "with vLLM's own answer"])

@@ -77,6 +77,8 @@ def test_gauges(measured, alice, gate):
         assert metric(measured, "worker_connections") >= 1
         wait_for(lambda: metric(measured, "engine_running", engine="engine0") == 1)
         assert metric(measured, "engine_state", engine="engine0", state="ready") == 1
+        assert metric(measured, "prefix_cache_queries_total") == 100
+        assert metric(measured, "prefix_cache_hits_total") == 50
         assert metric(measured, "worker_memory_bytes") > 20_000_000
         assert metric(measured, "valkey_memory_bytes") > 100_000
     gate.open()

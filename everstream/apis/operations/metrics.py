@@ -85,11 +85,16 @@ def _gauges(figures: Figures, valkey: Mapping[str, Any]) -> Iterator[Metric]:
 def _engines(figures: Figures) -> Iterator[Metric]:
     states = GaugeMetricFamily("everstream_engine_state", "1: the engine is in it", labels=["engine", "model", "state"])
     running = GaugeMetricFamily("everstream_engine_running", "generations that it runs", labels=["engine", "model"])
+    usage = GaugeMetricFamily(
+        "everstream_engine_cache_usage", "fraction of its key/value cache in use", labels=["engine", "model"]
+    )
     for engine in figures.engines:
         for state in ENGINE_STATES:
             states.add_metric([engine.name, engine.model, state], int(engine.state == state))
         running.add_metric([engine.name, engine.model], engine.running)
-    yield from (states, running)
+        if engine.cache_usage is not None:
+            usage.add_metric([engine.name, engine.model], engine.cache_usage)
+    yield from (states, running, usage)
 
 
 def _histogram_of(figures: Figures) -> Any:

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+from everstream.contract.model import CacheUse
 from everstream.contract.prompt_bound import PromptBound
 from everstream.errors import InvalidInput, ModelDied
 
@@ -19,6 +20,7 @@ CHECK_HELD_S = 60
 class InferlessPythonModel:
     def initialize(self):
         self.max_model_len = 400_000
+        self.cache_use = CacheUse(0.25, queries=100, hits=50)
         self.prompt_bound = PromptBound(["prompt"], max_bytes=2 * self.max_model_len)
 
     async def infer(self, inputs, stream_output_handler):
