@@ -63,6 +63,9 @@ class Engine:
         self._has_capacity = asyncio.Event()
         self._has_capacity.set()
         self._tick_s = min(TICK_S, settings.lease_s / 3)
+        unread_s = min(settings.abandon_after_s, settings.post_abandon_after_s)
+        self._blind_s = max(2 * self._tick_s, min(settings.lease_s, unread_s) / 2)
+        """After an interruption of this length, web processes may have been unable to record readers in time."""
         self._ticked_at = time.monotonic()
         self._disturbed_at = -math.inf
         self._looked_for_expired_at = -math.inf
@@ -179,19 +182,25 @@ class Engine:
         """
         now = time.monotonic()
         if self._is_late:
-            self._disturbed_at = self._watching_since = now
+            self._disturbed_at = now
+        if self._is_blind:
+            self._watching_since = now
         self._ticked_at = now
 
     @property
     def _is_late(self) -> bool:
         return time.monotonic() - self._ticked_at > self._settings.lease_s / 2
 
+    @property
+    def _is_blind(self) -> bool:
+        return time.monotonic() - self._ticked_at > self._blind_s
+
     def _is_disturbed(self, since: float, for_s: float) -> bool:
         return self._is_late or time.monotonic() - since < for_s
 
     def _calm_s(self) -> float:
         """For how long web processes have been able to record readers."""
-        return 0 if self._is_late else time.monotonic() - self._watching_since
+        return 0 if self._is_blind else time.monotonic() - self._watching_since
 
     def _shed(self) -> None:
         """The log is full of running generations: end the largest, so that the others can continue."""

@@ -91,6 +91,26 @@ def test_valkey_paused_for_longer_than_a_lease(own_stack, gate):
             assert types(each.read().events) == ["open", "message", "message", "done"]
 
 
+def test_valkey_restarted_within_half_a_lease(own_stack, gate):
+    """Engines notice no danger for their leases, but web processes could not say who reads for longer than a generation
+    may be unread."""
+    stack = own_stack(EVERSTREAM_ABANDON_AFTER_S="2", EVERSTREAM_LEASE_S="60").start()
+    generations = [stack.submit(texts=["a", "b"], hold_before=2, gate=gate.path) for _ in range(4)]
+    with ExitStack() as streams:
+        stream, *others = (streams.enter_context(connect(stack.events_url(each))) for each in generations)
+        for each in (stream, *others):
+            each.read(until=lambda seen: len(seen.events) == 2)
+        stack.valkey.kill(signal.SIGTERM)
+        read_heartbeats(stream, 4)
+        stack.start_valkey()
+        # By now the engine has refreshed its leases.
+        wait_for(lambda: stack.readiness()["ready"])
+        read_heartbeats(stream, 1)
+        gate.open()
+        for each in (stream, *others):
+            assert types(each.read().events) == ["open", "message", "message", "done"]
+
+
 def test_valkey_out_of_memory_for_a_while(own_stack, gate):
     stack = own_stack(EVERSTREAM_LEASE_S="10").start()
     generation = stack.submit(texts=["a", "b", "c"], hold_before=2, gate=gate.path)
