@@ -3,6 +3,7 @@
 import http.client
 import http.server
 import json
+import signal
 import socket
 import threading
 from contextlib import contextmanager
@@ -48,6 +49,38 @@ def test_killed_worker_is_a_cut_not_an_end(proxied, gate):
     gate.open()
     events += read_rest(proxied, generation, stream.decoder.last_id)
     assert_whole(events)
+
+
+def reload(nginx):
+    """Returns nginx's old workers, once new ones run beside them."""
+    old = nginx.nginx.children()
+    nginx.nginx.kill(signal.SIGHUP)
+    wait_for(lambda: set(nginx.nginx.children()) - set(old), what="new workers of nginx")
+    return old
+
+
+def test_streams_outlive_a_reload(proxied, gate):
+    generation = proxied.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
+    with connect(proxied.events_url(generation)) as stream:
+        stream.read(until=lambda seen: len(seen.events) == 2)
+        reload(proxied)
+        # New requests go to new workers meanwhile.
+        assert proxied.show(generation)["text"] == "a"
+        gate.open()
+        assert_whole(stream.read().events)
+
+
+def test_streams_move_when_a_reload_does_not_wait_for_them(proxied, gate, tmp_path):
+    generation = proxied.submit(texts=["a", "b"], hold_before=2, gate=gate.path)
+    changes = {"worker_shutdown_timeout 60s": "worker_shutdown_timeout 1s"}
+    with proxied.another_nginx(tmp_path, changes=changes) as nginx:
+        with connect(nginx.events_url(generation)) as stream:
+            stream.read(until=lambda seen: len(seen.events) == 2)
+            old = reload(nginx)
+            events = stream.read_until_cut().events
+            psutil.wait_procs(old, timeout=30)
+        gate.open()
+        assert_whole(events + follow_to_the_end(nginx.events_url(generation), stream.decoder.last_id)[0])
 
 
 def test_eventsource_is_told_to_retry_while_no_web_process_answers(proxied, gate):

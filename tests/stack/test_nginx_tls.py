@@ -1,15 +1,17 @@
 """nginx's TLS server: HTTP/2, which allows more streams from one browser than HTTP/1.1."""
 
+import signal
 import socket
 import ssl
 
 import psutil
+import pytest
 import requests
 
 from harness.stack import wait_for
 from tests.browser.client_page import wait_in
 
-STREAMS = 8
+STREAMS = 50
 """Over HTTP/1.1 a browser opens at most six connections to a host."""
 
 
@@ -93,7 +95,26 @@ LISTEN = """([count, gate]) => {
 }"""
 
 
-def test_eight_streams_of_one_browser_survive_killed_workers(chromium, proxied, gate):
+def kill_workers(stack):
+    for pid in stack.workers():
+        psutil.Process(pid).kill()
+    wait_for(stack.web_answers, what="new workers")
+
+
+def reload_nginx(stack):
+    old = stack.nginx.children()
+    stack.nginx.kill(signal.SIGHUP)
+    # Those that still have streams stay.
+    wait_for(lambda: set(stack.nginx.children()) - set(old), what="new workers of nginx")
+
+
+def tls_connections(stack):
+    workers = [each for worker in stack.nginx.children() for each in worker.net_connections("tcp")]
+    return [each for each in workers if each.status == "ESTABLISHED" and each.laddr.port == stack.tls_port]
+
+
+@pytest.mark.parametrize("disturb", [kill_workers, reload_nginx])
+def test_fifty_streams_over_one_connection_survive(chromium, proxied, gate, disturb):
     context = chromium.new_context(ignore_https_errors=True)
     page = context.new_page()
     page.goto(proxied.tls_url)
@@ -101,9 +122,8 @@ def test_eight_streams_of_one_browser_survive_killed_workers(chromium, proxied, 
     page.evaluate(LISTEN, [STREAMS, gate.path])
     # All are open at once, as none ends before the gate opens.
     wait_in(page, "seen.every(events => events.length === 1)")
-    for pid in proxied.workers():
-        psutil.Process(pid).kill()
-    wait_for(proxied.web_answers, what="new workers")
+    assert len(tls_connections(proxied)) == 1
+    disturb(proxied)
     gate.open()
     wait_in(page, "seen.every(events => events.at(-1)[0] !== 'message')")
     assert page.evaluate("seen") == [[["message", 1], ["message", 2], ["done", 3]]] * STREAMS
