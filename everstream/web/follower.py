@@ -112,7 +112,7 @@ class Follower:
         self.draining = True
         for reader in self._all_readers():
             if reader.can_return:
-                reader.leave()
+                reader.drain()
         for leave in self._on_drain:
             leave()
         gevent.spawn_later(self._settings.drain_s, self._end_the_rest)
@@ -120,7 +120,7 @@ class Follower:
     def _end_the_rest(self) -> None:
         self._drained = True
         for reader in self._all_readers():
-            reader.leave()
+            reader.drain()
 
     def on_drain(self, leave: Callable[[], None]) -> None:
         """Call this, too, to end streams that are of no generation."""
@@ -138,7 +138,7 @@ class Follower:
         """Give the reader its generation's live entries until `unregister`."""
         self._readers.setdefault(reader.generation, set()).add(reader)
         if self._drained or (self.draining and reader.can_return):
-            reader.leave()
+            reader.drain()
         if reader.cursor.last <= 0:
             self._positions.add(reader)
 

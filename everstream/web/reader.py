@@ -44,6 +44,7 @@ class Reader:
         "error",
         "first_sent_at",
         "generation",
+        "is_drained",
         "last_sent_at",
         "left",
         "place",
@@ -67,7 +68,7 @@ class Reader:
         """When the first entry was."""
         self.direct_bytes = 0
         """What went to the client through `writer`."""
-        self.left = False
+        self.left = self.is_drained = False
         self.error: EverstreamError | None = None
         self.place: Queued | None = None
         self.sent_place: Queued | None = None
@@ -82,9 +83,14 @@ class Reader:
         return self._waiter is not None
 
     def leave(self) -> None:
-        """End the stream, because the client left or the worker is draining."""
+        """End the stream, because the client left."""
         self.left = True
         self.wake()
+
+    def drain(self) -> None:
+        """End the stream, because the worker stops. Its client is told so."""
+        self.is_drained = True
+        self.leave()
 
     def fail(self, error: EverstreamError) -> None:
         """End the stream with an error, after the entries that its cursor holds."""

@@ -225,7 +225,7 @@ def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeE
                         sent_bytes += len(piece)
                         yield piece
                     ended = item[-1].event if is_over else ended
-            if follower.draining and not is_over:
+            if reader.is_drained and not is_over:
                 ended = "drained"
                 yield encoder.reconnect(follower.return_after_ms())
         except EverstreamError as error:

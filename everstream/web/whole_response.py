@@ -53,6 +53,6 @@ def _batches(encoder: Encoder, queue: str) -> Iterator[list[Entry]]:
                 yield item
                 if item[-1].is_terminal:
                     return
-    if follower.draining:
+    if reader.is_drained:
         raise ShuttingDown("this process is shutting down; send the request again")
     raise ClientLeft

@@ -75,6 +75,22 @@ def test_answers_that_cannot_be_resumed_are_finished(begun, gate):
     assert "graceful timeout" not in stack.web.output
 
 
+def test_client_that_leaves_meanwhile(begun, gate):
+    """The stream ends then, and the log does not blame the worker for it."""
+    stack = begun("60")
+    (old,) = stack.workers()
+    with openai_client(stack) as client:
+        chunks = client.chat.completions.create(model="chat", messages=stack.messages, stream=True)
+        assert next(chunks).choices
+        stack.web.popen.send_signal(signal.SIGHUP)
+        wait_for(lambda: answering(stack) != old, what="a new worker")
+        chunks.close()
+    wait_for(lambda: old not in stack.workers(), what="the end of the old worker")
+    assert '"ended": "left"' in stack.web.output
+    assert '"ended": "drained"' not in stack.web.output
+    gate.open()
+
+
 def test_request_that_arrives_as_the_worker_stops(begun, gate):
     """The worker stops reading from connections between two requests, but must not take that for their clients' end."""
     stack = begun("60")
