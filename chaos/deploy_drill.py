@@ -40,6 +40,9 @@ DRAIN_S = 60
 """The shipped nginx, too, lets a replaced worker finish for 60 s."""
 START_S = 8.0
 """Over which the first answers are begun, so that they don't all end at once."""
+BEGIN_TIMEOUT_S = 120
+CUT_PAUSE_S = 1.0
+"""Before a client whose answer was cut asks again."""
 SETTLE_S = 2.0
 """Between two steps of a deploy."""
 RESULT = PROJECT_ROOT / "bench" / "results" / "deploy_drill.json"
@@ -171,6 +174,7 @@ class Crowd:
                 self.whole[name] += 1
             else:
                 self.cut.append(f"{name}: {problems or f'{len(text)} characters of {len(TEXT)}'}")
+                await asyncio.sleep(CUT_PAUSE_S)
 
     async def _by_eventsource(self, client, n):
         reader = Reader(Plan(n, 0, {"prompt": "Why?"}, by_address=n % 2 == 0))
@@ -219,8 +223,9 @@ async def drill(site):
     crowd, taken = Crowd(site.url), []
     async with AsyncExitStack() as opened, asyncio.TaskGroup() as group:
         group.create_task(crowd.run(opened))
-        while crowd.open < STREAMS:
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(BEGIN_TIMEOUT_S):
+            while crowd.open < STREAMS:
+                await asyncio.sleep(0.1)
         for number in range(1, DEPLOYS + 1):
             await deploy(site, crowd, taken)
             say(f"deploy {number}: {crowd.whole.total()} whole answers, {len(crowd.cut)} cut; {dict(crowd.seen)}")

@@ -9,13 +9,13 @@ import math
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Span as SdkSpan
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -28,7 +28,6 @@ STOP_S = 2.0
 """How long a process that ends waits for its last spans to be sent."""
 BATCH_SPANS = 128
 """Unless the operator chooses. Encoding the SDK's own 512 would stop a web process's event loop for 15 ms."""
-BATCH_VARIABLES = ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_BSP_MAX_QUEUE_SIZE")
 LOG_EVERY_S = 60.0
 LOG_CHARS = 500
 UNNAMED = "unknown_service"
@@ -70,14 +69,25 @@ class Span:
         self._span.end(at_ns)
 
 
+def check_variables() -> None:
+    """Have the SDK read its variables, from this process's environment. Raises ValueError."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(_NoExporter(), max_export_batch_size=_batch_spans()))
+    provider.shutdown()
+
+
+class _NoExporter(SpanExporter):
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002 - the SDK's signature
+        return SpanExportResult.SUCCESS
+
+
 class Tracing:
     """One per process. It sets none of the SDK's global objects, which a model's code may use for itself."""
 
     def __init__(self, service: str) -> None:
         _throttle_logs()
         self._provider = TracerProvider(resource=_resource(service), shutdown_on_exit=False)
-        batch_spans = None if any(os.environ.get(name) for name in BATCH_VARIABLES) else BATCH_SPANS
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), max_export_batch_size=batch_spans))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), max_export_batch_size=_batch_spans()))
         self._tracer = self._provider.get_tracer("everstream", __version__)
         self._trace_context = TraceContextTextMapPropagator()
 
@@ -96,7 +106,7 @@ class Tracing:
         return Span(self._tracer.start_span(name, context, SpanKind[kind.upper()], attributes, start_time=start_ns))
 
     def headers_of(self, span: Span) -> dict[str, str]:
-        """With which another process continues the trace."""
+        """Headers that let another process continue the trace."""
         headers: dict[str, str] = {}
         self._trace_context.inject(headers, span.context)
         return headers
@@ -107,6 +117,14 @@ class Tracing:
         stopping = threading.Thread(target=self._provider.shutdown, daemon=True)
         stopping.start()
         stopping.join(STOP_S)
+
+
+def _batch_spans() -> int | None:
+    """None: the SDK reads the operator's choice."""
+    if os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"):
+        return None
+    queue = os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE", "")
+    return min(BATCH_SPANS, int(queue)) if queue.isdecimal() else BATCH_SPANS
 
 
 def _resource(service: str) -> Resource:

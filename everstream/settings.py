@@ -410,7 +410,7 @@ def _with_password(settings: Settings) -> Settings:
     if parts.password:
         raise SettingsError(f"{name} and {variable_of('valkey_url')} both have a password: remove one of them")
     try:
-        password = Path(path).read_text().rstrip("\r\n")
+        password = Path(path).read_bytes().decode().rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{name}={path!r} can't be read: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
     if not password:

@@ -48,6 +48,12 @@ def check(environ: Mapping[str, str]) -> None:
             f"OTEL_* variables turn traces on, which needs {' and '.join(missing)}: install the versions in "
             f"requirements-web.txt, or set OTEL_SDK_DISABLED=true"
         )
+    from everstream.otel import check_variables  # noqa: PLC0415
+
+    try:
+        check_variables()
+    except ValueError as error:
+        raise SettingsError(f"OTEL_* variables: OpenTelemetry's SDK refuses them: {error}") from None
 
 
 def start(service: str) -> "Tracing | None":

@@ -8,6 +8,8 @@ from everstream.settings import PROJECT_ROOT
 
 COMPOSE = PROJECT_ROOT / "docker-compose.yml"
 TLS = PROJECT_ROOT / "deploy" / "docker-compose.tls.yml"
+FOREIGN_VARIABLES = {"HOME", "HF_HOME", "HF_TOKEN_PATH", "VLLM_NO_USAGE_STATS"}
+"""What others read: the shell, Hugging Face's library and vLLM."""
 _VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?::-(?P<default>[^}]*)|:\?[^}]*)?\})")
 
 

@@ -62,9 +62,9 @@ class Engine:
         self._running: dict[str, GenerationTask] = {}
         self._has_capacity = asyncio.Event()
         self._has_capacity.set()
-        self._tick_s = min(TICK_S, settings.lease_s / 3)
         unread_s = min(settings.abandon_after_s, settings.post_abandon_after_s)
-        self._blind_s = max(2 * self._tick_s, min(settings.lease_s, unread_s) / 2)
+        self._tick_s = min(TICK_S, settings.lease_s / 3, unread_s / 4)
+        self._blind_s = min(settings.lease_s, unread_s) / 2
         """After an interruption of this length, web processes may have been unable to record readers in time."""
         self._ticked_at = time.monotonic()
         self._disturbed_at = -math.inf
@@ -116,7 +116,7 @@ class Engine:
             await self._take_over()
         room = self._capacity - len(self._running)
         if room > 0:
-            for claim in await self._log.claim(room, calm_s=self._calm_s()):
+            for claim in await self._log.claim(room, self._calm_s):
                 self._start(claim)
 
     async def _take_over(self) -> None:
@@ -140,9 +140,12 @@ class Engine:
         tasks = list(self._running.values())
         claims = [Held(task.claim, task.log_bytes, task.tokens) for task in tasks]
         refreshed = await self._log.refresh(claims, calm_s=self._calm_s())
+        # If Valkey was frozen meanwhile, it judged by what had been so before.
+        was_blind = self._is_blind
         self._notice_disturbance()
         for task, verdict in zip(tasks, refreshed.verdicts, strict=True):
-            self._apply(verdict, task)
+            if verdict != "abandoned" or not was_blind:
+                self._apply(verdict, task)
         if refreshed.full:
             self._shed()
         await self._take_over()

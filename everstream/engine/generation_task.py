@@ -51,8 +51,8 @@ class GenerationTask:
         self._submitted_at = time.monotonic() - claim.queued_s
         self._meter: GenerationMeter | None = None
         self._trace = GenerationTrace(context.tracing, claim, context.settings.model_name)
-        self._failure = ""
-        """The code of a failure that its writer doesn't know."""
+        self._own_end = "", ""
+        """State and code of a terminal entry that was written without the writer."""
         self._limits = TimeLimits(
             context.settings.infer_idle_timeout_s,
             context.settings.infer_timeout_s,
@@ -141,9 +141,10 @@ class GenerationTask:
             await self._fail(error)
         finally:
             self._count_end()
-            state, code = (self._writer.state, self._writer.code) if self._writer else ("", "")
+            writer = self._writer
+            state, code = (writer.state, writer.code) if writer and writer.state else self._own_end
             access_log.log_generation(self.claim, state, self.tokens, self._began_at, self._trace.trace_id)
-            self._trace.end("failed" if self._failure else state, self._failure or code, self._meter)
+            self._trace.end(state, code, self._meter)
             self._leave_trial()
             await self._wait_until_idle()
 
@@ -175,8 +176,8 @@ class GenerationTask:
         what = f"the log (Valkey) refuses it: {error}" if is_log_error else "something went wrong in the engine"
         logger.error("generation %s: %s", self.claim.generation[:8], what, exc_info=None if is_log_error else error)
         kind = LogBroken if is_log_error else InternalError
-        self._failure = kind.code
         await until_answered(partial(self._context.log.fail, self.claim, kind.code, what))
+        self._own_end = "failed", kind.code
 
     async def _take_up(self) -> list[Entry] | None:
         """Fence off the engine that had this generation. Returns the log so far; None if nothing is left to do.
@@ -187,8 +188,7 @@ class GenerationTask:
         deaths = count_deaths(await self._history())
         if deaths.are_too_many:
             message = f"the engine died {deaths.in_all} times while running this generation"
-            self._failure = "engine_crashed"
-            await self._append_own("failed", {"code": self._failure, "message": message})
+            await self._append_own("failed", {"code": "engine_crashed", "message": message})
             return None
         if self._alone or deaths.are_suspicious:
             # Suspects run one at a time. The next one starts when the current one has produced output or has run for
@@ -211,6 +211,8 @@ class GenerationTask:
             state = event if event in TERMINAL else ""
             batch = Batch(generation, len(history) + 1, [entry], state)
             if not await until_answered(partial(self._context.log.append, [batch])):
+                if state:
+                    self._own_end = state, str(data.get("code", ""))
                 logger.info("generation %s taken over: %s %s", generation[:8], event, data)
                 return await self._history()
 

@@ -2,8 +2,8 @@
 
 In: a claim, whose job has the web process's `traceparent`, and the times that `meter` has noted. Out: `queue`, from the
 request to the claim; `generate_content`, from the claim to the end in the log; and in it `prefill`, up to the first
-output, and `decode`, up to the last. All but the first are made at the end, so a token costs nothing. An engine that is
-killed takes them with it, which the `everstream.attempt` of the next one's tells.
+output, and `decode`, up to the last. They are made from those times at the end, so a token costs nothing. A killed
+engine's spans are lost; the next engine's span has `everstream.attempt`.
 """
 
 import re

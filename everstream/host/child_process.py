@@ -23,7 +23,7 @@ BACKOFF_MAX_S = 30.0
 STEADY_S = 60.0
 """The backoff resets after this long without a death."""
 STOP_S = 12.0
-"""How long a process may take to end. Without DRAIN_S, gunicorn's graceful_timeout is 10 s."""
+"""How long a process may take to end: more than the 10 s that gunicorn.conf.py adds to `drain_s`."""
 
 
 class Program(NamedTuple):

@@ -21,7 +21,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from everstream.llm import demo_model
-from everstream.llm.vllm_stats import engine_counts
+from everstream.llm.vllm_stats import engine_stats_enabled
 from everstream.processes import die_with_parent
 from everstream.settings import Settings, SettingsError
 
@@ -63,7 +63,7 @@ def start(given: Namespace) -> AsyncLLM:
         # first request for log probabilities, that stops all streams for 10 to 15 s. Uncompiled, it takes 17 ms for 64
         # such streams instead of 1 [measured on 2 cores].
         torch.compiler.set_stance("force_eager")
-    with engine_counts():
+    with engine_stats_enabled():
         return _start(args)
 
 

@@ -1,7 +1,7 @@
 """What vLLM's engine says about its key/value cache, for `/metrics`. Called by `vllm_start` and `chat_model`.
 
-vLLM's own statistics make its front end observe every token. Here only its engine counts, once per step: it is told to,
-and AsyncLLM is not. If vLLM's internals differ, the figures are missing, and nothing else is.
+vLLM's own statistics make its front end observe every token. So only EngineCore collects them, once per step; AsyncLLM
+keeps `log_stats` off. If vLLM's internals differ, the figures are missing, and nothing else is.
 """
 
 import logging
@@ -16,13 +16,11 @@ from everstream.llm.vllm_internals import has
 
 logger = logging.getLogger(__name__)
 
-MAKE = "make_async_mp_client"
-
 
 @contextmanager
-def engine_counts() -> Iterator[None]:
-    """The engine of an AsyncLLM that is made meanwhile counts, whatever the AsyncLLM itself does."""
-    make = getattr(EngineCoreClient, MAKE, None)
+def engine_stats_enabled() -> Iterator[None]:
+    """EngineCore collects statistics if its AsyncLLM is made meanwhile, even one that collects none."""
+    make = getattr(EngineCoreClient, "make_async_mp_client", None)
     if make is None:
         yield
         return
@@ -32,15 +30,15 @@ def engine_counts() -> Iterator[None]:
             options["log_stats"] = True
         return make(*arguments, **options)
 
-    setattr(EngineCoreClient, MAKE, staticmethod(make_counting))
+    EngineCoreClient.make_async_mp_client = staticmethod(make_counting)
     try:
         yield
     finally:
-        setattr(EngineCoreClient, MAKE, staticmethod(make))
+        EngineCoreClient.make_async_mp_client = staticmethod(make)
 
 
 class CacheStats:
-    """`use` None: nothing is known yet."""
+    """`use` None: nothing is known yet. With several data-parallel ranks, its `usage` is that of the last to step."""
 
     def __init__(self, llm: AsyncLLM) -> None:
         self.use: CacheUse | None = None

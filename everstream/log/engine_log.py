@@ -157,13 +157,16 @@ class EngineLog:
         self._fail = self._client.register_script(load_script("fail", flags="allow-oom"))
         self._report = self._client.register_script(load_script("report"))
 
-    async def claim(self, count: int, *, calm_s: float = 0) -> list[Claim]:
+    async def claim(self, count: int, calm_s: Callable[[], float] = lambda: 0) -> list[Claim]:
         """Wait up to BLOCK_S for unclaimed jobs. End those that nobody has read for longer than they allow; only the
-        last `calm_s` count, since when readers could be recorded."""
-        arguments: list[Any] = [self._keys.ns, self.consumer, count, *self._begin_arguments(calm_s)]
-        if found := await self._claim(keys=[self._keys.jobs], args=arguments):
-            return await self._claims(found, taken_over=False)
+        last `calm_s()` count, since when readers could be recorded."""
+        if found := await self._claim_now(count, calm_s()):
+            return found
         await self._wait_for_jobs()
+        return await self._claim_now(count, calm_s())
+
+    async def _claim_now(self, count: int, calm_s: float) -> list[Claim]:
+        arguments: list[Any] = [self._keys.ns, self.consumer, count, *self._begin_arguments(calm_s)]
         return await self._claims(await self._claim(keys=[self._keys.jobs], args=arguments), taken_over=False)
 
     async def _wait_for_jobs(self) -> None:

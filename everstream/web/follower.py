@@ -109,6 +109,9 @@ class Follower:
     def drain(self) -> None:
         """End the streams of clients that can reconnect to another process, without a terminal event. The others get up
         to drain_s to reach their end."""
+        if self.draining:
+            # gunicorn sends SIGTERM every second to a worker that it has replaced.
+            return
         self.draining = True
         for reader in self._all_readers():
             if reader.can_return:

@@ -16,22 +16,36 @@ FOLDER = PROJECT_ROOT / "static"
 YEAR_S = 31_536_000
 UNVERSIONED = "static"
 """The endpoint that Flask has for the folder."""
-ENDPOINTS = (UNVERSIONED, "send_versioned")
+VERSIONED = "versioned_static"
+ENDPOINTS = (UNVERSIONED, VERSIONED)
+
+
+Stamp = tuple[int, int]
+
+
+def _stamp(path: Path) -> Stamp:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+def _stamps_of(folder: Path) -> dict[Path, Stamp]:
+    return {path: _stamp(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def _version_of(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in _stamps_of(folder):
         for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes()):
             digest.update(b"%d " % len(part) + part)
     return digest.hexdigest()[:16]
 
 
+_STAMPS = _stamps_of(FOLDER)
 VERSION = _version_of(FOLDER)
 
 
 def register(app: Flask) -> None:
-    app.add_url_rule("/static/v-<version>/<path:filename>", view_func=send_versioned)
+    app.add_url_rule("/static/v-<version>/<path:filename>", VERSIONED, send_versioned)
     # The folder as templates write it: relative, for services under a path.
     app.jinja_env.globals["static"] = f"static/v-{VERSION}"
 
@@ -39,8 +53,10 @@ def register(app: Flask) -> None:
 @allow(PUBLIC)
 def send_versioned(version: str, filename: str) -> Response:
     response = send_from_directory(FOLDER, filename)
-    # While versions are being replaced, one process may be asked for another's files. Its own are the best that it has.
-    if version == VERSION:
+    # While versions are being replaced, a process may be asked for another's files, or the files change under it. What
+    # it has then is the best there is, but must not be kept.
+    path = FOLDER / filename
+    if version == VERSION and _STAMPS.get(path) == _stamp(path):
         response.headers["Cache-Control"] = f"public, max-age={YEAR_S}, immutable"
     else:
         response.headers["Cache-Control"] = "no-store"

@@ -132,14 +132,9 @@ def _frames_of(*frames: bytes) -> Frames:
 
 
 def bounded_connection(send_buffer_bytes: int = SEND_BUFFER_BYTES) -> socket.socket | None:
-    """The client's connection, with bounds on the kernel's send buffer, and on how long it tries to send what is in it.
-    None if the server exposes none."""
+    """The client's connection, with a bound on the kernel's send buffer; None if the server exposes none."""
     if (client := connection()) is not None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
-        if client.family in (socket.AF_INET, socket.AF_INET6):
-            # Without it, a client that vanished holds its stream, and its generation, for a quarter of an hour.
-            unsent_ms = int(app_context().settings.send_timeout_s * 1000)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unsent_ms)
     return client
 
 

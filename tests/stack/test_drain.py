@@ -3,8 +3,10 @@
 import http.client
 import json
 import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import openai
 import psutil
@@ -34,6 +36,12 @@ def begun(own_stack, gate):
 def answering(stack):
     """The pid of the worker that takes a new connection."""
     return requests.get(f"{stack.url}/healthz", timeout=30).json()["pid"]
+
+
+def is_pending(pid, number):
+    """Whether a signal waits for a process that is stopped."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in re.findall(r"^\w{3}Pnd:\s*(\w+)$", status, re.MULTILINE))
 
 
 def master_answering(stack, other_than):
@@ -104,7 +112,7 @@ def test_request_that_arrives_as_the_worker_stops(begun, gate):
     for connection in connections:
         connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
     stack.web.popen.send_signal(signal.SIGHUP)
-    wait_for(lambda: len(stack.workers()) == 2, what="a new worker")
+    wait_for(lambda: is_pending(old, signal.SIGTERM), what="the signal to be sent")
     os.kill(old, signal.SIGCONT)
     wait_for(lambda: answering(stack) != old, what="an answer from the new worker")
     gate.open()

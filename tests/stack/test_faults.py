@@ -91,7 +91,20 @@ def test_valkey_paused_for_longer_than_a_lease(own_stack, gate):
             assert types(each.read().events) == ["open", "message", "message", "done"]
 
 
-def test_valkey_restarted_within_half_a_lease(own_stack, gate):
+def restart(valkey_process, stack, during):
+    valkey_process.kill(signal.SIGTERM)
+    during()
+    stack.start_valkey()
+
+
+def pause(valkey_process, _, during):
+    valkey_process.popen.send_signal(signal.SIGSTOP)
+    during()
+    valkey_process.popen.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("interrupt", [restart, pause])
+def test_valkey_interrupted_within_half_a_lease(own_stack, gate, interrupt):
     """Engines notice no danger for their leases, but web processes could not say who reads for longer than a generation
     may be unread."""
     stack = own_stack(EVERSTREAM_ABANDON_AFTER_S="2", EVERSTREAM_LEASE_S="60").start()
@@ -100,9 +113,7 @@ def test_valkey_restarted_within_half_a_lease(own_stack, gate):
         stream, *others = (streams.enter_context(connect(stack.events_url(each))) for each in generations)
         for each in (stream, *others):
             each.read(until=lambda seen: len(seen.events) == 2)
-        stack.valkey.kill(signal.SIGTERM)
-        read_heartbeats(stream, 4)
-        stack.start_valkey()
+        interrupt(stack.valkey, stack, during=lambda: read_heartbeats(stream, 3))
         # By now the engine has refreshed its leases.
         wait_for(lambda: stack.readiness()["ready"])
         read_heartbeats(stream, 1)

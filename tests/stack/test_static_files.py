@@ -1,12 +1,15 @@
 """Files whose addresses change with them, so that browsers need not ask for them again."""
 
 import re
+from contextlib import closing
 
 import pytest
 import requests
 
+from everstream.apis import APIS
 from everstream.settings import PROJECT_ROOT
 from everstream.web import static_files
+from everstream.web.factory import create_app
 
 TIMEOUT_S = 30
 
@@ -67,3 +70,16 @@ def test_any_change_makes_a_new_version(tmp_path):
     second = static_files._version_of(tmp_path)
     (tmp_path / "folder" / "a.js").rename(tmp_path / "a.js")
     assert len({first, second, static_files._version_of(tmp_path)}) == 3
+
+
+def test_files_that_change_under_a_process_are_not_kept(fast, monkeypatch):
+    """As between the installation of a new version and the restart."""
+    app = create_app(APIS, fast.settings)
+
+    def caching():
+        with closing(app.test_client().get(f"/static/v-{static_files.VERSION}/icon.svg")) as answer:
+            return answer.headers["Cache-Control"]
+
+    assert caching() == "public, max-age=31536000, immutable"
+    monkeypatch.setitem(static_files._STAMPS, static_files.FOLDER / "icon.svg", (0, 0))
+    assert caching() == "no-store"

@@ -312,7 +312,7 @@ def test_last_spans_are_sent_before_a_process_ends(own_stack):
 def test_stalled_collector_holds_up_no_stream_and_no_stop(own_stack, gate):
     with running_collector(is_stalled=True) as collector:
         limits = {"OTEL_BSP_MAX_QUEUE_SIZE": "4", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2"}
-        stack = own_stack(**collector.environ, **limits, OTEL_EXPORTER_OTLP_TIMEOUT="3600").start()
+        stack = own_stack(**collector.environ, **limits, OTEL_EXPORTER_OTLP_TIMEOUT="3600", WEB_CONCURRENCY="1").start()
         read_all(f"{stack.url}/stream?texts=a")
         assert collector.held.wait(TIMEOUT_S)
         # More spans than the queue has room for.

@@ -21,8 +21,6 @@ SERVICES = compose_file.services()
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 NGINX = (DEPLOY / "nginx.conf").read_text()
 SETTINGS = {variable_of(field) for field in Settings.__struct_fields__}
-FOREIGN = {"HOME", "HF_HOME", "HF_TOKEN_PATH", "VLLM_NO_USAGE_STATS"}
-"""What others read: the shell, Hugging Face's library and vLLM."""
 SECRET_SETTINGS = {"EVERSTREAM_JWT_SECRET", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
 LEAST_UID = 100
 
@@ -121,7 +119,7 @@ def test_no_secret_is_in_an_environment_or_a_command(service):
 def test_every_setting_is_known(service):
     """A process does not start with an unknown setting."""
     environ = {name: str(value) for name, value in service.get("environment", {}).items()}
-    assert environ.keys() <= SETTINGS | FOREIGN
+    assert environ.keys() <= SETTINGS | compose_file.FOREIGN_VARIABLES
     settings = load_settings({name: value for name, value in environ.items() if not name.endswith("_FILE")})
     if service["name"] == "web":
         # nginx forwards exactly one address.

@@ -17,7 +17,6 @@ RESOURCES = [resource for path, found in FILES.items() if path != KUSTOMIZATION 
 COMPOSE = compose_file.services()
 PARTS = ("valkey", "engine", "web")
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
-FOREIGN = {"HOME", "HF_HOME", "HF_TOKEN_PATH", "VLLM_NO_USAGE_STATS"}
 
 
 def named(kind, name):
@@ -102,8 +101,8 @@ def test_pods_have_limits_and_probes(part):
 
 @pytest.mark.parametrize("part", ["engine", "web"])
 def test_every_setting_is_known(part):
-    environ = environ_of(part)
-    assert environ.keys() <= {variable_of(field) for field in Settings.__struct_fields__} | FOREIGN
+    environ, ours = environ_of(part), {variable_of(field) for field in Settings.__struct_fields__}
+    assert environ.keys() <= ours | compose_file.FOREIGN_VARIABLES
     assert load_settings({name: value for name, value in environ.items() if not name.endswith("_FILE")}).valkey_url
     # Otherwise Kubernetes adds variables for each service of the namespace. One that is named `everstream` would make
     # EVERSTREAM_PORT, which is no setting.
@@ -138,7 +137,7 @@ def test_containers_are_those_of_the_compose_file():
     assert container("engine")["readinessProbe"]["exec"]["command"] == COMPOSE["engine"]["healthcheck"]["test"][1:]
     for part in ("engine", "web"):
         assert not container(part).keys() & {"command", "args"}
-        for name in FOREIGN | {"VALKEY_URL", "EVERSTREAM_CACHE_DIR", "EVERSTREAM_HOST"}:
+        for name in compose_file.FOREIGN_VARIABLES | {"VALKEY_URL", "EVERSTREAM_CACHE_DIR", "EVERSTREAM_HOST"}:
             assert environ_of(part).get(name, "") == str(COMPOSE[part]["environment"].get(name, "")), name
     for part in ("valkey", "web"):
         memory = container(part)["resources"]["limits"]["memory"]

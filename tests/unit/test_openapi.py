@@ -12,7 +12,7 @@ from everstream.apis.openapi.components import schemas_of
 from everstream.settings import load_settings
 from everstream.web.context import EXTENSION as CONTEXT
 from everstream.web.factory import create_app
-from everstream.web.static_files import VERSION
+from everstream.web.static_files import ENDPOINTS, VERSION
 from everstream.web.streaming import PIECE_BYTES
 from harness.stack import MODELS
 
@@ -31,7 +31,7 @@ REQUIRED_FIELDS = {
     "inferless.InputTensor": ["name", "datatype", "shape"],
     "openai.Tool": ["type", "name"],
 }
-NOT_DESCRIBED = {"static", "send_versioned"}
+NOT_DESCRIBED = set(ENDPOINTS)
 """The page's files."""
 SCHEMA = """
 IS_STREAMING_OUTPUT = True

@@ -18,7 +18,6 @@ from harness.systemd_units import FOLDER, environ_of, read, service
 PARTS = {"web": 2.0, "engine": 2.0, "valkey": 1.0}
 """The most that each may be exposed, of 10, as `systemd-analyze security` counts."""
 SETTINGS = {variable_of(field) for field in Settings.__struct_fields__}
-FOREIGN = {"HOME", "HF_HOME", "HF_TOKEN_PATH", "VLLM_NO_USAGE_STATS"}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ def test_commands_exist(part):
 @pytest.mark.parametrize("part", PARTS)
 def test_every_setting_is_known(part):
     environ = environ_of(part)
-    assert environ.keys() <= SETTINGS | FOREIGN
+    assert environ.keys() <= SETTINGS | compose_file.FOREIGN_VARIABLES
     load_settings(environ)
     assert not any("TOKEN" in name or "PASSWORD" in name for name in environ.keys() - {"HF_TOKEN_PATH"})
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from everstream import tracing
+from everstream import otel, tracing
 from everstream.engine.traces import _harmless
 from everstream.otel import _Throttled
 from everstream.settings import SettingsError
@@ -75,3 +75,24 @@ def test_words_are_exported(text):
 @pytest.mark.parametrize("text", ["", "the prompt's text", "x" * 41, "Stop"])
 def test_anything_else_is_not(text):
     assert _harmless(text) == "_OTHER"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5000"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "x"),
+    ],
+)
+def test_what_the_sdk_refuses_is_refused_at_the_start(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match="OTEL_"):
+        tracing.check(ENDPOINT)
+
+
+@pytest.mark.parametrize(("queue", "batch"), [("", 128), ("100", 100), ("1024", 128)])
+def test_batches_are_small_and_fit_into_the_queue(monkeypatch, queue, batch):
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", queue)
+    assert otel._batch_spans() == batch
+    tracing.check(ENDPOINT)
