@@ -28,6 +28,7 @@ from everstream.model_list import ModelFolder
 from everstream.settings import Settings
 
 EVERY_S = 0.5
+UNKNOWN = "not ready; with API keys, only EVERSTREAM_HEALTH_PORT says why"
 
 
 class Report(NamedTuple):
@@ -49,6 +50,9 @@ class Progress:
     ) -> None:
         """`engines`: those of the children that load models, by the models' queues."""
         self._settings = settings
+        # A service with keys says nothing but whether it is ready on its main port.
+        port = settings.health_port or settings.port
+        self._readyz = f"{msgspec.structs.replace(settings, port=port).url}/readyz"
         self._children = children
         self._engines = engines
         self._loading = LoadingReports(settings)
@@ -92,12 +96,12 @@ class Progress:
 
     def _ask(self) -> Report:
         try:
-            with urllib.request.urlopen(f"{self._settings.url}/readyz", timeout=2):  # noqa: S310
+            with urllib.request.urlopen(self._readyz, timeout=2):  # noqa: S310
                 return Report(True, frozenset(model.name for model in self._settings.served))
         except urllib.error.HTTPError as error:
             answer = json.load(error)
             ready = (model["name"] for model in answer.get("models", ()) if model["state"] == "ready")
-            return Report(False, frozenset(ready), str(answer["message"]))
+            return Report(False, frozenset(ready), str(answer.get("message", UNKNOWN)))
         except (OSError, ValueError, http.client.HTTPException):
             return Report(False, message="the web workers are starting")
 

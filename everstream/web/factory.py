@@ -8,6 +8,8 @@ engines (`prompt_validation`). A web process keeps no state that matters, so any
 import mimetypes
 from collections.abc import Sequence
 from functools import partial
+from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
 from flask_cors import CORS
@@ -99,6 +101,9 @@ def _add_headers(apis: Sequence[Api], response: Response) -> Response:
         api.add_headers(response)
     client_limits.add_headers(response)
     response.headers[request_ids.HEADER] = request_ids.request_id()
+    if response.status_code == HTTPStatus.PERMANENT_REDIRECT and response.location:
+        # Of a doubled slash. Relative, as only a proxy in front may know that clients speak HTTPS.
+        response.location = urlsplit(response.location)._replace(scheme="", netloc="").geturl()
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers.setdefault(

@@ -17,10 +17,10 @@ from everstream.log.api_keys import KeyStore
 from everstream.log.keys import Keys
 from everstream.settings import PROJECT_ROOT, load_settings
 from everstream.web.access import signed
-from everstream.web.access.guard import STATIC
 from everstream.web.access.rules import rule_of
 from everstream.web.access.signed import Ticket
 from everstream.web.factory import create_app
+from everstream.web.static_files import UNVERSIONED
 from harness.callers import Caller, keys
 from harness.sse_client import connect, read_all, text_of
 from harness.stack import MODELS, free_port, running_stack, wait_for, web_alone
@@ -58,14 +58,14 @@ def error_of(answer):
 def test_every_route_has_a_rule():
     app = create_app(APIS, load_settings({"EVERSTREAM_DEMO": "1"}))
     without = {rule.endpoint for rule in app.url_map.iter_rules() if not rule_of(app.view_functions[rule.endpoint])}
-    assert without == {STATIC}
+    assert without == {UNVERSIONED}
 
 
 def test_every_route_but_the_public_ones_needs_a_key(guarded):
     app = create_app(APIS, load_settings(guarded.environ))
     asked = 0
     for rule in app.url_map.iter_rules():
-        if rule.endpoint == STATIC or rule_of(app.view_functions[rule.endpoint]).scope is None:
+        if rule.endpoint == UNVERSIONED or rule_of(app.view_functions[rule.endpoint]).scope is None:
             continue
         path = rule.rule.replace("<path:name>", "m").replace("<version>", "1")
         path = path.replace("<generation>", UNKNOWN).replace("<response_id>", f"resp_{UNKNOWN}")
@@ -484,6 +484,21 @@ def test_ticket_of_another_stream_does_not_resume_it(guarded, alice):
         stranger.read()
         assert text_of(stranger.events) == ""
         assert stranger.events[-1].json["code"] == "generation_expired"
+
+
+def test_ticket_signs_no_id_of_what_it_may_not_see(guarded, alice):
+    """Otherwise a start ticket could be shown with it, as if for a reconnect."""
+    other = alice.start(texts=["secret"])
+    alice.read(f"/generations/{other}/events")
+    issued = alice.call("POST", "/tickets", json={"access": "start"}).json()
+    with connect(f"{guarded.url}{issued['url']}&texts=x", last_id=f"{other}.0") as first:
+        first.read()
+    assert [event.json["code"] for event in first.events] == ["generation_expired"]
+    signature = first.events[0].id.removeprefix(f"{other}.expired").lstrip(".")
+    with connect(f"{guarded.url}{issued['url']}&texts=x", last_id=f"{other}.0.{signature or '0' * 32}") as second:
+        second.read()
+    assert "secret" not in text_of(second.events)
+    assert signature == ""
 
 
 def test_start_ticket_is_only_for_stream(guarded, alice):

@@ -207,3 +207,9 @@ def test_no_valkey(own_stack):
     assert error_of(answer, 503)["code"] == "log_unavailable"
     assert stack.readiness()["waiting_for"] == "valkey"
     assert requests.get(f"{stack.url}/healthz", timeout=30).ok
+
+
+def test_redirect_of_a_doubled_slash_is_relative(fast):
+    """A proxy may speak HTTPS where the web process sees HTTP, and a client repeats its body where it is sent to."""
+    answer = requests.post(f"{fast.url}/v1//chat/completions", json={}, allow_redirects=False, timeout=30)
+    assert (answer.status_code, answer.headers["Location"]) == (308, "/v1/chat/completions")

@@ -252,6 +252,18 @@ def test_health_port_is_served_if_set(tmp_path):
         stack.stop()
 
 
+def test_service_with_keys_is_watched(tmp_path):
+    """On its main port it says only whether it is ready."""
+    stack = Supervised(tmp_path, app_dir=MODELS / "scripted", EVERSTREAM_ACCESS="keys", EVERSTREAM_LEASE_S="0.5")
+    try:
+        stack.launch()
+        stack.part("everstream.engine.main").kill()
+        wait_for(lambda: stack.supervisor.output.count("ready after") == 2, what="the engine to be ready again")
+        assert "Traceback" not in stack.supervisor.output
+    finally:
+        stack.stop()
+
+
 def test_invalid_setting_is_reported():
     assert "did you mean EVERSTREAM_LEASE_S?" in refused(os.environ | {"EVERSTREAM_LEASE": "1"})
 

@@ -165,12 +165,12 @@ def stop(generation: str) -> tuple[dict[str, str], int]:
 
 
 def _encoder(generation: Generation) -> EventEncoder:
-    return EventEncoder(generation.id, generation.model, app_context().credentials.signature(generation.id))
+    return EventEncoder(generation.id, generation.model, app_context().credentials.signature(generation))
 
 
 def _ping_encoder(generation: Generation) -> PingEncoder:
     interval_ms = int(app_context().settings.heartbeat_s * 1000)
-    return PingEncoder(generation, interval_ms, app_context().credentials.signature(generation.id))
+    return PingEncoder(generation, interval_ms, app_context().credentials.signature(generation))
 
 
 def _known(generation: str) -> Generation:

@@ -16,6 +16,7 @@ from flask import request
 from everstream.errors import Forbidden, Unauthorized
 from everstream.log import api_keys
 from everstream.log.api_keys import ApiKey, KeyStore
+from everstream.log.records import Generation
 from everstream.settings import Settings
 from everstream.web.access import signed
 from everstream.web.access.client_limits import ClientLimits
@@ -93,10 +94,13 @@ class Credentials:
             raise Unauthorized("this API key was revoked")
         return Session(expires_at, who.key, who.hash)
 
-    def signature(self, generation: str) -> str:
-        """What the ids of this generation's events have, if the request has a ticket."""
-        ticket = principal().ticket
-        return signed.event_id_signature(self.secret, ticket, generation) if ticket else ""
+    def signature(self, known: Generation) -> str:
+        """What the ids of this generation's events have, if the request has a ticket. Empty for one that the ticket
+        may not see, because a signed id resumes its stream."""
+        who = principal()
+        if not who.ticket or known.owner != who.owner:
+            return ""
+        return signed.event_id_signature(self.secret, who.ticket, known.id)
 
     def is_valid(self, credential: str) -> bool:
         """Whether a principal's `credential` is still good."""
