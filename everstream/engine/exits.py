@@ -14,6 +14,6 @@ logger = logging.getLogger(__name__)
 
 def die(status: int, message: str) -> NoReturn:
     """Exit as a crash would, without cleanup: the log has everything that matters."""
-    logger.critical("%s", message)
+    logger.log(logging.CRITICAL if status else logging.INFO, "%s", message)
     logging.shutdown()
     os._exit(status)
