@@ -54,7 +54,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     settings = settings or load_settings()
     apis = [api for api in apis if api.is_served(settings)]
     web_log = WebLog(settings)
-    app = Flask("everstream", template_folder=str(PROJECT_ROOT / "templates"), static_folder=str(static_files.FOLDER))
+    app = Flask("everstream", template_folder=str(PROJECT_ROOT / "templates"), static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
     limits = ClientLimits(settings, web_log)

@@ -7,17 +7,14 @@ import socket
 from flask import request
 
 from everstream.web import connections
-from everstream.web.context import app_context
 from everstream.web.disconnect_watcher import DisconnectWatcher
 from everstream.web.follower import Follower
 from everstream.web.reader import Reader
 
 
 def connection() -> socket.socket | None:
-    """That of the current request's client, which may wait for long; None if the server exposes none."""
+    """That of the current request's client; None if the server exposes none."""
     found: socket.socket | None = request.environ.get("gunicorn.socket")
-    if found is not None:
-        connections.notice_vanished_peer(found, app_context().settings.send_timeout_s)
     return found
 
 

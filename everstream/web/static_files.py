@@ -14,10 +14,7 @@ from everstream.web.access.rules import PUBLIC, allow
 
 FOLDER = PROJECT_ROOT / "static"
 YEAR_S = 31_536_000
-UNVERSIONED = "static"
-"""The endpoint that Flask has for the folder."""
-VERSIONED = "versioned_static"
-ENDPOINTS = (UNVERSIONED, VERSIONED)
+UNVERSIONED, VERSIONED = ENDPOINTS = ("static", "versioned_static")
 
 
 Stamp = tuple[int, int]
@@ -45,9 +42,15 @@ VERSION = _version_of(FOLDER)
 
 
 def register(app: Flask) -> None:
+    app.add_url_rule("/static/<path:filename>", UNVERSIONED, send)
     app.add_url_rule("/static/v-<version>/<path:filename>", VERSIONED, send_versioned)
     # The folder as templates write it: relative, for services under a path.
     app.jinja_env.globals["static"] = f"static/v-{VERSION}"
+
+
+@allow(PUBLIC)
+def send(filename: str) -> Response:
+    return send_from_directory(FOLDER, filename)
 
 
 @allow(PUBLIC)

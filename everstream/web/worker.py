@@ -65,6 +65,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         self._between_requests.add(client)
+        connections.notice_vanished_peer(client, self._context.settings.send_timeout_s)
         status = self._context.follower.status
         status.connections += 1
         try:

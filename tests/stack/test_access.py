@@ -20,7 +20,6 @@ from everstream.web.access import signed
 from everstream.web.access.rules import rule_of
 from everstream.web.access.signed import Ticket
 from everstream.web.factory import create_app
-from everstream.web.static_files import UNVERSIONED
 from harness.callers import Caller, keys
 from harness.sse_client import connect, read_all, text_of
 from harness.stack import MODELS, free_port, running_stack, wait_for, web_alone
@@ -58,14 +57,14 @@ def error_of(answer):
 def test_every_route_has_a_rule():
     app = create_app(APIS, load_settings({"EVERSTREAM_DEMO": "1"}))
     without = {rule.endpoint for rule in app.url_map.iter_rules() if not rule_of(app.view_functions[rule.endpoint])}
-    assert without == {UNVERSIONED}
+    assert without == set()
 
 
 def test_every_route_but_the_public_ones_needs_a_key(guarded):
     app = create_app(APIS, load_settings(guarded.environ))
     asked = 0
     for rule in app.url_map.iter_rules():
-        if rule.endpoint == UNVERSIONED or rule_of(app.view_functions[rule.endpoint]).scope is None:
+        if rule_of(app.view_functions[rule.endpoint]).scope is None:
             continue
         path = rule.rule.replace("<path:name>", "m").replace("<version>", "1")
         path = path.replace("<generation>", UNKNOWN).replace("<response_id>", f"resp_{UNKNOWN}")

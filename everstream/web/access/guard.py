@@ -11,9 +11,8 @@ from everstream.settings import Settings
 from everstream.web.access import cross_site, hosts
 from everstream.web.access.credentials import Credentials
 from everstream.web.access.principal import ANONYMOUS, Principal
-from everstream.web.access.rules import PUBLIC, Rule, rule_of
+from everstream.web.access.rules import Rule, rule_of
 from everstream.web.health_listener import is_check
-from everstream.web.static_files import UNVERSIONED
 
 
 class Guard:
@@ -32,7 +31,7 @@ class Guard:
         hosts.check(self._host_names)
         if request.endpoint is None or request.method == "OPTIONS":
             return
-        rule = PUBLIC if request.endpoint == UNVERSIONED else rule_of(current_app.view_functions[request.endpoint])
+        rule = rule_of(current_app.view_functions[request.endpoint])
         if rule is None:
             raise Forbidden("this route says nothing about who may use it, so nobody may")
         cross_site.check(rule, self._origins)
