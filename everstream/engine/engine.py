@@ -140,7 +140,7 @@ class Engine:
         tasks = list(self._running.values())
         claims = [Held(task.claim, task.log_bytes, task.tokens) for task in tasks]
         refreshed = await self._log.refresh(claims, calm_s=self._calm_s())
-        # If Valkey was frozen meanwhile, it judged by what had been so before.
+        # A Valkey that was frozen in between has judged with an outdated `calm_s`.
         was_blind = self._is_blind
         self._notice_disturbance()
         for task, verdict in zip(tasks, refreshed.verdicts, strict=True):
