@@ -56,8 +56,8 @@ def send(filename: str) -> Response:
 @allow(PUBLIC)
 def send_versioned(version: str, filename: str) -> Response:
     response = send_from_directory(FOLDER, filename)
-    # During a deploy, a process may be asked for another version's files, or its own may change on disk. It sends what it
-    # has, but browsers must not keep that.
+    # During a deploy, a process may be asked for another version's files, or its own may change on disk. It sends what
+    # it has, but browsers must not keep that.
     path = FOLDER / filename
     if version == VERSION and _STAMPS.get(path) == _stamp(path):
         response.headers["Cache-Control"] = f"public, max-age={YEAR_S}, immutable"
