@@ -100,6 +100,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_output_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 1 << 20
     max_generation_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 64 << 20
     max_log_bytes: Annotated[int, Meta(ge=65536)] = 1 << 30
+    max_topic_bytes: Annotated[int, Meta(ge=65536)] = 256 << 20
+    topic_history: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    topic_retention_s: Annotated[int, Meta(ge=1, le=31_536_000)] = 604_800
     max_streams: Annotated[int, Meta(ge=1, le=60_000)] = 4000
     proxies: Annotated[int, Meta(ge=0, le=10)] = 0
     lease_s: Annotated[float, Meta(ge=0.5, le=600)] = 10.0
@@ -122,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     client_queued: Limit = 0
     client_streams: Limit = 0
     client_log_bytes: Limit = 0
+    client_topic_bytes: Limit = 0
     access: Annotated[str, Meta(pattern="^(auto|keys|open)$")] = "auto"
     hosts: str = ""
     cors_origins: str = ""

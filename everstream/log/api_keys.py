@@ -35,6 +35,7 @@ class KeyLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     queued: int | None = None
     streams: int | None = None
     log_bytes: int | None = None
+    topic_bytes: int | None = None
 
 
 class ApiKey(msgspec.Struct, frozen=True):

@@ -26,6 +26,8 @@
 {ns}:worker:<name>  a web process's `WorkerStatus`; expires unless it is repeated
 {ns}:workers     sorted set: when each of these expires, by the server's clock, in ms
 {ns}:live        channel: newly appended entries, [[generation, first n, [entry, ...]], ...]
+{ns}:topics_live channel: newly appended messages of topics, [number, topic, first position, [entry, ...]]; without
+                 entries, the topic was closed or deleted
 {ns}:control     channel: generations to cancel
 {ns}:req:<owner>:<id>  the generation that an owner's request id started; without keys, {ns}:req:<id>
 {ns}:api_keys    hash: each `ApiKey` in JSON, by its id
@@ -40,6 +42,15 @@
 {ns}:validations    sorted set: `ValidationRequest`s that no engine has taken, and when their senders give up, by the
                     same clock; {ns}:long_validations: those with long text. If several models are served, each has
                     its own two, {ns}:validations:<queue> and {ns}:long_validations:<queue>
+{ns}:topic:<owner>:<name>  hash: what is known about a topic, see `lua/topics.lua`; {ns}:messages:<owner>:<name> is the
+                 stream of its messages, whose ids are <position>-0; {ns}:message_ids:… a hash, the position of each
+                 that has an id of its publisher's; {ns}:producers:… a hash, each producer's epoch and sequence number
+{ns}:topics:<owner>  sorted set: the names of an owner's topics, by the position of the last change
+{ns}:topics_clock    hash: the last position of all topics, and how many messages were sent to {ns}:topics_live
+{ns}:topics_due      sorted set: when topics expire, by the server's clock, in ms
+{ns}:topic_bytes     about how many bytes all topics take; {ns}:topic_client_bytes, a sorted set, the sums per client
+{ns}:gone_topics:<owner>  sorted set: the names of topics that were deleted or expired, by the position at that time;
+                 those that were removed from it did so before {ns}:gone_before, a hash, says for each owner
 {ns}:validation:<id>  one of these requests, until then; {ns}:validation_reply:<id> is the list for its reply
 """
 
@@ -58,6 +69,7 @@ class Keys:
         self.model = f"{self.ns}model:{queue}"
         self.loading = f"{self.ns}loading:{queue}"
         self.live = self.ns + "live"
+        self.topics_live = self.ns + "topics_live"
         self.control = self.ns + "control"
         self.counters = self.ns + "counters"
         self.bytes = self.ns + "bytes"

@@ -4,7 +4,7 @@ import math
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, cast
 
 import msgspec
@@ -24,6 +24,7 @@ from everstream.errors import (
 from everstream.log.api_keys import KeyStore
 from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
 from everstream.log.entries import decode_entry, decode_live, encode_entry
+from everstream.log.faults import Faults
 from everstream.log.figures import Figures, decode
 from everstream.log.keys import Keys
 from everstream.log.records import (
@@ -58,8 +59,6 @@ READ_BYTES = 256 << 10
 """Per read of the log: the most that one reader far behind holds in memory at a time."""
 PROBE_S = 1
 """Minimum time between two probes, however often readiness is queried."""
-FAULT_S = 5
-"""A fault expires after this long without recurring, as there may be no later call whose success would clear it."""
 
 
 class WebLog:
@@ -69,7 +68,7 @@ class WebLog:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._faults: dict[str, tuple[float, str]] = {}
+        self.faults = Faults()
         self._settings = settings
         self._engines: list[EngineStatus] = []
         self._engines_at = -math.inf
@@ -104,28 +103,15 @@ class WebLog:
     @property
     def fault(self) -> str:
         """What keeps this process from working with the log, in words; empty if no fault is known."""
-        recent = {call: message for call, (at, message) in self._faults.items() if time.monotonic() - at < FAULT_S}
-        return "; ".join(f"the log (Valkey) refuses {call}: {message}" for call, message in recent.items())
+        return self.faults.text
 
     def probe(self) -> None:
         """Try the commands that all requests need, so that each process notices a fault before a request hits it."""
         if time.monotonic() - self._probed_at < PROBE_S:
             return
         self._probed_at = time.monotonic()
-        with suppress(ValkeyError), self._recording_fault("probe"):
+        with suppress(ValkeyError), self.faults.recording("probe"):
             self._probe(keys=[self._keys.jobs], args=[self._keys.ns])
-
-    @contextmanager
-    def _recording_fault(self, call: str) -> Iterator[None]:
-        """Wrap a call that the service depends on. An error that waiting does not cure is recorded as a fault."""
-        try:
-            yield
-        except UNAVAILABLE:
-            raise
-        except ValkeyError as error:
-            self._faults[call] = time.monotonic(), str(error)
-            raise
-        self._faults.pop(call, None)
 
     def _keys_of(self, queue: str) -> Keys:
         return Keys(self._settings.namespace, queue)
@@ -153,7 +139,7 @@ class WebLog:
             submission.client,
             *("" if limit is None else limit for limit in (limits.running, limits.queued, limits.log_bytes)),
         ]
-        with self._recording_fault("submit"):
+        with self.faults.recording("submit"):
             outcome, *started = cast(list[Any], self._submit(keys=[jobs], args=[self._keys.ns, *arguments]))
         if outcome == b"queue_full":
             raise QueueFull(f"{self._settings.max_queued} requests are already waiting; try again later")
@@ -205,7 +191,7 @@ class WebLog:
 
     def lookup(self, generations: Sequence[str]) -> list[Generation | None]:
         """What the log knows about each generation, or None."""
-        with self._recording_fault("lookup"), self._client.pipeline(transaction=False) as pipe:
+        with self.faults.recording("lookup"), self._client.pipeline(transaction=False) as pipe:
             for generation in generations:
                 pipe.hmget(self._keys.generation(generation), ["state", "model", "job_id", "digest", "queue", "owner"])
                 pipe.xlen(self._keys.log(generation))
@@ -221,7 +207,7 @@ class WebLog:
         None: unknown or expired.
         """
         arguments = [part for place in places for part in place]
-        with self._recording_fault("read"):
+        with self.faults.recording("read"):
             reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, max_bytes, *arguments])
         return [_page(*found) if found else None for found in cast(list[list[Any]], reply)]
 
@@ -232,13 +218,13 @@ class WebLog:
         counters = [part for pair in counted.items() for part in pair]
         status = (worker.name, msgspec.json.encode(worker)) if worker else ("", "")
         arguments: list[Any] = [*status, int(WORKER_FOR_S * 1000), len(counted), *counters]
-        with self._recording_fault("touch"):
+        with self.faults.recording("touch"):
             self._touch(keys=[self._keys.jobs], args=[self._keys.ns, *arguments, *generations])
 
     def figures(self) -> Figures:
         """The state of the whole service, in one round trip."""
         queues = [self._keys_of(queue).jobs for queue in self._queues]
-        with self._recording_fault("figures"):
+        with self.faults.recording("figures"):
             reply = self._figures(keys=[self._keys.jobs], args=[self._keys.ns, *queues])
         return decode(cast(list[Any], reply), self._queues)
 
@@ -276,7 +262,7 @@ class WebLog:
 
     def positions(self, queue: str) -> dict[str, int]:
         """The place in the queue, from 1, of every generation that no engine has claimed."""
-        with self._recording_fault("positions"):
+        with self.faults.recording("positions"):
             waiting = cast(list[bytes], self._positions(keys=[self._keys_of(queue).jobs], args=[self._keys.ns]))
         return {generation.decode(): place for place, generation in enumerate(waiting, 1)}
 
@@ -293,7 +279,7 @@ class WebLog:
 
     def description(self, queue: str) -> ModelDescription | None:
         """What an engine has published about this queue's model; None if none has, or in another version's format."""
-        with self._recording_fault("description"):
+        with self.faults.recording("description"):
             found = cast(bytes | None, self._client.get(self._keys_of(queue).model))
         try:
             return msgspec.json.decode(found, type=ModelDescription) if found else None
@@ -301,7 +287,7 @@ class WebLog:
             return None
 
     def _find_engines(self) -> list[EngineStatus]:
-        with self._recording_fault("engines"):
+        with self.faults.recording("engines"):
             found = cast(list[bytes], self._find(keys=[self._keys.jobs], args=[self._keys.ns]))
             statuses = [decode_status(report, EngineStatus) for report in found]
             return [self._with_progress(status) for status in statuses if status]
@@ -343,18 +329,23 @@ class WebLog:
 
         Raises UNAVAILABLE if the connection is lost, other ValkeyErrors if it is refused.
         """
+        for message in self.messages(self._keys.live):
+            yield decode_live(message) if message else []
+
+    def messages(self, channel: str) -> Iterator[bytes]:
+        """The messages of a channel, after an empty one once subscribed. Raises the same."""
         # Bypass valkey-py's PubSub: its overhead per message exceeds the cost of decoding the message.
         pool = self._subscriber.connection_pool
-        with self._recording_fault("subscribe"):
+        with self.faults.recording("subscribe"):
             connection = pool.get_connection("SUBSCRIBE")
         try:
-            with self._recording_fault("subscribe"):
-                connection.send_command("SUBSCRIBE", self._keys.live)
+            with self.faults.recording("subscribe"):
+                connection.send_command("SUBSCRIBE", channel)
                 connection.read_response(disable_decoding=True)
-            yield []
+            yield b""
             while True:
                 _, _, message = cast(list[Any], connection.read_response(disable_decoding=True))
-                yield decode_live(message)
+                yield message
         finally:
             connection.disconnect()
             pool.release(connection)

@@ -1,0 +1,373 @@
+"""The web side's client of topics: make, publish, read, delete. Synchronous; under gevent each call yields.
+
+A message is an entry as in `entries`. Its data is JSON: of a text topic a string, of a binary one a string of base64.
+"""
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+import msgspec
+import valkey
+
+from everstream.errors import InvalidInput, LogFull
+from everstream.log.entries import decode_entry
+from everstream.log.keys import Keys
+from everstream.log.scripts import load_topic_script
+from everstream.log.topic_errors import (
+    ContentTypeConflict,
+    ProducerFenced,
+    ProducerGap,
+    SequenceConflict,
+    TopicClosed,
+    TopicConflict,
+    TopicGone,
+    UnknownTopic,
+)
+from everstream.log.topic_names import is_pattern, lua_patterns
+from everstream.log.web_log import WebLog
+from everstream.settings import Settings
+
+JSON = "application/json"
+MAX_LISTED = 1000
+
+_encode = msgspec.msgpack.Encoder().encode
+_live_decoder = msgspec.json.Decoder(tuple[int, str, int, list[msgspec.Raw]])
+
+
+class Message(msgspec.Struct, gc=False):
+    """`topic` is its name. `data` is JSON."""
+
+    topic: str
+    position: int
+    event: str
+    data: bytes
+
+
+class NewMessage(NamedTuple):
+    """`id`: one message of a topic's history has it; another with the same is not appended. `expires_ms`: when the
+    message is no longer for new readers, in Unix ms; 0: never."""
+
+    entry: str
+    id: str = ""
+    expires_ms: int = 0
+
+
+class Producer(NamedTuple):
+    """Durable Streams' idempotent producer (PROTOCOL.md, section 5.2.1)."""
+
+    id: str
+    epoch: int
+    seq: int
+
+
+class TopicConfig(msgspec.Struct, frozen=True):
+    """`history`: how many messages are kept; None: all. `latest`: the newest message is the present state, which a new
+    follower is sent. `ttl_s`: after how long without a reader or writer the topic is forgotten. `expires_at`: when it is
+    in any case, as the client wrote it, and `due_ms`, the same in Unix ms. `fork`: what it was forked from."""
+
+    type: str = JSON
+    history: int | None = None
+    latest: bool = False
+    ttl_s: int | None = None
+    expires_at: str = ""
+    due_ms: int | None = None
+    fork: str = ""
+    implicit: bool = False
+
+    def fields(self) -> dict[str, str]:
+        """As the log keeps them: those that are set."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: str(int(value) if value is True else value) for name, value in given.items() if value}
+
+
+class Payer(NamedTuple):
+    """Whose room a topic takes. `limit_bytes`: the client's own limit."""
+
+    client: str
+    limit_bytes: int | None = None
+
+
+class Published(NamedTuple):
+    """`positions`: of each message; empty for a producer's duplicate, whose highest sequence number is `seq`. `top`: of
+    the topic's newest message."""
+
+    positions: list[int]
+    top: int
+    is_closed: bool = False
+    is_new: bool = False
+    seq: int | None = None
+
+
+class Made(NamedTuple):
+    is_new: bool
+    top: int
+    is_closed: bool
+    type: str
+
+
+class Topic(NamedTuple):
+    """What is known about a topic. `messages`: how many are kept; `first`: the position of the first of them."""
+
+    name: str
+    config: TopicConfig
+    messages: int
+    bytes: int
+    first: int
+    top: int
+    closed_at: int
+    is_deleted: bool
+
+    @property
+    def is_closed(self) -> bool:
+        return self.closed_at > 0
+
+
+class Subscription(NamedTuple):
+    """Names and patterns of one owner's topics."""
+
+    owner: str
+    patterns: tuple[str, ...]
+
+
+class Start(NamedTuple):
+    """Where a read begins: `after` a position that the client has seen, `since` a position, with the `last` messages of
+    each topic, or `now`."""
+
+    kind: Literal["after", "since", "last", "now"]
+    number: int = 0
+
+
+class TopicPage(NamedTuple):
+    """`position`: up to which all topics were read. `reset`: why the messages may not be contiguous with what the client
+    has seen; empty: they are. `more`: of the messages. `is_closed`: the one topic that was read has ended here."""
+
+    messages: list[Message]
+    position: int
+    reset: str
+    more: bool
+    is_closed: bool
+
+
+class LiveMessages(NamedTuple):
+    """A message of the live channel. `number` counts them. Without entries: the topic was closed or deleted."""
+
+    number: int
+    topic: str
+    first: int
+    entries: list[msgspec.Raw]
+
+
+class TopicLog:
+    """Thread- and greenlet-safe; one per process. Raises ValkeyErrors, as `WebLog` does."""
+
+    def __init__(self, settings: Settings, web_log: WebLog) -> None:
+        self._settings = settings
+        self._web_log = web_log
+        self._keys = Keys(settings.namespace)
+        self._client = valkey.Valkey(connection_pool=web_log.connection_pool)
+        self._publish, self._make, self._read, self._show, self._delete, self._touch = (
+            self._client.register_script(load_topic_script(name))
+            for name in ("publish", "make", "read", "show", "delete", "touch")
+        )
+
+    def publish(  # noqa: PLR0913 - options by keyword
+        self,
+        topic: str,
+        payer: Payer,
+        messages: Sequence[NewMessage],
+        *,
+        content_type: str | None = None,
+        make: TopicConfig | None = None,
+        closes: bool = False,
+        producer: Producer | None = None,
+        sequence: str | None = None,
+    ) -> Published:
+        """Append messages, all or none, and close the topic after them if `closes`. `make`: how to make the topic if
+        there is none. Raises UnknownTopic, TopicGone, TopicClosed, ContentTypeConflict, ProducerFenced, ProducerGap,
+        SequenceConflict, InvalidInput, LogFull."""
+        given = [
+            topic,
+            payer.client,
+            content_type or False,
+            self._limits(payer),
+            make.fields() if make else False,
+            messages,
+            closes,
+            producer or False,
+            sequence or False,
+        ]
+        outcome, *rest = self._run(self._publish, "publish", _encode(given))
+        if outcome == b"ok":
+            top, closed, made, *positions = rest
+            return Published([int(each) for each in positions], int(top), bool(closed), made == b"1")
+        if outcome == b"duplicate":
+            top, closed, seq = rest
+            return Published([], int(top), bool(closed), seq=int(seq))
+        raise _refusal(outcome, rest, producer)
+
+    def make(  # noqa: PLR0913 - options by keyword
+        self,
+        topic: str,
+        payer: Payer,
+        config: TopicConfig,
+        messages: Sequence[NewMessage] = (),
+        *,
+        closes: bool = False,
+        source: str | None = None,
+        anchor: int = 0,
+        partial: NewMessage | None = None,
+    ) -> Made:
+        """Make a topic, with these messages, or find it. `source`: copy that topic up to the position `anchor`;
+        `partial` is then the first message of its own. Raises TopicConflict, UnknownTopic, TopicGone, InvalidInput,
+        ContentTypeConflict, LogFull."""
+        given = [
+            topic,
+            payer.client,
+            self._limits(payer),
+            config.fields(),
+            messages,
+            closes,
+            source or False,
+            str(anchor),
+            partial or False,
+        ]
+        outcome, *rest = self._run(self._make, "make", _encode(given))
+        if outcome not in (b"made", b"known"):
+            raise _refusal(outcome, rest, None)
+        top, closed, kind = rest
+        return Made(outcome == b"made", int(top), bool(closed), kind.decode())
+
+    def read(self, requests: Sequence[tuple[Subscription, Start]], max_bytes: int) -> list[TopicPage]:
+        """For each request, messages of `max_bytes` in all, but at least one if there is one."""
+        given = [_read_request(*request) for request in requests]
+        with self._web_log.faults.recording("read of topics"):
+            reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, max_bytes, _encode(given)])
+        return [_page(found) for found in cast(list[list[bytes]], reply)]
+
+    def show(self, owner: str, names: Sequence[str]) -> list[Topic | None]:
+        """What is known about topics; None: it does not exist."""
+        with self._web_log.faults.recording("show of topics"):
+            reply = self._show(keys=[self._keys.jobs], args=[self._keys.ns, owner, *names])
+        return [_topic(name, *found) if found else None for name, found in zip(names, cast(list[Any], reply), strict=True)]
+
+    def names(self, owner: str, prefix: str) -> list[str]:
+        """Those that begin with the prefix, last written first."""
+        found = cast(list[bytes], self._client.zrevrange(f"{self._keys.ns}topics:{owner}", 0, -1))
+        return [name.decode() for name in found if name.startswith(prefix.encode())]
+
+    def delete(self, topic: str) -> None:
+        """Raises UnknownTopic, TopicGone."""
+        reply = self._delete(keys=[self._keys.jobs], args=[self._keys.ns, topic])
+        if reply == b"unknown":
+            raise UnknownTopic
+        if reply == b"gone":
+            raise TopicGone
+
+    def touch(self, topics: Sequence[str]) -> int:
+        """Note that these are being read. Returns the number of the last message of the live channel."""
+        return int(cast(int, self._touch(keys=[self._keys.jobs], args=[self._keys.ns, *topics])))
+
+    def subscribe(self) -> Iterator[LiveMessages | None]:
+        """Yield None once subscribed, then each message. Raises like `WebLog.subscribe`."""
+        for message in self._web_log.messages(self._keys.topics_live):
+            yield LiveMessages(*_live_decoder.decode(message)) if message else None
+
+    def _limits(self, payer: Payer) -> list[Any]:
+        return [self._settings.max_topic_bytes, payer.limit_bytes or False]
+
+    def _run(self, script: Any, call: str, given: bytes) -> list[Any]:
+        with self._web_log.faults.recording(call):
+            return cast(list[Any], script(keys=[self._keys.jobs], args=[self._keys.ns, given]))
+
+
+def topic_id(owner: str, name: str) -> str:
+    """Names have no colon, so no owner's topic can be taken for another's."""
+    return f"{owner}:{name}"
+
+
+def name_of(topic: str) -> str:
+    return topic.rpartition(":")[2]
+
+
+def owner_of(topic: str) -> str:
+    return topic.rpartition(":")[0]
+
+
+def binary_data(body: bytes) -> bytes:
+    """The data of a binary message."""
+    return b'"' + base64.b64encode(body) + b'"'
+
+
+def live_message(topic: str, position: int, entry: bytes) -> Message:
+    """`topic`: its name."""
+    found = decode_entry(position, entry)
+    return Message(topic, position, found.event, found.data)
+
+
+def _read_request(subscription: Subscription, start: Start) -> list[Any]:
+    names = [each for each in subscription.patterns if not is_pattern(each)]
+    patterns = [text for each in subscription.patterns if is_pattern(each) for text in lua_patterns(each)]
+    return [subscription.owner, names, patterns, start.kind, str(start.number)]
+
+
+def _page(found: list[bytes]) -> TopicPage:
+    position, reset, more, ended, *rest = found
+    messages = [
+        live_message(name.decode(), int(at), entry)
+        for name, at, entry in zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+    ]
+    return TopicPage(messages, int(position), reset.decode(), bool(more), bool(ended))
+
+
+def _topic(name: str, messages: int, first: bytes, *pairs: bytes) -> Topic:
+    known: Mapping[str, str] = {key.decode(): value.decode() for key, value in zip(pairs[::2], pairs[1::2], strict=True)}
+
+    def number(field: str) -> int | None:
+        return int(known[field]) if field in known else None
+
+    config = TopicConfig(
+        known["type"],
+        number("history"),
+        bool(number("latest")),
+        number("ttl_s"),
+        known.get("expires_at", ""),
+        number("due_ms"),
+        known.get("fork", ""),
+        "implicit" in known,
+    )
+    closed_at, top = number("closed") or 0, number("top") or 0
+    return Topic(
+        name, config, messages, number("bytes") or 0, int(first or 0), top, closed_at, "deleted" in known
+    )
+
+
+def _refusal(outcome: bytes, rest: Sequence[Any], producer: Producer | None) -> Exception:
+    match outcome.decode():
+        case "unknown":
+            return UnknownTopic()
+        case "unknown_source":
+            return UnknownTopic("there is no such topic to fork", param="Stream-Forked-From")
+        case "gone":
+            return TopicGone()
+        case "gone_source":
+            return TopicConflict("the topic to fork was deleted", param="Stream-Forked-From")
+        case "closed":
+            return TopicClosed(int(rest[0]))
+        case "conflict":
+            return TopicConflict("this topic exists, and was made otherwise")
+        case "type_conflict":
+            return ContentTypeConflict(f"this topic's content type is {rest[0].decode():.100}", param="Content-Type")
+        case "sequence_conflict":
+            return SequenceConflict("Stream-Seq must be above that of the last request", param="Stream-Seq")
+        case "beyond_source":
+            return InvalidInput("Stream-Fork-Offset is beyond the end of the source", param="Stream-Fork-Offset")
+        case "epoch_begins_at_0":
+            return InvalidInput("a new epoch begins with the sequence number 0", param="Producer-Seq")
+        case "fenced":
+            return ProducerFenced(int(rest[0]))
+        case "gap":
+            assert producer is not None
+            return ProducerGap(int(rest[0]), producer.seq)
+        case _:
+            return LogFull("the topics have no room for more; delete some, or try again later")
