@@ -13,5 +13,6 @@ from everstream.apis.native.routes import API as NATIVE
 from everstream.apis.openai.routes import API as OPENAI
 from everstream.apis.openapi.routes import API as OPENAPI
 from everstream.apis.operations.routes import API as OPERATIONS
+from everstream.apis.topics.routes import API as TOPICS
 
-APIS = (NATIVE, ACCESS, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS, DASHBOARD, DEMO, OPENAPI)
+APIS = (NATIVE, TOPICS, ACCESS, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS, DASHBOARD, DEMO, OPENAPI)

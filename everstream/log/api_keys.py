@@ -39,8 +39,9 @@ class KeyLimits(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """`owner`: whose generations it starts and sees. `models`: those that it may use; empty: all. Times are Unix
-    seconds; `expires_at` 0: never. `old_hash` is accepted until `old_until`, after a rotation."""
+    """`owner`: whose generations and topics it makes and sees. `models`: those that it may use; `publish` and `follow`:
+    patterns of the topics that it may; empty: all. Times are Unix seconds; `expires_at` 0: never. `old_hash` is accepted
+    until `old_until`, after a rotation."""
 
     id: str
     name: str
@@ -53,6 +54,8 @@ class ApiKey(msgspec.Struct, frozen=True):
     limits: KeyLimits = KeyLimits()
     old_hash: str = ""
     old_until: int = 0
+    publish: list[str] = []
+    follow: list[str] = []
 
     @property
     def is_expired(self) -> bool:

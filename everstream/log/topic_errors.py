@@ -34,7 +34,13 @@ class TopicConflict(EverstreamError):
 
 
 class ContentTypeConflict(TopicConflict):
+    """`content_type`: the topic's."""
+
     code = "content_type_conflict"
+
+    def __init__(self, content_type: str) -> None:
+        super().__init__(f"this topic's content type is {content_type:.100}", param="Content-Type")
+        self.content_type = content_type
 
 
 class SequenceConflict(TopicConflict):

@@ -61,7 +61,9 @@ def lua_patterns(pattern: str) -> list[str]:
 
 def _alternatives(pattern: str, escape: Callable[[str], str], one: str, several: str) -> list[str]:
     """A `**` stands for nothing, and then has no slash either, or for one or several segments."""
-    choices = [[None, several] if each == "**" else [one if each == "*" else escape(each)] for each in pattern.split("/")]
+    choices = [
+        [None, several] if each == "**" else [one if each == "*" else escape(each)] for each in pattern.split("/")
+    ]
     found = ("/".join(part for part in parts if part is not None) for parts in itertools.product(*choices))
     return [text for text in found if text]
 
@@ -73,7 +75,7 @@ def _escaped_for_lua(text: str) -> str:
 def covers(allowed: str, wanted: str) -> bool:
     """Whether `allowed` stands for each name that `wanted`, a name or a pattern, stands for."""
     # What has no `**` has names of one length, so it can't match all three of these.
-    lengths = ([], ["*"], ["*"] * MAX_CHARS)
+    lengths: tuple[list[str], ...] = ([], ["*"], ["*"] * MAX_CHARS)
     texts = ("/".join(_replaced(wanted.split("/"), stars)) for stars in lengths)
     return all(regex(allowed).fullmatch(text) for text in texts if text)
 

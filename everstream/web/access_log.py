@@ -15,7 +15,7 @@ from everstream.web import traces
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context
 from everstream.web.health_listener import is_check
-from everstream.web.reader import Reader
+from everstream.web.open_streams import OpenStream
 from everstream.web.request_ids import request_id
 
 logger = logging.getLogger(ACCESS)
@@ -61,25 +61,27 @@ class StreamLine:
         self._route = request.url_rule.rule if request.url_rule else None
         self._key, self._request_id, self._span = principal().name or None, request_id(), traces.current()
 
-    def log(self, reader: Reader, ended: str, sent_bytes: int) -> None:
+    def log(
+        self, stream: OpenStream, ended: str, sent_bytes: int, *, entries: int | None = None, generation: str = ""
+    ) -> None:
         """`ended`: the terminal event, or `left`, `drained`, or an error's code."""
-        first_at, entries = reader.first_sent_at, max(0, reader.cursor.last - reader.cursor.first)
+        first_at = stream.first_sent_at
         fields = {
             "event": "stream_end",
             "route": self._route,
             "ended": ended,
             "ms": round((time.monotonic() - self._started) * 1000),
             "ttft_ms": round((first_at - self._started) * 1000) if first_at else None,
-            "bytes": sent_bytes + reader.direct_bytes,
+            "bytes": sent_bytes + stream.direct_bytes,
             "entries": entries,
             "key": self._key,
-            "generation": reader.generation[:SHOWN_DIGITS],
+            "generation": generation[:SHOWN_DIGITS] or None,
             "request_id": self._request_id,
             "trace_id": traces.trace_id(self._span),
         }
         access_line(logger, fields)
         if self._span:
-            traces.stream_ended(self._span, reader.generation, ended, entries)
+            traces.stream_ended(self._span, generation, ended, entries or 0)
 
 
 def context() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from flask import current_app
 
+from everstream.log.topic_log import TopicLog
 from everstream.log.web_log import WebLog
 from everstream.settings import Settings
 from everstream.web.access.client_limits import ClientLimits
@@ -13,7 +14,9 @@ from everstream.web.access.credentials import Credentials
 from everstream.web.api import Api, MakeEncoder
 from everstream.web.follower import Follower
 from everstream.web.models import Models
+from everstream.web.open_streams import OpenStreams
 from everstream.web.prompt_validation import PromptValidator
+from everstream.web.topic_follower import TopicFollower
 
 if TYPE_CHECKING:
     from everstream.otel import Tracing
@@ -25,7 +28,10 @@ EXTENSION = "everstream"
 class AppContext(msgspec.Struct):
     settings: Settings
     log: WebLog
+    streams: OpenStreams
     follower: Follower
+    topics: TopicLog
+    topic_follower: TopicFollower
     validator: PromptValidator
     models: Models
     credentials: Credentials

@@ -67,6 +67,10 @@ class Cursor:
         self.behind = self.behind or not to_the_end
         self._read = list(entries)
 
+    def abort_read(self) -> None:
+        """Nothing was read."""
+        self.end_read([], to_the_end=False)
+
     def take(self) -> list[Entry]:
         """All entries after `last`: first those read, then live ones. Don't call it while a read is in progress."""
         taken, self._read = self._read, []

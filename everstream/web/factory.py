@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, request
 from flask_cors import CORS
 
+from everstream.log.topic_log import TopicLog
 from everstream.log.web_log import WebLog
 from everstream.settings import PROJECT_ROOT, Settings, load_settings
 from everstream.web import access_log, error_responses, request_ids, static_files, traces
@@ -26,8 +27,10 @@ from everstream.web.clients import trust_proxies
 from everstream.web.context import EXTENSION, AppContext
 from everstream.web.follower import Follower
 from everstream.web.models import Models
+from everstream.web.open_streams import OpenStreams
 from everstream.web.prompt_validation import PromptValidator
 from everstream.web.stream_slots import ClientSlots
+from everstream.web.topic_follower import TopicFollower
 
 # Python 3.11 and some machines have another.
 mimetypes.add_type("text/javascript", ".js")
@@ -57,12 +60,16 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     app = Flask("everstream", template_folder=str(PROJECT_ROOT / "templates"), static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    streams, topics = OpenStreams(settings), TopicLog(settings, web_log)
     limits = ClientLimits(settings, web_log)
     credentials = Credentials(settings, web_log.api_keys, limits)
     app.extensions[EXTENSION] = AppContext(
         settings,
         web_log,
-        Follower(web_log, settings),
+        streams,
+        Follower(web_log, settings, streams),
+        topics,
+        TopicFollower(topics, settings, streams),
         PromptValidator(web_log, len(settings.served)),
         Models(settings, web_log),
         credentials,

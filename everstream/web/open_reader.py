@@ -1,15 +1,26 @@
-"""A reader for as long as its client waits: registered with the follower, and told when the client leaves. Used by
-`streaming` and `whole_response`.
+"""A reader for as long as its client waits: registered with its follower, and told when the client leaves. Used by
+`streaming`, `topic_streaming` and `whole_response`.
 """
 
 import socket
+from typing import Generic, Protocol, TypeVar
 
 from flask import request
 
 from everstream.web import connections
 from everstream.web.disconnect_watcher import DisconnectWatcher
-from everstream.web.follower import Follower
-from everstream.web.reader import Reader
+from everstream.web.open_streams import OpenStream
+
+R = TypeVar("R", bound=OpenStream)
+ContraR = TypeVar("ContraR", bound=OpenStream, contravariant=True)
+
+
+class Registry(Protocol[ContraR]):
+    """A follower."""
+
+    def register(self, reader: ContraR) -> None: ...
+
+    def unregister(self, reader: ContraR) -> None: ...
 
 
 def connection() -> socket.socket | None:
@@ -18,17 +29,17 @@ def connection() -> socket.socket | None:
     return found
 
 
-class OpenReader:
+class OpenReader(Generic[R]):
     """A context manager. Not a generator: one on each stream's stack would take half a kilobyte."""
 
     __slots__ = ("_client", "_follower", "_reader", "_watcher")
 
-    def __init__(self, follower: Follower, reader: Reader, client: socket.socket | None) -> None:
+    def __init__(self, follower: Registry[R], reader: R, client: socket.socket | None) -> None:
         """`client`: its connection, if the server exposes it."""
         self._follower, self._reader, self._client = follower, reader, client
         self._watcher: DisconnectWatcher | None = None
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> R:
         self._follower.register(self._reader)
         if self._client and not connections.is_shut_for_reading(self._client):
             self._watcher = DisconnectWatcher(self._client, self._reader.leave)

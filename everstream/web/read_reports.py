@@ -11,6 +11,7 @@ import gevent
 from everstream.log.retryable import UNAVAILABLE
 from everstream.log.web_log import WebLog
 from everstream.web import duties
+from everstream.web.open_streams import OpenStreams
 from everstream.web.process_status import ProcessStatus
 from everstream.web.reader import Readers
 
@@ -19,10 +20,11 @@ EVERY_S = 1.0
 
 
 class ReadReports:
-    def __init__(self, web_log: WebLog, readers: Readers, abandon_after_s: float) -> None:
+    def __init__(self, web_log: WebLog, readers: Readers, streams: OpenStreams, abandon_after_s: float) -> None:
         self.status = ProcessStatus()
         self._log = web_log
         self._readers = readers
+        self._streams = streams
         self._every_s = min(EVERY_S, abandon_after_s / 4)
         self._seen: set[str] = set()
         self._counted: Counter[str] = Counter()
@@ -42,10 +44,9 @@ class ReadReports:
     def _report(self) -> None:
         seen, counted = self._seen | self._readers.keys(), +self._counted
         # When the last one ends, its generation has just been read.
-        streams = sum(len(readers) for readers in self._readers.values())
         self._seen, self._counted = set(), Counter()
         try:
-            self._log.touch(seen, counted, worker=self.status.report(streams))
+            self._log.touch(seen, counted, worker=self.status.report(len(self._streams)))
         except UNAVAILABLE:
             self._seen |= seen
             self._counted += counted

@@ -11,12 +11,12 @@ from contextlib import ExitStack, suppress
 import gevent
 from valkey.exceptions import ValkeyError
 
-from everstream.errors import RateLimited
+from everstream.errors import RateLimited, TooManyStreams
 from everstream.log.web_log import SLOT_S, WebLog
 from everstream.web import duties
 from everstream.web.access.client_limits import client_of
 from everstream.web.access.principal import principal
-from everstream.web.context import app_context
+from everstream.web.context import AppContext, app_context
 
 
 def admit() -> Callable[[], None]:
@@ -28,11 +28,19 @@ def admit() -> Callable[[], None]:
     limit = context.limits.of(who).streams
     if not limit:
         # An ExitStack per stream would take half a kilobyte.
-        return context.follower.admit()
+        return _take_slot(context)
     with ExitStack() as slots:
-        slots.callback(context.follower.admit())
+        slots.callback(_take_slot(context))
         slots.callback(context.client_slots.take(client_of(who), limit))
         return slots.pop_all().close
+
+
+def _take_slot(context: AppContext) -> Callable[[], None]:
+    try:
+        return context.streams.admit()
+    except TooManyStreams:
+        context.follower.count("streams_refused")
+        raise
 
 
 class ClientSlots:

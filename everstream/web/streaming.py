@@ -32,7 +32,8 @@ from everstream.web.context import app_context
 from everstream.web.direct_writer import DirectWriter
 from everstream.web.follower import Follower
 from everstream.web.open_reader import OpenReader, connection
-from everstream.web.reader import Heartbeat, StreamClient
+from everstream.web.open_streams import Heartbeat, StreamClient
+from everstream.web.reader import Reader
 from everstream.web.sse import Encoder, EngineState, EventId, Queued
 from everstream.web.stream_slots import admit
 
@@ -169,29 +170,39 @@ def follow(known: Generation, seen: EventId, make_encoder: MakeEncoder) -> Respo
     If the client has asked for it with `compact`, text that was generated before the request comes in one event.
     """
     encoder, client = make_encoder(known), bounded_connection()
-    writes_directly = app_context().writes_directly and not encoder.needs_all
-    is_chunked = writes_directly and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
-    return event_stream(frames(known, seen, encoder, client, DirectWriter(client) if client and is_chunked else None))
+    writer = None if encoder.needs_all else direct_writer(client)
+    return event_stream(frames(known, seen, encoder, client, writer))
+
+
+def direct_writer(client: socket.socket | None) -> DirectWriter | None:
+    """For the response to the current request; None: it needs gunicorn to write it."""
+    is_chunked = app_context().writes_directly and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+    return DirectWriter(client) if client and is_chunked else None
 
 
 def frames(
     known: Generation, seen: EventId, encoder: Encoder, client: socket.socket | None, writer: DirectWriter | None
 ) -> Frames:
     """The body of such a response. `writer`: if live entries may go straight to the client."""
-    settings, follower = app_context().settings, app_context().follower
+    follower = app_context().follower
     if not seen.is_first:
         encoder.resume(seen)
     follower.count("streams")
     follower.count("resumes", int(bool(seen.n) and not seen.is_first))
-    # Jitter: the clients of a killed process must not all reconnect at the same instant.
-    retry_ms = random.randint(settings.retry_ms, settings.retry_ms * 3 // 2)  # noqa: S311
-    head = encoder.start(retry_ms, is_new=seen.is_first)
+    head = encoder.start(retry_ms(), is_new=seen.is_first)
     reader_client = StreamClient(principal().credential, writer, can_return=is_eventsource())
     reader = follower.reader(encoder, _first_needed(encoder, seen), known.queue, reader_client)
     # Given all entries, an encoder must not have those that the client has seen joined with others.
     is_compact = g.get("is_compact", False) and (seen.is_first or not encoder.needs_all)
     change = compact if is_compact else list
     return _frames(head, OpenReader(follower, reader, client), follower, change, StreamLine())
+
+
+def retry_ms() -> int:
+    """How long the current request's client should wait before it reconnects. Random, because the clients of a killed
+    process must not all do so at the same instant."""
+    at_least = app_context().settings.retry_ms
+    return random.randint(at_least, at_least * 3 // 2)  # noqa: S311
 
 
 def _first_needed(encoder: Encoder, seen: EventId) -> int:
@@ -201,7 +212,9 @@ def _first_needed(encoder: Encoder, seen: EventId) -> int:
     return seen.n if seen.part is None else seen.n - 1
 
 
-def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeEntries, line: StreamLine) -> Frames:
+def _frames(
+    head: bytes, opened: OpenReader[Reader], follower: Follower, change: ChangeEntries, line: StreamLine
+) -> Frames:
     with opened as reader:
         encoder, is_over, ended, sent_bytes = reader.encoder, False, "left", len(head)
         try:
@@ -216,13 +229,13 @@ def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeE
                 else:
                     is_over = item[-1].is_terminal
                     reader.mark_first()
-                    for piece in pieces(encoder, change(item)):
+                    for piece in pieces(map(encoder.entry, change(item))):
                         sent_bytes += len(piece)
                         yield piece
                     ended = item[-1].event if is_over else ended
             if reader.is_drained and not is_over:
                 ended = "drained"
-                yield encoder.reconnect(follower.return_after_ms())
+                yield encoder.reconnect(follower.streams.return_after_ms())
         except EverstreamError as error:
             ended = error.code
             yield encoder.lost(error)
@@ -234,15 +247,16 @@ def _frames(head: bytes, opened: OpenReader, follower: Follower, change: ChangeE
             ended = InternalError.code
             yield encoder.lost(InternalError())
         finally:
-            line.log(reader, ended, sent_bytes)
+            entries = max(0, reader.cursor.last - reader.cursor.first)
+            line.log(reader, ended, sent_bytes, entries=entries, generation=reader.generation)
 
 
-def pieces(encoder: Encoder, entries: list[Entry]) -> Iterator[bytes]:
+def pieces(events: Iterable[bytes]) -> Iterator[bytes]:
     """Small pieces to send, because the send timeout applies to each, and a slow client needs that time for each."""
     # One event at a time, because each may be large; and small ones together.
     rest = b""
-    for entry in entries:
-        rest += encoder.entry(entry)
+    for each in events:
+        rest += each
         # At least one byte is left, so that the last piece is known to be the last.
         whole = max(len(rest) - 1, 0) // PIECE_BYTES * PIECE_BYTES
         for at in range(0, whole, PIECE_BYTES):

@@ -11,7 +11,7 @@ from everstream.log.entries import Entry, failure
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context
 from everstream.web.open_reader import OpenReader, connection
-from everstream.web.reader import StreamClient
+from everstream.web.open_streams import StreamClient
 from everstream.web.sse import Encoder
 
 

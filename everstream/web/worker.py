@@ -42,7 +42,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
         run_when_others_pause()
         # Start here, after the fork and gevent's patching: greenlets and threads do not survive a fork.
         self._context.trace_requests(tracing.start("everstream-web"))
-        self._context.follower.start(self._context.credentials.is_valid)
+        self._context.streams.start(self._context.credentials.is_valid)
+        self._context.follower.start()
+        self._context.topic_follower.start()
         self._context.client_slots.start()
 
     @property
@@ -124,7 +126,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if self.wsgi is None:
             # Stopped while loading: there is nothing to drain yet.
             return
-        self._context.follower.drain()
+        self._context.streams.drain()
         for connection in list(self._between_requests):
             # Otherwise gunicorn would wait up to `keepalive` for the next request.
             connections.stop_reading(connection)

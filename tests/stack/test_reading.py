@@ -22,7 +22,7 @@ from everstream.web.event_encoder import EventEncoder
 from everstream.web.follower import Follower, dispatch
 from everstream.web.live_batch import LiveBatch
 from everstream.web.read_reports import ReadReports
-from everstream.web.reader import StreamClient
+from everstream.web.open_streams import OpenStreams, StreamClient
 from harness.sse_client import assert_whole, connect, read_all, text_of
 from harness.stack import web_alone
 
@@ -147,7 +147,10 @@ def live_reader(follower, writer):
 
 
 def test_closed_client_does_not_affect_others():
-    follower, pairs = Follower(None, load_settings({})), [socket.socketpair() for _ in range(3)]
+    follower, pairs = (
+        Follower(None, load_settings({}), OpenStreams(load_settings({}))),
+        [socket.socketpair() for _ in range(3)],
+    )
     readers = [live_reader(follower, DirectWriter(near)) for near, _ in pairs]
     pairs[1][1].close()
     dispatch(set(readers), LiveBatch(2, [token("a")]))
@@ -204,13 +207,13 @@ def test_engine_failures_keep_their_class():
 
 
 def test_gaps_are_counted_when_a_stream_ends():
-    follower = Follower(None, load_settings({}))
+    follower = Follower(None, load_settings({}), OpenStreams(load_settings({})))
     reader = follower.reader(EventEncoder("0" * 32), 1, "", StreamClient())
     follower.register(reader)
-    assert follower.reader_count == 1
+    assert len(follower.streams) == 1
     reader.cursor.gaps = 2
     follower.unregister(reader)
-    assert (follower.reader_count, follower._reports._counted["gaps_healed"]) == (0, 2)
+    assert (len(follower.streams), follower._reports._counted["gaps_healed"]) == (0, 2)
 
 
 @pytest.mark.parametrize("message", [b"", b"no JSON", b"[[1,2,3]]", b'[["generation",1,["half"'])

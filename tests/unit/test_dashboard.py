@@ -14,7 +14,7 @@ from everstream.log.figures import Figures
 from everstream.log.histograms import INTER_TOKEN_LATENCY, KINDS, TIME_TO_FIRST_TOKEN, totals
 from everstream.log.records import EngineStatus
 from everstream.settings import load_settings
-from everstream.web.follower import Follower
+from everstream.web.open_streams import OpenStreams
 from harness.sse_client import Decoder
 
 TIMEOUT_S = 30
@@ -188,10 +188,10 @@ def test_second_viewer_need_not_wait_for_the_next_figures(sampler, log, monkeypa
 
 
 def test_draining_worker_tells_the_sampler(sampler):
-    follower = Follower(None, load_settings({}))
-    follower.on_drain(sampler.drain)
+    streams = OpenStreams(load_settings({}))
+    streams.on_drain(sampler.drain)
     viewer = sampler.open()
-    follower.drain()
+    streams.drain()
     assert viewer.next(TIMEOUT_S) is None
 
 

@@ -12,6 +12,7 @@ from everstream.web.access.principal import ANONYMOUS
 from everstream.web.context import EXTENSION, AppContext
 from everstream.web.event_encoder import EventEncoder
 from everstream.web.follower import Follower
+from everstream.web.open_streams import OpenStreams
 from everstream.web.sse import Queued
 from everstream.web.streaming import begin_unless_refused
 
@@ -24,8 +25,11 @@ def test_queue_that_moves_does_not_keep_the_response_from_beginning():
     settings = load_settings({"EVERSTREAM_HEARTBEAT_S": str(HEARTBEAT_S)})
     web_log, app = WebLog(settings), Flask("test")
     # Not started: nothing reads the log, so no entry comes.
-    follower = Follower(web_log, settings)
-    app.extensions[EXTENSION] = AppContext(settings, web_log, follower, None, None, None, None, None, {})
+    streams = OpenStreams(settings)
+    follower = Follower(web_log, settings, streams)
+    app.extensions[EXTENSION] = AppContext(
+        settings, web_log, streams, follower, None, None, None, None, None, None, None, {}
+    )
 
     def move_queue():
         for position in range(1, 1_000_000):
@@ -42,6 +46,6 @@ def test_queue_that_moves_does_not_keep_the_response_from_beginning():
             moving.kill()
         assert response.mimetype == "text/event-stream"
         assert time.monotonic() - started > HEARTBEAT_S / 2
-        assert follower.reader_count == 0
+        assert len(streams) == 0
     response.close()
     web_log.close()

@@ -58,12 +58,12 @@ def _sampler() -> Sampler:
         context = app_context()
         sampler = Sampler(context.log.figures, context.settings.max_log_bytes)
         current_app.extensions[EXTENSION] = sampler
-        context.follower.on_drain(sampler.drain)
+        context.streams.on_drain(sampler.drain)
     return sampler
 
 
 def _frames(context: AppContext, sampler: Sampler, viewer: Viewer, credential: str) -> Iterator[bytes]:
-    client, settings, follower = bounded_connection(SEND_BUFFER_BYTES), context.settings, context.follower
+    client, settings, streams = bounded_connection(SEND_BUFFER_BYTES), context.settings, context.streams
     watcher = DisconnectWatcher(client, viewer.leave) if client else None
     try:
         if watcher:
@@ -71,12 +71,12 @@ def _frames(context: AppContext, sampler: Sampler, viewer: Viewer, credential: s
         # Jitter: the viewers of a killed process must not all reconnect at the same instant.
         yield sse.GREETING + sse.retry(random.randint(settings.retry_ms, settings.retry_ms * 3 // 2))  # noqa: S311
         yield from in_small_pieces([sampler.past()])
-        while not follower.draining and (event := viewer.next(settings.heartbeat_s)) is not None:
+        while not streams.draining and (event := viewer.next(settings.heartbeat_s)) is not None:
             if credential and not context.credentials.is_valid(credential):
                 return
             yield event
-        if follower.draining:
-            yield sse.retry(follower.return_after_ms())
+        if streams.draining:
+            yield sse.retry(streams.return_after_ms())
     finally:
         if watcher:
             watcher.stop()

@@ -38,7 +38,7 @@ _SHOWN_FIELDS = ("name", "state", "model", "error", "max_model_len", "running", 
 @blueprint.get("/healthz")
 @allow(PUBLIC)
 def healthz() -> dict[str, Any]:
-    return {"status": "ok", "pid": os.getpid(), "streams": app_context().follower.reader_count}
+    return {"status": "ok", "pid": os.getpid(), "streams": len(app_context().streams)}
 
 
 @blueprint.get("/health")

@@ -185,7 +185,17 @@ def _principal_of(key: ApiKey, shown: str) -> Principal:
     """`shown`: the beginning of the hash of the secret that was. Raises Unauthorized."""
     if key.is_expired:
         raise Unauthorized("this API key has expired")
-    return Principal(key.owner, key.name, key.id, shown, frozenset(key.scopes), frozenset(key.models), key.limits)
+    return Principal(
+        key.owner,
+        key.name,
+        key.id,
+        shown,
+        frozenset(key.scopes),
+        frozenset(key.models),
+        key.limits,
+        tuple(key.publish),
+        tuple(key.follow),
+    )
 
 
 def _good_hashes(key: ApiKey) -> list[str]:

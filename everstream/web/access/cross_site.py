@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from flask import request
 
 from everstream.errors import CrossOrigin, UnsupportedMediaType
-from everstream.web.access.rules import Rule
+from everstream.web.access.rules import ANY_TYPE, Rule
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -19,9 +19,10 @@ def check(rule: Rule, origins: frozenset[str]) -> None:
     starts = rule.scope == "infer" or request.method not in SAFE
     if starts and not ("*" in origins or request.headers.get("Origin") in origins):
         _check_origin()
-    # Every browser sends one of the two headers with a POST; programs may leave all of them out.
+    # Every browser sends one of the two headers with a POST; programs may leave all of them out. So where any type is
+    # taken, the check of the origin is enough.
     is_browser = "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
-    has_type = request.mimetype in rule.takes or (not is_browser and not request.content_type)
+    has_type = rule.takes == ANY_TYPE or request.mimetype in rule.takes or (not is_browser and not request.content_type)
     if request.method not in SAFE and _has_body() and not has_type:
         raise UnsupportedMediaType(
             f"the body must be {' or '.join(rule.takes)} (with curl: --json)", param="Content-Type"

@@ -3,9 +3,10 @@
 import msgspec
 from flask import g
 
-from everstream.errors import ModelNotAllowed
+from everstream.errors import Forbidden, ModelNotAllowed
 from everstream.log.api_keys import SCOPES, KeyLimits, Scope
 from everstream.log.records import Generation
+from everstream.log.topic_names import covers
 
 ALL = frozenset(SCOPES)
 
@@ -13,7 +14,7 @@ ALL = frozenset(SCOPES)
 class Principal(msgspec.Struct, frozen=True):
     """`owner`: whose generations it starts and sees; empty if the service has no keys. `name`: its API key's, for logs.
     `key` and `hash`: that key's id, and the beginning of the hash of the secret that was shown. `models`: those that it
-    may use; empty: all. `expires_at`: when the token of an identity provider does, or the session that stands for it,
+    may use; `publish`, `follow`: patterns of topics that it may; empty: all. `expires_at`: when the token of an identity provider does, or the session that stands for it,
     in Unix seconds.
 
     `only_generation`: the one that a ticket or a share link lets it read. `ticket`: the ticket's id, for the ids of
@@ -27,6 +28,8 @@ class Principal(msgspec.Struct, frozen=True):
     scopes: frozenset[Scope] = ALL
     models: frozenset[str] = frozenset()
     limits: KeyLimits = KeyLimits()
+    publish: tuple[str, ...] = ()
+    follow: tuple[str, ...] = ()
     expires_at: int = 0
     only_generation: str = ""
     ticket: str = ""
@@ -53,10 +56,26 @@ class Principal(msgspec.Struct, frozen=True):
     def may_use(self, model: str) -> bool:
         return not self.models or model in self.models
 
+    def check_publish(self, topic: str) -> None:
+        """Raises Forbidden."""
+        _check_topic(topic, self.publish, "publish to")
+
+    def check_follow(self, pattern: str) -> None:
+        """`pattern`: a topic's name, or a pattern of names. Raises Forbidden."""
+        _check_topic(pattern, self.follow, "follow")
+
+    def may_follow(self, pattern: str) -> bool:
+        return not self.follow or any(covers(each, pattern) for each in self.follow)
+
     def check_model(self, model: str) -> None:
         """Raises ModelNotAllowed."""
         if not self.may_use(model):
             raise ModelNotAllowed(f"this key may use {', '.join(sorted(self.models))}, not {model[:100]}")
+
+
+def _check_topic(wanted: str, allowed: tuple[str, ...], what: str) -> None:
+    if allowed and not any(covers(each, wanted) for each in allowed):
+        raise Forbidden(f"you may {what} {', '.join(allowed)}", param="topic", code="topic_not_allowed")
 
 
 ANONYMOUS = Principal()

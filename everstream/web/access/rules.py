@@ -18,7 +18,7 @@ class Rule(NamedTuple):
     """
 
     scope: Scope | None
-    ticket: Literal["", "read", "start"] = ""
+    ticket: Literal["", "read", "start", "follow"] = ""
     takes: tuple[str, ...] = ("application/json",)
 
 
@@ -41,5 +41,7 @@ def rule_of(view: Callable[..., Any] | None) -> Rule | None:
 
 PUBLIC = Rule(None)
 INFER = Rule("infer")
+ANY_TYPE = ("*/*",)
+PUBLISH = Rule("publish", takes=ANY_TYPE)
 READ = Rule("read")
 ADMIN = Rule("admin")

@@ -1,0 +1,1 @@
+"""Topics: named logs of messages, for anything that is not a model's output."""

@@ -1,0 +1,55 @@
+"""One open stream of topics. Made by `topic_streaming`, served by `topic_follower`."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from everstream.errors import EverstreamError
+from everstream.log.topic_log import Message, Start, Subscription, TopicPage
+from everstream.web.open_streams import OpenStream, StreamClient
+from everstream.web.topic_cursor import TopicCursor
+
+
+class TopicEncoder(Protocol):
+    """Messages in one format. Encoders with an equal `format` encode live messages identically."""
+
+    format: str
+    ends_with_topic: bool
+    """Whether the stream ends when its topic is deleted."""
+
+    @property
+    def heartbeat(self) -> bytes:
+        """What shows that the stream lives, if nothing else does."""
+
+    def start(self, retry_ms: int) -> bytes:
+        """The first bytes."""
+
+    def page(self, page: TopicPage, *, is_first: bool) -> Iterator[bytes]:
+        """Events for what was read. `is_first`: the client has seen nothing yet."""
+
+    def live(self, messages: Sequence[Message]) -> bytes:
+        """Events for messages that follow those before, for a client that has all of those."""
+
+    def reconnect(self, retry_ms: int) -> bytes:
+        """The last bytes of a stream that the client should resume elsewhere after `retry_ms`."""
+
+    def lost(self, error: EverstreamError) -> bytes:
+        """The last event of a stream that can't go on."""
+
+
+class TopicReader(OpenStream):
+    """Who follows topics, and how far."""
+
+    __slots__ = ("cursor", "encoder", "subscription")
+
+    def __init__(
+        self, subscription: Subscription, start: Start, encoder: TopicEncoder, bound_bytes: int, client: StreamClient
+    ) -> None:
+        super().__init__(client)
+        self.subscription = subscription
+        self.encoder = encoder
+        self.cursor = TopicCursor(start, bound_bytes)
+
+    def fall_behind(self) -> None:
+        """Have the log read, because live messages may have been missed."""
+        self.cursor.mark_behind()
+        self.wake()

@@ -1,0 +1,99 @@
+"""What requests say about topics: which, from where on, and whose. Called by the routes of all APIs that have topics."""
+
+import re
+import time
+from datetime import datetime
+
+from flask import request
+
+from everstream.errors import InvalidInput
+from everstream.log.topic_log import Payer, Start, Subscription, TopicConfig, topic_id
+from everstream.log.topic_names import check_name, check_pattern
+from everstream.web.access.client_limits import client_of
+from everstream.web.access.principal import principal
+from everstream.web.context import app_context
+
+MAX_PATTERNS = 100
+MAX_LAST = 1000
+POSITION = r"[0-9]{16}"
+_POSITION = re.compile(rf"({POSITION})(?:\.([0-9a-f]{{32}}))?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,9})?", re.ASCII)
+
+
+def topic_to_publish(name: str) -> str:
+    """The topic's id. Raises InvalidInput, Forbidden."""
+    who = principal()
+    who.check_publish(check_name(name))
+    return topic_id(who.owner, name)
+
+
+def topic_to_follow(name: str) -> str:
+    """The same for reading."""
+    who = principal()
+    who.check_follow(check_name(name))
+    return topic_id(who.owner, name)
+
+
+def subscription_to(patterns: list[str]) -> Subscription:
+    """Raises InvalidInput, Forbidden."""
+    who = principal()
+    different = sorted(set(patterns))
+    if not 1 <= len(different) <= MAX_PATTERNS:
+        raise InvalidInput(f"topic must be given 1 to {MAX_PATTERNS} times", param="topic")
+    for pattern in different:
+        who.check_follow(check_pattern(pattern))
+    return Subscription(who.owner, tuple(different))
+
+
+def payer() -> Payer:
+    """Whose room the request's messages take."""
+    who = principal()
+    return Payer(client_of(who), app_context().limits.of(who).topic_bytes)
+
+
+def made_by_publishing(content_type: str) -> TopicConfig:
+    """What a topic is like that its first message makes."""
+    settings = app_context().settings
+    return TopicConfig(content_type, settings.topic_history, ttl_s=settings.topic_retention_s, implicit=True)
+
+
+def start() -> Start:
+    """Where the request's stream begins. Raises InvalidInput."""
+    if seen := last_position():
+        return Start("after", seen[0])
+    last, since = request.args.get("last", ""), request.args.get("since", "")
+    if last and since:
+        raise InvalidInput("last and since exclude each other", param="last")
+    if last:
+        if not (last.isascii() and last.isdecimal() and 0 < int(last[:9]) <= MAX_LAST and len(last) <= 4):
+            raise InvalidInput(f"last must be a whole number from 1 to {MAX_LAST}", param="last")
+        return Start("last", int(last))
+    return Start("since", _position_at(since)) if since else Start("now")
+
+
+def last_position() -> tuple[int, str] | None:
+    """The position of the last event that the client saw, and the signature of its id. Raises InvalidInput."""
+    # If both are given, the header is newer: a page puts the id into the URL once, when it makes a new EventSource.
+    for param, text in (
+        ("Last-Event-ID", request.headers.get("Last-Event-ID", "")),
+        ("last_event_id", request.args.get("last_event_id", "")),
+    ):
+        if text:
+            if not (match := _POSITION.fullmatch(text)):
+                raise InvalidInput(f"{param} must be the id of an event of a topic: 16 digits", param=param)
+            return int(match[1]), match[2] or ""
+    return None
+
+
+def _position_at(text: str) -> int:
+    """Positions are times, in microseconds. Raises InvalidInput."""
+    if _NUMBER.fullmatch(text):
+        return max(0, int(float(text) * 1e6) - 1)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        # A plus sign in a query is a space.
+        raise InvalidInput("since must be Unix seconds, or a time with its zone: 2026-01-31T12:00:00Z", param="since")
+    return min(max(0, int(at.timestamp() * 1e6) - 1), int((time.time() + 1) * 1e6))
