@@ -1,9 +1,9 @@
 """Server-Sent Events (WHATWG HTML, section 9.2): the building blocks of all APIs' encoders. Pure.
 
-All data is JSON, which has no line breaks, so each event has one `data` line and text arrives unchanged. Event ids are
-`<generation>.<n>`, n being an entry's number; only `[0-9a-z.-]` gets into an `id` line. Where an entry becomes several
-events, all but the last have the id `<generation>.<n>-<part>`, part being 0, 1, and so on. In a ticket's stream, ids
-end with `.<signature>`, see `access.signed`.
+JSON data has no line breaks, so its event has one `data` line and text in it arrives unchanged. Only text on its own
+has several lines (`text_lines`). Event ids are `<generation>.<n>`, n being an entry's number; only `[0-9a-z.-]` gets
+into an `id` line. Where an entry becomes several events, all but the last have the id `<generation>.<n>-<part>`, part
+being 0, 1, and so on. In a ticket's stream, ids end with `.<signature>`, see `access.signed`.
 """
 
 import re
@@ -73,6 +73,13 @@ def event(name: str, data: bytes, event_id: str = "") -> bytes:
     if event_id:
         lines.append(b"id: " + event_id.encode())
     return b"\n".join([*lines, b"data: " + data, b"", b""])
+
+
+def text_lines(text: str) -> bytes:
+    """An event's data as `data` lines, with LF in place of CRLF and CR, which SSE can't carry."""
+    # By the standard these end a line, and no others: `str.splitlines` also splits at U+2028, U+0085, \x0b and \x0c.
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\ndata: ")
+    return b"data: %b\n" % text.encode()
 
 
 class Encoder(Protocol):

@@ -1,6 +1,7 @@
 """The SSE encoders, read back by the standard's own rules."""
 
 import json
+import re
 
 import msgspec
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
+from everstream.client.sse import Decoder as ClientDecoder
 from everstream.errors import InvalidInput
 from everstream.log.entries import Entry, compact, decode_entry, decode_live, encode_entry, encode_json, split_entries
 from everstream.log.records import Generation
@@ -34,6 +36,20 @@ def test_any_text_survives_any_chunking(texts, size):
     events = [event for at in range(0, len(wire), size) for event in decoder.feed(wire[at : at + size])]
     assert [event.json["text"] for event in events] == texts
     assert [event.id for event in events] == [f"{GENERATION}.{n}" for n in range(1, len(texts) + 1)]
+
+
+LINES = st.lists(st.sampled_from(["\n", "\r", "\r\n", " ", "", "a", ":", "data: x", "\u2028\x85\x0b\x0c\x1c"])).map(
+    "".join
+)
+
+
+@given(LINES | st.text(), st.text(), st.integers(1, 9))
+def test_text_lines_carry_any_text(text, after, size):
+    """As the client's decoder reads them: exactly, but for ends of lines."""
+    wire = b"".join(sse.text_lines(each) + b"\n" for each in (text, after))
+    decoder = ClientDecoder(1 << 20)
+    events = [event for at in range(0, len(wire), size) for event in decoder.feed(wire[at : at + size])]
+    assert [event.data for event in events] == [re.sub("\r\n?", "\n", each) for each in (text, after)]
 
 
 @given(st.text(), st.text(), st.text())
