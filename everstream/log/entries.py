@@ -34,10 +34,15 @@ class _Text(msgspec.Struct, gc=False):
     text: msgspec.Raw
 
 
+class _PlainText(msgspec.Struct, gc=False):
+    text: str
+
+
 _pair_decoder = msgspec.json.Decoder(tuple[str, msgspec.Raw])
 _entries_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _live_decoder = msgspec.json.Decoder(list[tuple[str, int, msgspec.Raw]])
 _text_decoder = msgspec.json.Decoder(_Text)
+_plain_text_decoder = msgspec.json.Decoder(_PlainText)
 _TOKEN_BEFORE, _TOKEN_AFTER = b'["",', b"]"
 _TEXT_BEFORE, _TEXT_AFTER = b'{"text":"', b'"}'
 
@@ -85,6 +90,14 @@ def text_literal(output: bytes) -> bytes | None:
     except msgspec.ValidationError:
         return None
     return text if text.startswith(b'"') else None
+
+
+def text_of(output: bytes) -> str | None:
+    """The `text` of an output; None if it is missing or not a string."""
+    try:
+        return _plain_text_decoder.decode(output).text
+    except msgspec.ValidationError:
+        return None
 
 
 def join_outputs(outputs: Sequence[bytes]) -> bytes:

@@ -83,7 +83,7 @@ def all_inputs(inputs: Schema) -> Schema:
 
 Events = Mapping[str, Any]
 """The types of events' data, by the events' names. The default event is called `message`. A tuple has alternatives, of
-which a string is the data itself."""
+which a string is the data itself. The type `str` is text, not a JSON string."""
 
 
 class Answer(NamedTuple):

@@ -87,6 +87,11 @@ class Models:
             return local or described
         return msgspec.structs.replace(local, is_streaming=described.is_streaming)
 
+    def only_one_takes(self, name: str) -> bool:
+        """Whether a single model is served, and is known to have an input of this name."""
+        model = None if self.has_several else self.find(self.served[0].name)
+        return model is not None and name in model.inputs
+
     def schema_error(self, name: str) -> str:
         """Why the model's `input_schema.py` can't be loaded here, in one line; empty if it can, or does not exist."""
         return self._errors.get(name, "")

@@ -65,7 +65,10 @@ class FormatQuery(Struct):
     format: (
         Annotated[
             str,
-            Meta(description="the format of another API's events", extra_json_schema={"format": EVENT_FORMAT}),
+            Meta(
+                description="text: the text itself instead of JSON; the others: the events of another API",
+                extra_json_schema={"format": EVENT_FORMAT},
+            ),
         ]
         | UnsetType
     ) = UNSET

@@ -1,5 +1,7 @@
 """Pages without our library: an EventSource, and nothing else."""
 
+import json
+
 import pytest
 
 from tests.browser.chat_page import ChatPage
@@ -51,3 +53,28 @@ def test_naive_eventsource_survives_a_killed_gunicorn(browser_page, own_stack, g
     stack.start_web()
     chat.wait_for(lambda: chat.page.evaluate("source.readyState === EventSource.CLOSED"))
     assert chat.page.evaluate("seen") == [1, 2, 3]
+
+
+@pytest.mark.both_browsers
+def test_text_as_it_is(browser_page, own_stack, gate):
+    """`event.data` is the text, also of an empty one, and of that after a reconnect."""
+    texts = [" The\n", "", "\n\n", "sky\u2028\x0b", "\r\nis\r", "  blue ", "👩‍👩‍👧‍👦\ufeff"]
+    stack = own_stack().start()
+    chat = ChatPage(browser_page, stack.url).open()
+    script = {"texts": texts, "hold_before": 5, "gate": gate.path}
+    chat.page.evaluate(
+        """prompt => {
+            window.seen = [];
+            window.source = new EventSource('/stream?format=text&prompt=' + encodeURIComponent(prompt));
+            source.onmessage = event => seen.push([event.data, event.lastEventId.split('.')[1]]);
+        }""",
+        json.dumps(script),
+    )
+    chat.wait_for(lambda: chat.page.evaluate("seen.length === 4"))
+    stack.web.stop()
+    chat.wait_for(lambda: chat.page.evaluate("source.readyState === EventSource.CONNECTING"))
+    gate.open()
+    stack.start_web()
+    chat.wait_for(lambda: chat.page.evaluate("source.readyState === EventSource.CLOSED"))
+    shown = [*texts[:4], "\nis\n", *texts[5:]]
+    assert chat.page.evaluate("seen") == [[text, str(n)] for n, text in enumerate(shown, 1)]

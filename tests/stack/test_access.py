@@ -475,6 +475,23 @@ def test_ticket_to_read(guarded, alice):
         assert answer.status_code in (401, 403, 404) or path == "/session" or "generation_expired" in answer.text
 
 
+def test_ticket_to_read_text(guarded, alice):
+    """The ids are signed, as those of JSON. Other APIs' ids are not."""
+    generation = alice.start(texts=["a\n", " b"])
+    issued = [
+        alice.call("POST", "/tickets", json=body).json()
+        for body in ({"access": "start"}, {"access": "read", "generation": generation})
+    ]
+    for ticket, query in zip(issued, ("&texts=a%0A&texts=+b", ""), strict=True):
+        url = f"{guarded.url}{ticket['url']}{query}&format=text"
+        events = read_all(url)
+        assert [event.data for event in events if event.type == "message"] == ["a\n", " b"]
+        late = url.replace(ticket["ticket"], aged(guarded, ticket["ticket"]))
+        assert read_all(late, last_id=events[1].id) == events[2:]
+        answer = requests.get(url.replace("format=text", "format=openai-chat"), timeout=TIMEOUT_S)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "format")
+
+
 def test_ticket_of_another_stream_does_not_resume_it(guarded, alice):
     """The signed id of one stream is no good with another's ticket."""
     tickets = [alice.call("POST", "/tickets", json={"access": "start"}).json() for _ in range(2)]

@@ -196,7 +196,8 @@ def answers():
     for path in ("generate", "generate_stream"):
         yield f"POST /v2/models/{{name}}/{path}", {"body": {"text_input": "a b c"}}, 200
     yield "POST /v2/models/{name}/generate_stream", {"body": {"text_input": "fail"}}, 200
-    for wanted in ("openai-chat", "completions", "responses", "messages"):
+    yield "GET /stream", {"query": {"prompt": "a b c", "format": "text"}}, 200
+    for wanted in ("text", "openai-chat", "completions", "responses", "messages"):
         yield "GET /generations/{generation}/events", {"query": {"format": wanted}}, 200
     yield "GET /generations/{generation}/events", {"query": {"ping": "true"}}, 200
     yield "GET /events", {"query": {"generation": KNOWN}}, 200

@@ -107,9 +107,12 @@ def test_body_is_made_of_the_models_own_inputs(document):
 def test_names_of_models_and_formats_are_listed(document):
     fields = body_of(document, "/generations")["properties"]
     assert fields["model"]["anyOf"][0]["enum"] == ["smollm2-135m-instruct"]
-    parameters = document["paths"]["/generations/{generation}/events"]["get"]["parameters"]
-    (formats,) = (each["schema"]["enum"] for each in parameters if each["name"] == "format")
-    assert {"openai-chat", "completions", "messages"} <= set(formats)
+    for path in ("/stream", "/generations/{generation}/events"):
+        route = document["paths"][path]["get"]
+        (formats,) = (each["schema"]["enum"] for each in route["parameters"] if each["name"] == "format")
+        assert {"text", "openai-chat", "completions", "messages"} <= set(formats)
+        (kinds, *_) = (each["schema"]["anyOf"] for each in route["responses"]["200"]["content"].values())
+        assert {"type": "string"} in [each["properties"]["data"] for each in kinds]
 
 
 def test_several_models_are_alternatives():
@@ -223,6 +226,16 @@ def test_routes_own_fields_win_over_inputs_of_the_same_name(tmp_path):
     )
     document = document_of(app_of(MODELS=f"named={tmp_path / 'one'}"))
     assert names_of("/generations", document) == ({"prompt", "stream", "id"}, ["prompt", "stream", "id"])
+
+
+@pytest.mark.parametrize("has_several", [False, True])
+def test_format_of_a_stream_may_be_an_input_of_a_single_model(tmp_path, has_several):
+    app = app_with(tmp_path / "one", {"format": {"datatype": "BOOL", "required": True}})
+    if has_several:
+        app = app_of(MODELS=f"named={tmp_path / 'one'}")
+    query = document_of(app)["paths"]["/stream"]["get"]["parameters"]
+    (found,) = (each["schema"]["type"] for each in query if each["name"] == "format")
+    assert found == ("string" if has_several else "boolean")
 
 
 def test_body_of_a_model_without_inputs_is_closed(chat, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from everstream.apis.native.text_encoder import TextEncoder
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
 from everstream.client.sse import Decoder as ClientDecoder
 from everstream.errors import InvalidInput
@@ -38,18 +39,52 @@ def test_any_text_survives_any_chunking(texts, size):
     assert [event.id for event in events] == [f"{GENERATION}.{n}" for n in range(1, len(texts) + 1)]
 
 
-LINES = st.lists(st.sampled_from(["\n", "\r", "\r\n", " ", "", "a", ":", "data: x", "\u2028\x85\x0b\x0c\x1c"])).map(
-    "".join
-)
+TEXT_ENCODER = TextEncoder(GENERATION)
+LINES = st.text("\r\n a:\u2028\x85\x0b\x0c\x1c\0")
 
 
 @given(LINES | st.text(), st.text(), st.integers(1, 9))
 def test_text_lines_carry_any_text(text, after, size):
     """As the client's decoder reads them: exactly, but for ends of lines."""
-    wire = b"".join(sse.text_lines(each) + b"\n" for each in (text, after))
+    events = decoded(b"".join(sse.text_lines(each) + b"\n" for each in (text, after)), size)
+    assert [event.data for event in events] == [with_lf(each) for each in (text, after)]
+
+
+def decoded(wire, size=1 << 20):
     decoder = ClientDecoder(1 << 20)
-    events = [event for at in range(0, len(wire), size) for event in decoder.feed(wire[at : at + size])]
-    assert [event.data for event in events] == [re.sub("\r\n?", "\n", each) for each in (text, after)]
+    return [event for at in range(0, len(wire), size) for event in decoder.feed(wire[at : at + size])]
+
+
+def with_lf(text):
+    return re.sub("\r\n?", "\n", text)
+
+
+@given(st.lists(LINES | st.text(), min_size=1))
+def test_texts_themselves_are_the_data(texts):
+    """One event each, also of an empty text, so that the ids are those of the JSON."""
+    entries = [Entry(n, "", encode_json({"text": text, "more": 1})) for n, text in enumerate(texts, 1)]
+    events = decoded(b"".join(TEXT_ENCODER.entry(entry) for entry in entries))
+    assert [(event.type, event.data) for event in events] == [("message", with_lf(text)) for text in texts]
+    assert [event.id for event in events] == [f"{GENERATION}.{entry.n}" for entry in entries]
+
+
+@pytest.mark.parametrize("output", [{"n": 7, "a\n": "b\r"}, {"text": 7}, {"text": None}, {}])
+def test_output_without_text_is_its_json(output):
+    (event,) = decoded(TEXT_ENCODER.entry(Entry(7, "", encode_json(output))))
+    assert event.data == encode_json(output).decode()
+
+
+@pytest.mark.parametrize("name", ["resumed", "done", "failed"])
+def test_other_events_are_json_in_every_format(name):
+    entry = Entry(7, name, b'{"text":"a"}')
+    assert TEXT_ENCODER.entry(entry) == EventEncoder(GENERATION).entry(entry)
+
+
+def test_ids_of_texts_are_signed():
+    encoder = TextEncoder(GENERATION, signature="f" * 32)
+    (event,) = decoded(encoder.token(7, b'{"text":"a\\nb"}'))
+    assert (event.id, event.data) == (f"{GENERATION}.7.{'f' * 32}", "a\nb")
+    assert encoder.format != TEXT_ENCODER.format
 
 
 @given(st.text(), st.text(), st.text())
@@ -80,7 +115,7 @@ def test_compact_entries_have_the_same_text(texts):
     assert (True, True, True) not in list(zip(is_text, is_text[1:], is_text[2:], strict=False))
 
 
-@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda encoder: encoder.format)
+@pytest.mark.parametrize("encoder", [*ENCODERS, TEXT_ENCODER], ids=lambda encoder: encoder.format)
 @given(texts=st.lists(st.text(), min_size=1, max_size=5))
 def test_direct_write_equals_the_greenlets_output(encoder, texts):
     live = LiveBatch(7, [encode_entry("", {"text": text}) for text in texts])
@@ -126,7 +161,8 @@ def test_large_entry_is_not_written_directly():
 def test_each_format_is_encoded_once():
     live = LiveBatch(1, [encode_entry("", {"text": "a"})])
     assert live.chunk(EventEncoder(GENERATION)) is live.chunk(EventEncoder(GENERATION))
-    assert live.chunk(EventEncoder(GENERATION)) != live.chunk(ENCODERS[1])
+    others = [live.chunk(encoder) for encoder in (ENCODERS[1], TEXT_ENCODER)]
+    assert len({live.chunk(EventEncoder(GENERATION)), *others}) == 3
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,8 @@ class EngineNews(Struct):
     message: str
 
 
+TEXT_EVENTS = {"message": str}
+"""What differs in `text_encoder`."""
 PINGED_EVENTS = {**OWN_EVENTS, "queued": QueuedOf, "ping": Ping, "engine": EngineNews}
 """Of `ping_encoder`."""
 
@@ -130,9 +132,9 @@ DESCRIPTION = ApiDescription(
         "page": Description("The page", {200: Answer("The page.", media="text/html")}),
         "stream": Description(
             "Start a generation and follow it, or resume one",
-            {200: STREAM, 204: SEEN},
+            {200: STREAM._replace(has_formats=True), 204: SEEN},
             failures=(*START, *FOLLOW, Failure(414, "uri_too_long")),
-            query=Fields((ResumeQuery, *OPTIONS), all_inputs, yielding=("model",)),
+            query=Fields((ResumeQuery, FormatQuery, *OPTIONS), all_inputs, yielding=("model", "format")),
             headers=(ResumeHeader,),
         ),
         "models": Description(
@@ -176,4 +178,5 @@ DESCRIPTION = ApiDescription(
     },
     ErrorBody,
     GenerationPath,
+    formats=(TEXT_EVENTS,),
 )

@@ -16,17 +16,16 @@ from flask import Blueprint, Response, render_template, request
 
 from everstream.apis.native import snapshot
 from everstream.apis.native.descriptions import DESCRIPTION
+from everstream.apis.native.formats import FORMATS, format_is_an_input, ping_encoder, stream_encoder, wanted_encoder
 from everstream.apis.native.model_json import model_json
-from everstream.apis.native.ping_encoder import PingEncoder
 from everstream.contract import inputs
 from everstream.errors import InvalidInput, UnknownGeneration
 from everstream.log.records import Generation
 from everstream.web import readiness
 from everstream.web.access.principal import principal
 from everstream.web.access.rules import INFER, PUBLIC, READ, Rule, allow
-from everstream.web.api import Api, MakeEncoder
+from everstream.web.api import Api
 from everstream.web.context import app_context
-from everstream.web.event_encoder import EventEncoder
 from everstream.web.joined_streams import MAX_TOGETHER, follow_together
 from everstream.web.json_response import small_json
 from everstream.web.pages import html
@@ -49,7 +48,7 @@ MODULES = sorted(
 FOLLOW = Rule("read", ticket="read")
 
 blueprint = Blueprint("native", __name__)
-API = Api(blueprint, description=DESCRIPTION)
+API = Api(blueprint, formats=FORMATS, description=DESCRIPTION)
 
 
 @blueprint.get("/")
@@ -62,17 +61,20 @@ def page() -> Response:
 @allow(Rule("infer", ticket="start"))
 def stream() -> Response:
     if (seen := last_event_id()) is not None:
-        return admitted(lambda: resume(seen, _encoder))
+        encoder = stream_encoder()
+        return admitted(lambda: resume(seen, encoder))
     return admitted(_start_and_follow)
 
 
 def _start_and_follow() -> Response:
     names = native_options()
     options = options_from_query(names)
-    query = {name: texts for name, texts in request.args.lists() if name not in (*names, "last_event_id", "ticket")}
     model = app_context().models.get(options.model)
+    encoder = stream_encoder()
+    own = {*names, "last_event_id", "ticket", *(() if format_is_an_input() else ("format",))}
+    query = {name: texts for name, texts in request.args.lists() if name not in own}
     given = inputs.from_query(query, model.inputs, app_context().settings.max_prompt_chars)
-    return begin(start(model, given, options), _encoder)
+    return begin(start(model, given, options), encoder)
 
 
 @blueprint.get("/models")
@@ -103,29 +105,8 @@ def events(generation: str) -> Response:
     seen = last_event_id() or EventId(generation, -1)
     if seen.generation != generation:
         raise InvalidInput("Last-Event-ID belongs to a different generation than the URL", param="Last-Event-ID")
-    encoder = _format()
+    encoder = wanted_encoder()
     return admitted(lambda: resume(seen, encoder), has_compact=True)
-
-
-def _format() -> MakeEncoder:
-    """The one that `?format=` names, or our own. Raises InvalidInput."""
-    name, formats = request.args.get("format", ""), app_context().formats
-    if name and name not in formats:
-        raise InvalidInput(f"format must be one of {', '.join(formats)}, or left out", param="format")
-    if name and principal().ticket:
-        raise InvalidInput("a ticket is for events without a format", param="format")
-    if not _wants_pings():
-        return formats[name] if name else _encoder
-    if name:
-        raise InvalidInput("ping is for events without a format", param="ping")
-    return _ping_encoder
-
-
-def _wants_pings() -> bool:
-    given = request.args.get("ping", "")
-    if given not in ("", "true", "false"):
-        raise InvalidInput("ping must be true or false", param="ping")
-    return given == "true"
 
 
 @blueprint.get("/events")
@@ -140,7 +121,7 @@ def several_events() -> Response:
         seen |= {last.generation: last} if last.generation in seen else {}
     if request.method == "HEAD":
         return event_stream(iter(()))
-    return follow_together(list(seen.values()), _ping_encoder)
+    return follow_together(list(seen.values()), ping_encoder)
 
 
 def _place(text: str) -> EventId:
@@ -162,15 +143,6 @@ def stop(generation: str) -> tuple[dict[str, str], int]:
     if not state:
         raise UnknownGeneration
     return {"id": generation, "state": state}, 202 if state == "stopping" else 200
-
-
-def _encoder(generation: Generation) -> EventEncoder:
-    return EventEncoder(generation.id, generation.model, app_context().credentials.signature(generation))
-
-
-def _ping_encoder(generation: Generation) -> PingEncoder:
-    interval_ms = int(app_context().settings.heartbeat_s * 1000)
-    return PingEncoder(generation, interval_ms, app_context().credentials.signature(generation))
 
 
 def _known(generation: str) -> Generation:

@@ -49,8 +49,11 @@ def events_of(events: Events, schemas: Mapping[Any, JsonSchema]) -> list[JsonSch
 def _event(name: str, kind: Any, schemas: Mapping[Any, JsonSchema]) -> JsonSchema:
     """The default event needs no name."""
     required = ["data"] if name == DEFAULT_EVENT else ["event", "data"]
+    data: JsonSchema
     if isinstance(kind, str):
-        data: JsonSchema = {"const": kind}
+        data = {"const": kind}
+    elif kind is str:
+        data = {"type": "string"}
     else:
         data = {"type": "string", "contentMediaType": JSON, "contentSchema": schemas[kind]}
     fields = {"event": {"const": name}, "data": data, "id": {"type": "string"}}
