@@ -40,8 +40,8 @@ class KeyLimits(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class ApiKey(msgspec.Struct, frozen=True):
     """`owner`: whose generations and topics it makes and sees. `models`: those that it may use; `publish` and `follow`:
-    patterns of the topics that it may; empty: all. Times are Unix seconds; `expires_at` 0: never. `old_hash` is accepted
-    until `old_until`, after a rotation."""
+    patterns of the topics that it may; empty: all. Times are Unix seconds; `expires_at` 0: never. `old_hash` is
+    accepted until `old_until`, after a rotation."""
 
     id: str
     name: str

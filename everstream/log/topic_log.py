@@ -4,7 +4,7 @@ A message is an entry as in `entries`. Its data is JSON: of a text topic a strin
 """
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
@@ -63,8 +63,9 @@ class Producer(NamedTuple):
 
 class TopicConfig(msgspec.Struct, frozen=True):
     """`history`: how many messages are kept; None: all. `latest`: the newest message is the present state, which a new
-    follower is sent. `ttl_s`: after how long without a reader or writer the topic is forgotten. `expires_at`: when it is
-    in any case, as the client wrote it, and `due_ms`, the same in Unix ms. `fork`: what it was forked from."""
+    follower is sent. `ttl_s`: after how long without a reader or writer the topic is forgotten. `expires_at`: when it
+    is in any case, as the client wrote it, and `due_ms`, the same in Unix ms. `fork`: what it was forked from.
+    `implicit`: it was made by its first message."""
 
     type: str = JSON
     history: int | None = None
@@ -89,8 +90,8 @@ class Payer(NamedTuple):
 
 
 class Append(NamedTuple):
-    """Messages for a topic. `content_type`: of the request; None: none was given. `make`: how to make the topic if there
-    is none. `closes`: the topic ends with these messages. `sequence`: Durable Streams' `Stream-Seq`."""
+    """Messages for a topic. `content_type`: of the request; None: none was given. `make`: how to make the topic if
+    there is none. `closes`: the topic ends with these messages. `sequence`: Durable Streams' `Stream-Seq`."""
 
     topic: str
     messages: Sequence[NewMessage]
@@ -152,8 +153,9 @@ class Start(NamedTuple):
 
 
 class TopicPage(NamedTuple):
-    """`position`: up to which all topics were read. `reset`: why the messages may not be contiguous with what the client
-    has seen; empty: they are. `more`: of the messages. `is_closed`: the one topic that was read has ended here."""
+    """`position`: up to which all topics were read. `reset`: why the messages may not be contiguous with what the
+    client has seen; empty: they are. `more`: of the messages. `is_closed`: the one topic that was read has ended
+    here."""
 
     messages: list[Message]
     position: int
@@ -369,31 +371,32 @@ def _published_or_not(reply: list[Any], append: Append) -> Published | Everstrea
 
 
 def _refusal(outcome: bytes, rest: Sequence[Any], producer: Producer | None) -> EverstreamError:
-    match outcome.decode():
-        case "unknown":
-            return UnknownTopic()
-        case "unknown_source":
-            return UnknownTopic("there is no such topic to fork", param="Stream-Forked-From")
-        case "gone":
-            return TopicGone()
-        case "gone_source":
-            return TopicConflict("the topic to fork was deleted", param="Stream-Forked-From")
-        case "closed":
+    if refusal := _REFUSALS.get(outcome):
+        return refusal()
+    match outcome:
+        case b"closed":
             return TopicClosed(int(rest[0]))
-        case "conflict":
-            return TopicConflict("this topic exists, and was made otherwise")
-        case "type_conflict":
+        case b"type_conflict":
             return ContentTypeConflict(rest[0].decode())
-        case "sequence_conflict":
-            return SequenceConflict("Stream-Seq must be above that of the last request", param="Stream-Seq")
-        case "beyond_source":
-            return InvalidInput("Stream-Fork-Offset is beyond the end of the source", param="Stream-Fork-Offset")
-        case "epoch_begins_at_0":
-            return InvalidInput("a new epoch begins with the sequence number 0", param="Producer-Seq")
-        case "fenced":
+        case b"fenced":
             return ProducerFenced(int(rest[0]))
-        case "gap":
+        case b"gap":
             assert producer is not None
             return ProducerGap(int(rest[0]), producer.seq)
         case _:
-            return LogFull("the topics have no room for more; delete some, or try again later")
+            raise AssertionError(f"the script returned {outcome!r}")
+
+
+_REFUSALS: dict[bytes, Callable[[], EverstreamError]] = {
+    b"unknown": UnknownTopic,
+    b"unknown_source": lambda: UnknownTopic("there is no such topic to fork", param="Stream-Forked-From"),
+    b"gone": TopicGone,
+    b"gone_source": lambda: TopicConflict("the topic to fork was deleted", param="Stream-Forked-From"),
+    b"conflict": lambda: TopicConflict("this topic exists, and was made otherwise"),
+    b"sequence_conflict": lambda: SequenceConflict("Stream-Seq must be above the last one", param="Stream-Seq"),
+    b"beyond_source": lambda: InvalidInput(
+        "Stream-Fork-Offset is beyond the end of the source", param="Stream-Fork-Offset"
+    ),
+    b"epoch_begins_at_0": lambda: InvalidInput("a new epoch begins with the sequence number 0", param="Producer-Seq"),
+    b"full": lambda: LogFull("the topics have no room for more; delete some, or try again later"),
+}

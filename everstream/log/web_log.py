@@ -42,7 +42,6 @@ from everstream.log.records import (
     decode_status,
     inputs_digest,
 )
-from everstream.log.retryable import UNAVAILABLE
 from everstream.log.scripts import load_script
 from everstream.settings import Settings
 

@@ -12,15 +12,15 @@ from everstream.web.disconnect_watcher import DisconnectWatcher
 from everstream.web.open_streams import OpenStream
 
 R = TypeVar("R", bound=OpenStream)
-ContraR = TypeVar("ContraR", bound=OpenStream, contravariant=True)
+R_contra = TypeVar("R_contra", bound=OpenStream, contravariant=True)
 
 
-class Registry(Protocol[ContraR]):
+class Registry(Protocol[R_contra]):
     """A follower."""
 
-    def register(self, reader: ContraR) -> None: ...
+    def register(self, reader: R_contra) -> None: ...
 
-    def unregister(self, reader: ContraR) -> None: ...
+    def unregister(self, reader: R_contra) -> None: ...
 
 
 def connection() -> socket.socket | None:

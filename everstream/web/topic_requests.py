@@ -1,4 +1,4 @@
-"""What requests say about topics: which, from where on, and whose. Called by the routes of all APIs that have topics."""
+"""What requests say about topics: which, from where on, whose. Called by the routes of all APIs that have topics."""
 
 import re
 import time

@@ -21,8 +21,8 @@ from everstream.web.direct_writer import DirectWriter, http_chunk
 from everstream.web.event_encoder import EventEncoder
 from everstream.web.follower import Follower, dispatch
 from everstream.web.live_batch import LiveBatch
-from everstream.web.read_reports import ReadReports
 from everstream.web.open_streams import OpenStreams, StreamClient
+from everstream.web.read_reports import ReadReports
 from harness.sse_client import assert_whole, connect, read_all, text_of
 from harness.stack import web_alone
 

@@ -157,8 +157,8 @@ _PUBLISH = (
 _FOLLOW = (*READ, *failures(InvalidInput, TooManyStreams))
 
 DESCRIPTION = ApiDescription(
-    "Topics: named logs of messages, for anything that is not a model's output. Each follower gets each message once, in "
-    "order, over lost connections and restarts, as long as the topic keeps it.",
+    "Topics: named logs of messages, for anything that is not a model's output. Each follower gets each message once, "
+    "in order, over lost connections and restarts, as long as the topic keeps it.",
     {
         "make": Description(
             "Make a topic",
@@ -175,7 +175,7 @@ DESCRIPTION = ApiDescription(
             failures=_PUBLISH,
             headers=(ProducerHeaders,),
             body=NewTopicMessage,
-            details=f"Or a list of up to {MAX_MESSAGES}. A body of another type than JSON is one message: text, or bytes.",
+            details=f"Or a list of up to {MAX_MESSAGES}. A body of another type is one message: text, or bytes.",
         ),
         "publish_to_several": Description(
             "Publish to several topics",

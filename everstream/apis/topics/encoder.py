@@ -80,4 +80,7 @@ class TopicEventEncoder:
 
 def text_of(data: bytes) -> str:
     """A string itself; any other value in JSON."""
-    return msgspec.json.decode(data, type=str) if data.startswith(b'"') else data.decode()
+    if not data.startswith(b'"'):
+        return data.decode()
+    text: str = msgspec.json.decode(data, type=str)
+    return text

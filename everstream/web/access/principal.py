@@ -12,10 +12,10 @@ ALL = frozenset(SCOPES)
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """`owner`: whose generations it starts and sees; empty if the service has no keys. `name`: its API key's, for logs.
-    `key` and `hash`: that key's id, and the beginning of the hash of the secret that was shown. `models`: those that it
-    may use; `publish`, `follow`: patterns of topics that it may; empty: all. `expires_at`: when the token of an identity provider does, or the session that stands for it,
-    in Unix seconds.
+    """`owner`: whose generations and topics it makes and sees; empty if the service has no keys. `name`: its API key's,
+    for logs. `key` and `hash`: that key's id, and the beginning of the hash of the secret that was shown. `models`:
+    those that it may use; `publish` and `follow`: patterns of the topics that it may; empty: all. `expires_at`: when
+    the token of an identity provider does, or the session that stands for it, in Unix seconds.
 
     `only_generation`: the one that a ticket or a share link lets it read. `ticket`: the ticket's id, for the ids of
     events; without `only_generation` it may start one, whose request id it is.
