@@ -1,6 +1,7 @@
 """Errors, one class per remedy. Each becomes HTTP in one place (`web.error_responses`), and an SSE event in one place
 per format (its encoder's `lost`)."""
 
+from collections.abc import Mapping
 from typing import TypedDict
 
 
@@ -21,6 +22,8 @@ class EverstreamError(Exception):
 
     status = 500
     code = "internal_error"
+    headers: Mapping[str, str] = {}
+    """Of a response that has this error."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)

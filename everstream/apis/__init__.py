@@ -8,6 +8,7 @@ from everstream.apis.access.routes import API as ACCESS
 from everstream.apis.anthropic.routes import API as ANTHROPIC
 from everstream.apis.dashboard.routes import API as DASHBOARD
 from everstream.apis.demo.routes import API as DEMO
+from everstream.apis.durable_streams.routes import API as DURABLE_STREAMS
 from everstream.apis.inferless.routes import API as INFERLESS
 from everstream.apis.native.routes import API as NATIVE
 from everstream.apis.openai.routes import API as OPENAI
@@ -15,4 +16,4 @@ from everstream.apis.openapi.routes import API as OPENAPI
 from everstream.apis.operations.routes import API as OPERATIONS
 from everstream.apis.topics.routes import API as TOPICS
 
-APIS = (NATIVE, TOPICS, ACCESS, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS, DASHBOARD, DEMO, OPENAPI)
+APIS = (NATIVE, TOPICS, DURABLE_STREAMS, ACCESS, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS, DASHBOARD, DEMO, OPENAPI)

@@ -54,7 +54,7 @@ class TopicClosed(TopicConflict):
 
     def __init__(self, top: int) -> None:
         super().__init__("this topic is closed")
-        self.top = top
+        self.headers = {"Stream-Closed": "true", "Stream-Next-Offset": f"{top:016d}"}
 
 
 class ProducerFenced(EverstreamError):
@@ -65,7 +65,7 @@ class ProducerFenced(EverstreamError):
 
     def __init__(self, epoch: int) -> None:
         super().__init__(f"this producer's epoch is {epoch} now", param="Producer-Epoch")
-        self.epoch = epoch
+        self.headers = {"Producer-Epoch": str(epoch)}
 
 
 class ProducerGap(TopicConflict):
@@ -73,4 +73,4 @@ class ProducerGap(TopicConflict):
 
     def __init__(self, expected: int, received: int) -> None:
         super().__init__(f"the producer's next sequence number is {expected}, not {received}", param="Producer-Seq")
-        self.expected, self.received = expected, received
+        self.headers = {"Producer-Expected-Seq": str(expected), "Producer-Received-Seq": str(received)}

@@ -121,13 +121,15 @@ class Made(NamedTuple):
 
 
 class Topic(NamedTuple):
-    """What is known about a topic. `messages`: how many are kept; `first`: the position of the first of them."""
+    """What is known about a topic. `messages`: how many are kept; `first`: the position of the first of them. `born`:
+    the position at which it was made, which no other has."""
 
     name: str
     config: TopicConfig
     messages: int
     bytes: int
     first: int
+    born: int
     top: int
     closed_at: int
     is_deleted: bool
@@ -348,14 +350,23 @@ def _topic(name: str, messages: int, first: bytes, *pairs: bytes) -> Topic:
         known.get("fork", ""),
         "implicit" in known,
     )
-    closed_at, top = number("closed") or 0, number("top") or 0
-    return Topic(name, config, messages, number("bytes") or 0, int(first or 0), top, closed_at, "deleted" in known)
+    return Topic(
+        name,
+        config,
+        messages,
+        number("bytes") or 0,
+        int(first or 0),
+        number("born") or 0,
+        number("top") or 0,
+        number("closed") or 0,
+        "deleted" in known,
+    )
 
 
 def _published(reply: list[Any], append: Append) -> Published:
     outcome, *rest = reply
     if outcome == b"ok":
-        top, closed, made, *positions = rest
+        top, closed, made, positions = rest
         return Published([int(each) for each in positions], int(top), bool(closed), made == b"1")
     if outcome == b"duplicate":
         top, closed, seq = rest

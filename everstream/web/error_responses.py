@@ -56,7 +56,7 @@ class _ErrorResponses:
         if isinstance(error, Unauthorized):
             return self._body(error), error.status, {"WWW-Authenticate": 'Bearer realm="everstream"'}
         if not isinstance(error, TryLater):
-            return self._body(error), error.status, {}
+            return self._body(error), error.status, dict(error.headers)
         if is_eventsource():
             # Any status but 200 closes an EventSource for good; after this one it reconnects.
             return event_stream(iter(_come_back(error)))

@@ -39,13 +39,42 @@ ALLOWED_HEADERS = (
     "Authorization",
     "Content-Type",
     "Idempotency-Key",
+    "If-None-Match",
     "Last-Event-ID",
+    "Producer-Epoch",
+    "Producer-Id",
+    "Producer-Seq",
+    "Stream-Closed",
+    "Stream-Expires-At",
+    "Stream-Fork-Offset",
+    "Stream-Fork-Sub-Offset",
+    "Stream-Forked-From",
+    "Stream-Seq",
+    "Stream-TTL",
     "Traceparent",
     "Tracestate",
     "X-Api-Key",
     "X-Request-Id",
 )
-EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Location", "X-Everstream-Ignored", *client_limits.HEADERS)
+EXPOSED_HEADERS = (
+    "X-Request-Id",
+    "ETag",
+    "Retry-After",
+    "Location",
+    "Producer-Epoch",
+    "Producer-Expected-Seq",
+    "Producer-Received-Seq",
+    "Producer-Seq",
+    "Stream-Closed",
+    "Stream-Cursor",
+    "Stream-Expires-At",
+    "Stream-Next-Offset",
+    "Stream-SSE-Data-Encoding",
+    "Stream-TTL",
+    "Stream-Up-To-Date",
+    "X-Everstream-Ignored",
+    *client_limits.HEADERS,
+)
 """What a page of another origin may send and read."""
 
 

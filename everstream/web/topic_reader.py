@@ -13,8 +13,8 @@ class TopicEncoder(Protocol):
     """Messages in one format. Encoders with an equal `format` encode live messages identically."""
 
     format: str
-    ends_with_topic: bool
-    """Whether the stream ends when its topic is deleted."""
+    ends_at_reset: bool
+    """Whether the stream ends when what follows may not be contiguous with what the client has seen."""
 
     @property
     def heartbeat(self) -> bytes:

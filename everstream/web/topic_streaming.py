@@ -78,4 +78,4 @@ def _frames(
 
 
 def _is_last(page: TopicPage, encoder: TopicEncoder) -> bool:
-    return page.is_closed or (encoder.ends_with_topic and page.reset == "deleted")
+    return page.is_closed or (encoder.ends_at_reset and page.reset != "")

@@ -18,7 +18,7 @@ class TopicEventEncoder:
     """A `TopicEncoder`. `opening`: the data of `open`. `has_several`: each message's data says its topic. `ping_ms`:
     heartbeats are events that a page can see, after this time without others; 0: they are comments."""
 
-    ends_with_topic = False
+    ends_at_reset = False
 
     def __init__(
         self,

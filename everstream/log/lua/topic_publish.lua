@@ -1,7 +1,7 @@
 -- Append messages to a topic, close it, or both. ARGV: ns, and in MessagePack {topic, client, content type or false,
 -- {most, own}, config to make the topic with if there is none or false, messages, whether to close it, producer or
 -- false, sequence or false}. A producer is {id, epoch, seq}, as Durable Streams has it (PROTOCOL.md, section 5.2.1).
--- Returns {'ok', top, closed or '', made, position, ...}, {'duplicate', top, closed or '', highest seq}, or why not.
+-- Returns {'ok', top, closed or '', made, positions}, {'duplicate', top, closed or '', highest seq}, or why not.
 local topic, client, kind, limits, config, messages, closes, producer, sequence = unpack(cmsgpack.unpack(ARGV[2]))
 
 -- What a producer's request is, by its epoch and sequence number; nil: the next one.
@@ -34,7 +34,7 @@ if producer then
   local refused = refused_producer(found)
   if refused then return refused end
 elseif found.closed then
-  if closes and #messages == 0 then return {'ok', found.top, found.closed, made} end
+  if closes and #messages == 0 then return {'ok', found.top, found.closed, made, {}} end
   return {'closed', found.top}
 end
 if #messages > 0 and kind and kind ~= found.type then return {'type_conflict', found.type} end
@@ -46,4 +46,4 @@ if producer then redis.call('HSET', producers_key(topic), producer[1], producer[
 if sequence then redis.call('HSET', topic_key(topic), 'seq', sequence) end
 if closes then close_topic(topic, found, producer and table.concat(producer, ' ') or '') end
 keep_alive(topic, found)
-return {'ok', found.top, found.closed or '', made, unpack(positions)}
+return {'ok', found.top, found.closed or '', made, positions}

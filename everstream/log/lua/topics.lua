@@ -62,10 +62,10 @@ end
 local purge
 
 local function release_source(source)
-  if redis.call('EXISTS', topic_key(source)) == 0 then return end
-  local forks = redis.call('HINCRBY', topic_key(source), 'forks', -1)
-  if forks <= 0 and redis.call('HGET', topic_key(source), 'deleted') then
-    purge(source, {client = redis.call('HGET', topic_key(source), 'client'), bytes = 0, deleted = '1'})
+  local known = redis.call('HMGET', topic_key(source), 'client', 'fork_of', 'deleted')
+  if not known[1] then return end
+  if redis.call('HINCRBY', topic_key(source), 'forks', -1) <= 0 and known[3] then
+    purge(source, {client = known[1], fork_of = known[2], bytes = 0, deleted = '1'})
   end
 end
 

@@ -1,0 +1,1 @@
+"""The Durable Streams protocol (ElectricSQL, PROTOCOL.md), over topics and over generations."""

@@ -1,0 +1,56 @@
+"""Where a fork leaves its source (section 4.2)."""
+
+from typing import NamedTuple
+
+from everstream.apis.durable_streams.encoder import body_of
+from everstream.apis.durable_streams.requests import Fork, position_of
+from everstream.errors import InvalidInput
+from everstream.log.topic_errors import UnknownTopic
+from everstream.log.topic_log import JSON, Message, NewMessage, Start, Subscription, name_of, owner_of
+from everstream.web.context import app_context
+from everstream.web.publications import data_of_body, new_message
+from everstream.web.topic_requests import topic_to_follow
+
+MAX_BYTES = 8 << 20
+"""Of messages after the fork's offset that are looked at for its sub-offset: above the bound of one message."""
+
+
+class Anchor(NamedTuple):
+    """The source's messages up to `position` are the fork's; then comes `partial`. `content_type`: of the fork."""
+
+    source: str
+    position: int
+    partial: NewMessage | None
+    content_type: str
+
+
+def anchor_of(fork: Fork, content_type: str) -> Anchor:
+    """`content_type`: what the request says; empty: the source's. Raises InvalidInput, UnknownTopic, Forbidden."""
+    source = topic_to_follow(fork.source)
+    known = app_context().topics.show(owner_of(source), [name_of(source)])[0]
+    if known is None:
+        raise UnknownTopic("there is no such topic to fork", param="Stream-Forked-From")
+    kind = known.config.type
+    position = position_of(fork.offset) if fork.offset else known.top
+    if not fork.sub_offset or known.is_deleted:
+        return Anchor(source, position, None, content_type or kind)
+    following = _following(source, position)
+    if kind == JSON:
+        if len(following) < fork.sub_offset:
+            raise _beyond()
+        return Anchor(source, following[fork.sub_offset - 1].position, None, content_type or kind)
+    body = body_of(following[:1], kind)
+    if len(body) < fork.sub_offset:
+        raise _beyond()
+    if len(body) == fork.sub_offset:
+        return Anchor(source, following[0].position, None, content_type or kind)
+    return Anchor(source, position, new_message(data_of_body(body[: fork.sub_offset], kind)), content_type or kind)
+
+
+def _following(source: str, position: int) -> list[Message]:
+    subscription = Subscription(owner_of(source), (name_of(source),))
+    return app_context().topics.read([(subscription, Start("after", position))], MAX_BYTES)[0].messages
+
+
+def _beyond() -> InvalidInput:
+    return InvalidInput("Stream-Fork-Sub-Offset is beyond what follows", param="Stream-Fork-Sub-Offset")
