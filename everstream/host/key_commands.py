@@ -15,10 +15,12 @@ from contextlib import contextmanager
 import msgspec
 import valkey
 
+from everstream.errors import InvalidInput
 from everstream.host import state_lock, valkey_server
 from everstream.log.api_keys import NAME, SCOPES, ApiKey, KeyLimits, KeyRefused, KeyStore
 from everstream.log.connection import COMMAND_TIMEOUT_S
 from everstream.log.keys import Keys
+from everstream.log.topic_names import check_pattern
 from everstream.settings import Settings, SettingsError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -34,6 +36,10 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         "--scopes", type=_scopes, default=["infer"], metavar="S,S", help=f"of {', '.join(SCOPES)} (default: infer)"
     )
     add.add_argument("--models", type=_list, default=[], metavar="M,M", help="those that it may use (default: all)")
+    for what in ("publish", "follow"):
+        add.add_argument(
+            f"--{what}", type=_patterns, default=[], metavar="T,T", help=f"topics that it may {what} (default: all)"
+        )
     add.add_argument("--owner", default="", metavar="KEY", help="share the generations of that key (default: its own)")
     add.add_argument("--expires", type=_seconds, metavar="TIME", help="for example 30d, 12h (default: never)")
     for limit in _LIMITS:
@@ -64,7 +70,18 @@ def run(settings: Settings, arguments: argparse.Namespace) -> None:
 def _add(store: KeyStore, given: argparse.Namespace) -> None:
     limits = KeyLimits(**{name: getattr(given, name) for name in _LIMITS})
     expires_at = int(time.time()) + given.expires if given.expires else 0
-    wanted = ApiKey("", given.name, given.owner, "", given.scopes, given.models, 0, expires_at, limits)
+    wanted = ApiKey(
+        "",
+        given.name,
+        given.owner,
+        "",
+        given.scopes,
+        given.models,
+        expires_at=expires_at,
+        limits=limits,
+        publish=given.publish,
+        follow=given.follow,
+    )
     _print_key(store.add(wanted))
 
 
@@ -89,7 +106,10 @@ def _sign_out(store: KeyStore, given: argparse.Namespace) -> None:  # noqa: ARG0
 
 
 def _show(store: KeyStore, given: argparse.Namespace) -> None:  # noqa: ARG001 - the others need it
-    rows = [("NAME", "ID", "OWNER", "SCOPES", "MODELS", "EXPIRES", "LIMITS"), *map(_row, store.all())]
+    rows = [
+        ("NAME", "ID", "OWNER", "SCOPES", "MODELS", "PUBLISH", "FOLLOW", "EXPIRES", "LIMITS"),
+        *map(_row, store.all()),
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
@@ -100,7 +120,8 @@ def _row(key: ApiKey) -> tuple[str, ...]:
     limits = ", ".join(f"{name}={value}" for name, value in msgspec.to_builtins(key.limits).items())
     expires = time.strftime("%Y-%m-%d %H:%M", time.localtime(key.expires_at)) if key.expires_at else "never"
     expires = "expired" if key.is_expired else expires
-    return key.name, key.id, key.owner, ",".join(key.scopes), ",".join(key.models) or "all", expires, limits or "-"
+    lists = (",".join(each) or "all" for each in (key.models, key.publish, key.follow))
+    return key.name, key.id, key.owner, ",".join(key.scopes), *lists, expires, limits or "-"
 
 
 ACTIONS: dict[str, Callable[[KeyStore, argparse.Namespace], None]] = {
@@ -137,6 +158,13 @@ def _name(text: str) -> str:
 
 def _list(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
+
+
+def _patterns(text: str) -> list[str]:
+    try:
+        return [check_pattern(part) for part in _list(text)]
+    except InvalidInput as error:
+        raise argparse.ArgumentTypeError(error.message) from None
 
 
 def _scopes(text: str) -> list[str]:

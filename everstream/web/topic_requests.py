@@ -12,11 +12,10 @@ from everstream.log.topic_names import check_name, check_pattern
 from everstream.web.access.client_limits import client_of
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context
+from everstream.web.resume_point import last_position
 
 MAX_PATTERNS = 100
 MAX_LAST = 1000
-POSITION = r"[0-9]{16}"
-_POSITION = re.compile(rf"({POSITION})(?:\.([0-9a-f]{{32}}))?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,9})?", re.ASCII)
 
 
@@ -60,7 +59,7 @@ def made_by_publishing(content_type: str) -> TopicConfig:
 def start() -> Start:
     """Where the request's stream begins. Raises InvalidInput."""
     if seen := last_position():
-        return Start("after", seen[0])
+        return Start("after", seen.position)
     last, since = request.args.get("last", ""), request.args.get("since", "")
     if last and since:
         raise InvalidInput("last and since exclude each other", param="last")
@@ -69,20 +68,6 @@ def start() -> Start:
             raise InvalidInput(f"last must be a whole number from 1 to {MAX_LAST}", param="last")
         return Start("last", int(last))
     return Start("since", _position_at(since)) if since else Start("now")
-
-
-def last_position() -> tuple[int, str] | None:
-    """The position of the last event that the client saw, and the signature of its id. Raises InvalidInput."""
-    # If both are given, the header is newer: a page puts the id into the URL once, when it makes a new EventSource.
-    for param, text in (
-        ("Last-Event-ID", request.headers.get("Last-Event-ID", "")),
-        ("last_event_id", request.args.get("last_event_id", "")),
-    ):
-        if text:
-            if not (match := _POSITION.fullmatch(text)):
-                raise InvalidInput(f"{param} must be the id of an event of a topic: 16 digits", param=param)
-            return int(match[1]), match[2] or ""
-    return None
 
 
 def _position_at(text: str) -> int:

@@ -22,7 +22,7 @@ def token(n, size, encoder):
 def part(encoder, entries):
     """One after another: each is a batch of its own, as live entries are."""
     for entry in entries:
-        yield from pieces(encoder, [entry])
+        yield from pieces([encoder.entry(entry)])
 
 
 def read(*parts):
@@ -52,7 +52,7 @@ def test_part_that_fails_leaves_the_others_their_turn(caplog):
 
     ends = [Entry(1, "done", encode_entry("done", {"finish_reason": "stop"}))]
     with gevent.Timeout(TIMEOUT_S):
-        whole = b"".join(joined([failing(), pieces(SHORT, ends)]))
+        whole = b"".join(joined([failing(), pieces(map(SHORT.entry, ends))]))
     assert b"event: done" in whole
     assert "told to" in caplog.text
 

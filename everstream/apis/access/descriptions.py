@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from everstream.errors import ErrorBody, InvalidInput, Unauthorized, UnknownGeneration
 from everstream.log.api_keys import Scope
+from everstream.log.topic_names import MAX_CHARS
 from everstream.web.access.signed import MAX_SHARE_S, TICKET_S
 from everstream.web.description import BODY, READ, Answer, ApiDescription, Description, failures
 from everstream.web.sse import GENERATION_ID
@@ -28,17 +29,25 @@ class SessionState(Struct):
     scopes: list[Scope] | UnsetType = UNSET
 
 
-class TicketRequest(Struct, forbid_unknown_fields=True):
-    """`start`: for one `GET /stream`. `read`: for the events of the `generation`."""
+Topics = Annotated[
+    list[Annotated[str, Meta(max_length=MAX_CHARS)]],
+    Meta(min_length=1, max_length=10, description="names and patterns"),
+]
 
-    access: Literal["start", "read"]
+
+class TicketRequest(Struct, forbid_unknown_fields=True):
+    """`start`: for one `GET /stream`. `read`: for the events of the `generation`. `follow`: for the `topics`."""
+
+    access: Literal["start", "read", "follow"]
     generation: GenerationId | None = None
+    topics: Topics | None = None
 
 
 class ShareRequest(Struct, forbid_unknown_fields=True):
-    """The link expires with the generation, or after this time if that is sooner."""
+    """Of a `generation`, or of `topics`. The link expires after this time, or with the generation if that is sooner."""
 
-    generation: GenerationId
+    generation: GenerationId | None = None
+    topics: Topics | None = None
     expires_in_s: Annotated[int, Meta(ge=1, le=MAX_SHARE_S)] = 86_400
 
 
@@ -75,7 +84,7 @@ DESCRIPTION = ApiDescription(
             "long as the generation lives.",
         ),
         "share": Description(
-            "Make a link for reading a generation",
+            "Make a link for reading a generation, or following topics",
             {201: Answer("The link.", Issued)},
             failures=(*_ISSUE, *failures(UnknownGeneration)),
             body=ShareRequest,

@@ -3,13 +3,17 @@
 GET    /session    {"required", "signed_in"}: whether this service has keys, and whose this session is
 POST   /session    {"key"}: sets a cookie that stands for the key
 DELETE /session    sign out
-POST   /tickets    {"access": "start"} or {"access": "read", "generation"}: for one EventSource
-POST   /shares     {"generation", "expires_in_s"}: a link for reading it
+POST   /tickets    {"access": "start"}, {"access": "read", "generation"} or {"access": "follow", "topics"}: for one
+                   EventSource
+POST   /shares     {"generation", "expires_in_s"} or {"topics", "expires_in_s"}: a link for reading it
 """
 
 import secrets
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
+from typing import NamedTuple
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
@@ -23,11 +27,12 @@ from everstream.apis.access.descriptions import (
 )
 from everstream.contract.inputs import parse_body
 from everstream.errors import BodyTooLarge, Forbidden, InvalidInput, Unauthorized, UnknownGeneration
+from everstream.log.topic_names import check_pattern, is_pattern
 from everstream.web.access import signed
 from everstream.web.access.credentials import COOKIE
 from everstream.web.access.principal import Principal, principal
 from everstream.web.access.rules import PUBLIC, READ, allow
-from everstream.web.access.signed import MAX_SHARE_S, SESSION_S, TICKET_S, Ticket, TicketKind
+from everstream.web.access.signed import MAX_CHARS, MAX_SHARE_S, SESSION_S, TICKET_S, Ticket, TicketKind
 from everstream.web.api import Api
 from everstream.web.context import app_context
 from everstream.web.json_response import small_json
@@ -83,22 +88,48 @@ def sign_out() -> Response:
 @allow(READ)
 def issue_ticket() -> Response:
     wanted = parsed(body(), TicketRequest)
-    if wanted.access == "read":
-        if not wanted.generation:
-            raise InvalidInput("a ticket to read needs the generation", param="generation")
-        return _issued("read", TICKET_S, _known(wanted.generation))
-    if wanted.generation:
-        raise InvalidInput("a ticket to start has no generation yet, so leave it out", param="generation")
-    if not principal().may("infer"):
+    needed = {"read": "generation", "follow": "topics"}.get(wanted.access)
+    for name in ("generation", "topics"):
+        if name == needed and not getattr(wanted, name):
+            raise InvalidInput(f"a ticket to {wanted.access} needs {name}", param=name)
+        if name != needed and getattr(wanted, name):
+            raise InvalidInput(f"a ticket to {wanted.access} has no {name}, so leave it out", param=name)
+    if wanted.access == "start" and not principal().may("infer"):
         raise Forbidden("a ticket to start needs the scope infer", param="access")
-    return _issued("start", TICKET_S)
+    kind: TicketKind = "start" if wanted.access == "start" else "read"
+    return _issued(kind, TICKET_S, _Readable.of(wanted))
 
 
 @blueprint.post("/shares")
 @allow(READ)
 def share() -> Response:
     wanted = parsed(body(), ShareRequest)
-    return _issued("share", wanted.expires_in_s, _known(wanted.generation))
+    if bool(wanted.generation) == bool(wanted.topics):
+        raise InvalidInput("a link is for a generation or for topics", param="generation")
+    return _issued("share", wanted.expires_in_s, _Readable.of(wanted))
+
+
+class _Readable(NamedTuple):
+    """What a ticket is for: a generation, or topics; without both, one that it starts."""
+
+    generation: str = ""
+    topics: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, wanted: TicketRequest | ShareRequest) -> "_Readable":
+        """Raises UnknownGeneration, InvalidInput, Forbidden."""
+        for pattern in wanted.topics or ():
+            principal().check_follow(check_pattern(pattern, "topics"))
+        return cls(_known(wanted.generation) if wanted.generation else "", wanted.topics or ())
+
+    @property
+    def path(self) -> str:
+        """With a query that goes on."""
+        if self.generation:
+            return f"/generations/{self.generation}/events?"
+        if len(self.topics) == 1 and not is_pattern(self.topics[0]):
+            return f"/topics/{self.topics[0]}?"
+        return f"/topics?{urlencode([('topic', each) for each in self.topics])}&" if self.topics else "/stream?"
 
 
 def _known(generation: str) -> str:
@@ -108,14 +139,16 @@ def _known(generation: str) -> str:
     return generation
 
 
-def _issued(kind: TicketKind, for_s: int, generation: str = "") -> Response:
+def _issued(kind: TicketKind, for_s: int, what: _Readable) -> Response:
+    """Raises InvalidInput."""
     credentials = app_context().credentials
     # A share link outlives the session that made it, but not the key.
     of = credentials.session(principal(), MAX_SHARE_S)
-    ticket = Ticket(int(time.time()) + for_s, kind, of, secrets.token_hex(16), generation)
+    ticket = Ticket(int(time.time()) + for_s, kind, of, secrets.token_hex(16), what.generation, list(what.topics))
     text = signed.sign(credentials.secret, ticket)
-    path = f"/generations/{generation}/events" if generation else "/stream"
-    return small_json(Issued(text, for_s, f"{path}?ticket={text}"), HTTPStatus.CREATED)
+    if len(text) > MAX_CHARS:
+        raise InvalidInput("these topics' names are too long for one ticket", param="topics")
+    return small_json(Issued(text, for_s, f"{what.path}ticket={text}"), HTTPStatus.CREATED)
 
 
 def _state(who: Principal) -> Response:

@@ -31,10 +31,10 @@ from everstream.web.access.rules import PUBLISH, Rule, allow
 from everstream.web.api import Api
 from everstream.web.context import app_context
 from everstream.web.json_response import small_json
+from everstream.web.resume_point import last_position
 from everstream.web.streaming import admitted, is_eventsource
 from everstream.web.submission import body, body_bytes, parsed
 from everstream.web.topic_requests import (
-    last_position,
     made_by_publishing,
     payer,
     start,
@@ -131,6 +131,7 @@ def _follow(patterns: list[str], opening: dict[str, object], *, has_several: boo
         has_several=has_several,
         is_text=_one_of("format", ("text",)) == "text",
         ping_ms=int(app_context().settings.heartbeat_s * 1000) if _one_of("ping", ("true", "false")) == "true" else 0,
+        signature=app_context().credentials.topics_signature(),
     )
     if not has_several and where.kind == "after" and _has_ended(patterns[0], where.number):
         # By the standard, 204 stops an EventSource for good.

@@ -23,7 +23,7 @@ from everstream.web.access.client_limits import ClientLimits
 from everstream.web.access.principal import Principal, principal
 from everstream.web.access.rules import Rule
 from everstream.web.access.signed import Session, Ticket
-from everstream.web.resume_point import last_event_id
+from everstream.web.resume_point import last_event_id, last_position
 
 Value = TypeVar("Value")
 
@@ -89,7 +89,14 @@ class Credentials:
         """What stands for this principal in a cookie or a ticket. Raises Unauthorized."""
         expires_at = int(time.time()) + for_s
         if not who.key:
-            return Session(expires_at, owner=who.owner, name=who.name, scopes=sorted(who.scopes))
+            return Session(
+                expires_at,
+                owner=who.owner,
+                name=who.name,
+                scopes=sorted(who.scopes),
+                publish=list(who.publish),
+                follow=list(who.follow),
+            )
         if not self.is_valid(who.credential):
             raise Unauthorized("this API key was revoked")
         return Session(expires_at, who.key, who.hash)
@@ -102,11 +109,19 @@ class Credentials:
             return ""
         return signed.event_id_signature(self.secret, who.ticket, known.id)
 
+    def topics_signature(self) -> str:
+        """The same for the events of a stream of topics."""
+        ticket = principal().ticket
+        return signed.event_id_signature(self.secret, ticket, signed.TOPICS) if ticket else ""
+
     def is_valid(self, credential: str) -> bool:
         """Whether a principal's `credential` is still good."""
         key_id, _, shown = credential.partition(".")
         key = self._key(key_id)
         return key is not None and not key.is_expired and shown in _good_hashes(key)
+
+    def _signature_of(self, ticket: Ticket, of: str) -> str:
+        return signed.event_id_signature(self.secret, ticket.id, of)
 
     @contextmanager
     def _counting_refusals(self) -> Iterator[None]:
@@ -136,7 +151,14 @@ class Credentials:
         if not self._settings.accepts_jwts:
             raise Unauthorized("this service takes no more tokens; sign in with a key", code="session_expired")
         scopes = frozenset(session.scopes)
-        return Principal(session.owner, session.name, scopes=scopes, expires_at=session.expires_at)
+        return Principal(
+            session.owner,
+            session.name,
+            scopes=scopes,
+            publish=tuple(session.publish),
+            follow=tuple(session.follow),
+            expires_at=session.expires_at,
+        )
 
     def _of_ticket(self, text: str, rule: Rule) -> Principal:
         ticket = signed.unsign(self.secret, text, Ticket)
@@ -144,10 +166,15 @@ class Credentials:
             raise Unauthorized("this ticket was not made here", param="ticket", code="invalid_ticket")
         if ticket.kind == "start" and rule.ticket != "start":
             raise Forbidden("this ticket is for GET /stream", param="ticket", code="invalid_ticket")
+        if bool(ticket.topics) != (rule.ticket == "follow"):
+            what = "topics" if ticket.topics else "a generation"
+            raise Forbidden(f"this ticket is for {what}", param="ticket", code="invalid_ticket")
         who = self._of_session(ticket.of)
         resumed = self._resumed(ticket)
         if not resumed and time.time() >= ticket.expires_at:
             raise Unauthorized("this ticket has expired; ask for another", param="ticket", code="ticket_expired")
+        if ticket.topics:
+            return self._follower(who, ticket)
         return msgspec.structs.replace(
             who,
             scopes=who.scopes & {"infer", "read"},
@@ -155,12 +182,28 @@ class Credentials:
             ticket="" if ticket.kind == "share" else ticket.id,
         )
 
+    def _follower(self, who: Principal, ticket: Ticket) -> Principal:
+        """Raises Forbidden if the one who made the ticket may no longer follow its topics."""
+        for pattern in ticket.topics:
+            who.check_follow(pattern)
+        shown = "" if ticket.kind == "share" else ticket.id
+        return msgspec.structs.replace(
+            who, scopes=who.scopes & {"infer", "read"}, publish=(), follow=tuple(ticket.topics), ticket=shown
+        )
+
     def _resumed(self, ticket: Ticket) -> str:
-        """The generation whose stream the request reconnects to: it has the signed id of one of its events. Raises
+        """What the request reconnects to, a generation or TOPICS: it has the signed id of one of its events. Raises
         InvalidInput."""
-        if ticket.kind == "share" or (seen := last_event_id()) is None:
+        if ticket.kind == "share":
             return ""
-        expected = signed.event_id_signature(self.secret, ticket.id, seen.generation)
+        if ticket.topics:
+            seen_position = last_position()
+            expected = self._signature_of(ticket, signed.TOPICS)
+            is_same = seen_position is not None and hmac.compare_digest(seen_position.signature, expected)
+            return signed.TOPICS if is_same else ""
+        if (seen := last_event_id()) is None:
+            return ""
+        expected = self._signature_of(ticket, seen.generation)
         return seen.generation if hmac.compare_digest(seen.signature, expected) else ""
 
 

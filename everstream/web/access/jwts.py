@@ -16,8 +16,9 @@ import gevent
 import jwt
 from gevent.lock import BoundedSemaphore
 
-from everstream.errors import ProviderUnavailable, Unauthorized
+from everstream.errors import InvalidInput, ProviderUnavailable, Unauthorized
 from everstream.log.api_keys import SCOPES, Scope
+from everstream.log.topic_names import check_pattern
 from everstream.settings import Settings
 from everstream.web import throttled_logging
 from everstream.web.access.principal import Principal
@@ -121,8 +122,21 @@ def _principal(claims: dict[str, Any]) -> Principal:
         owner=f"jwt-{hashlib.sha256(who.encode()).hexdigest()[:32]}",
         name=str(claims["sub"])[:64],
         scopes=_scopes(claims.get("scope", claims.get("scp"))),
+        publish=_patterns(claims, "publish"),
+        follow=_patterns(claims, "follow"),
         expires_at=int(claims["exp"]),
     )
+
+
+def _patterns(claims: dict[str, Any], name: str) -> tuple[str, ...]:
+    """Of topics: a list of texts; without the claim, all. Raises InvalidTokenError."""
+    given = claims.get(name, [])
+    if not isinstance(given, list):
+        raise jwt.InvalidTokenError(f"the claim {name} must be a list of topics")
+    try:
+        return tuple(check_pattern(str(each)) for each in given)
+    except InvalidInput as error:
+        raise jwt.InvalidTokenError(f"the claim {name}: {error.message}") from None
 
 
 def _scopes(claim: Any) -> frozenset[Scope]:

@@ -30,7 +30,7 @@ Signed = TypeVar("Signed", "Session", "Ticket")
 
 class Session(msgspec.Struct, frozen=True, array_like=True):
     """A browser's, after `POST /session`. `key`: the key's id, and `hash` the beginning of its hash, so that a rotation
-    ends it. Without a key: what the token of an identity provider said."""
+    ends it. Without a key: what the token of an identity provider said, see `Principal`."""
 
     expires_at: int
     key: str = ""
@@ -38,17 +38,20 @@ class Session(msgspec.Struct, frozen=True, array_like=True):
     owner: str = ""
     name: str = ""
     scopes: list[Scope] = []
+    publish: list[str] = []
+    follow: list[str] = []
 
 
 class Ticket(msgspec.Struct, frozen=True, array_like=True):
-    """`kind`: `start` one generation, whose request id is `id`, and follow it; `read` the `generation`; or `share` it,
-    which needs no signed event ids to reconnect. `of`: the session that asked for it."""
+    """`kind`: `start` one generation, whose request id is `id`, and follow it; `read` the `generation` or follow the
+    `topics`; or `share` these, which needs no signed event ids to reconnect. `of`: the session that asked for it."""
 
     expires_at: int
     kind: TicketKind
     of: Session
     id: str
     generation: str = ""
+    topics: list[str] = []
 
 
 def sign(secret: bytes, value: Session | Ticket) -> str:
@@ -66,9 +69,12 @@ def unsign(secret: bytes, text: str, kind: type[Signed]) -> Signed | None:
         return None
 
 
-def event_id_signature(secret: bytes, ticket: str, generation: str) -> str:
-    """Stands in the ids of the events of a ticket's stream."""
-    return hmac.new(secret, f"{ticket}.{generation}".encode(), hashlib.sha256).hexdigest()[:32]
+TOPICS = "topics"
+
+
+def event_id_signature(secret: bytes, ticket: str, of: str) -> str:
+    """Stands in the ids of the events of a ticket's stream. `of`: a generation's id, or TOPICS."""
+    return hmac.new(secret, f"{ticket}.{of}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def _serializer(secret: bytes, kind: type) -> Any:
