@@ -47,6 +47,8 @@
                  that has an id of its publisher's; {ns}:producers:… a hash, each producer's epoch and sequence number
 {ns}:topics:<owner>  sorted set: the names of an owner's topics, by the position of the last change
 {ns}:topics_clock    hash: the last position of all topics, and how many messages were sent to {ns}:topics_live
+{ns}:present:<owner>:<name>  hash: who follows a topic in each web process, in JSON, after the time at which that
+                 expires
 {ns}:topics_due      sorted set: when topics expire, by the server's clock, in ms
 {ns}:topic_bytes     about how many bytes all topics take; {ns}:topic_client_bytes, a sorted set, the sums per client
 {ns}:gone_topics:<owner>  sorted set: the names of topics that were deleted or expired, by the position at that time;

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from flask import current_app
 
+from everstream.log.presence import PresenceLog
 from everstream.log.topic_log import TopicLog
 from everstream.log.web_log import WebLog
 from everstream.settings import Settings
@@ -31,6 +32,7 @@ class AppContext(msgspec.Struct):
     streams: OpenStreams
     follower: Follower
     topics: TopicLog
+    presence: PresenceLog
     topic_follower: TopicFollower
     validator: PromptValidator
     models: Models

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, request
 from flask_cors import CORS
 
+from everstream.log.presence import PresenceLog
 from everstream.log.topic_log import TopicLog
 from everstream.log.web_log import WebLog
 from everstream.settings import PROJECT_ROOT, Settings, load_settings
@@ -89,7 +90,7 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     app = Flask("everstream", template_folder=str(PROJECT_ROOT / "templates"), static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    streams, topics = OpenStreams(settings), TopicLog(settings, web_log)
+    streams, topics, presence = OpenStreams(settings), TopicLog(settings, web_log), PresenceLog(settings, web_log)
     limits = ClientLimits(settings, web_log)
     credentials = Credentials(settings, web_log.api_keys, limits)
     app.extensions[EXTENSION] = AppContext(
@@ -98,7 +99,8 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
         streams,
         Follower(web_log, settings, streams),
         topics,
-        TopicFollower(topics, settings, streams),
+        presence,
+        TopicFollower(topics, presence, streams),
         PromptValidator(web_log, len(settings.served)),
         Models(settings, web_log),
         credentials,

@@ -34,11 +34,12 @@ class Heartbeat(NamedTuple):
 class StreamClient(NamedTuple):
     """Who reads a stream. `credential`: of the principal that opened it, see `access.principal`. `writer` takes live
     entries while the stream's greenlet waits. `can_return`: it comes back by itself for the rest of a stream that ended
-    without a terminal event."""
+    without a terminal event. `presence`: the name that other followers of its topics see; empty: none."""
 
     credential: str = ""
     writer: DirectWriter | None = None
     can_return: bool = False
+    presence: str = ""
 
 
 class OpenStream:

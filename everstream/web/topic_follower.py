@@ -11,6 +11,7 @@ from itertools import chain
 
 import gevent
 
+from everstream.log.presence import PresenceLog
 from everstream.log.topic_log import (
     LiveMessages,
     Subscription,
@@ -23,12 +24,12 @@ from everstream.log.topic_log import (
 )
 from everstream.log.topic_names import is_pattern, regex
 from everstream.log.web_log import READ_BYTES
-from everstream.settings import Settings
 from everstream.web import duties
 from everstream.web.direct_writer import http_chunk
 from everstream.web.open_streams import Heartbeat, OpenStreams
+from everstream.web.presence import Presence
 from everstream.web.read_queue import ReadQueue
-from everstream.web.topic_reader import TopicEncoder, TopicReader
+from everstream.web.topic_reader import PresenceNews, TopicEncoder, TopicReader
 
 RETRY_S = 0.5
 TOUCH_S = 2.0
@@ -57,9 +58,9 @@ class Group:
 
 
 class TopicFollower:
-    def __init__(self, topics: TopicLog, settings: Settings, streams: OpenStreams) -> None:
+    def __init__(self, topics: TopicLog, presence: PresenceLog, streams: OpenStreams) -> None:
         self._log = topics
-        self._settings = settings
+        self._presence = Presence(presence, self._readers_by_topic)
         self.streams = streams
         self._groups: dict[Subscription, Group] = {}
         self._by_name: dict[str, set[Group]] = {}
@@ -71,11 +72,15 @@ class TopicFollower:
     def start(self) -> None:
         """Start the greenlets that serve all streams. Call it once, in the process that serves them."""
         self._reads.start()
+        self._presence.start()
         gevent.spawn(self._listen)
         gevent.spawn(duties.repeat, self._touch, TOUCH_S, "can't note which topics are being read")
 
     def _all_readers(self) -> Iterator[TopicReader]:
         return chain.from_iterable(group.readers for group in list(self._groups.values()))
+
+    def _readers_by_topic(self) -> dict[str, list[TopicReader]]:
+        return {topic: [each for group in groups for each in group.readers] for topic, groups in self._by_name.items()}
 
     def register(self, reader: TopicReader) -> None:
         """Give the reader its topics' live messages until `unregister`."""
@@ -101,14 +106,15 @@ class TopicFollower:
         if group.has_patterns:
             _discard(self._with_patterns, subscription.owner, group)
 
-    def next(self, reader: TopicReader) -> TopicPage | Heartbeat | None:
+    def next(self, reader: TopicReader) -> TopicPage | PresenceNews | Heartbeat | None:
         """Wait up to heartbeat_s for the next thing to send. None: the reader left, or had to because the worker stops.
 
         Don't call it after a page that is the last. Raises EverstreamError if the log can't supply the rest.
         """
-        return self.streams.next(reader, self._next)
+        item: TopicPage | PresenceNews | Heartbeat | None = self.streams.next(reader, self._next)
+        return item
 
-    def _next(self, reader: TopicReader) -> TopicPage | None:
+    def _next(self, reader: TopicReader) -> TopicPage | PresenceNews | None:
         """What can be sent now; None: nothing yet. Requests a read of the log if the reader is behind."""
         cursor = reader.cursor
         if not cursor.reading:
@@ -119,7 +125,7 @@ class TopicFollower:
                 return page
         if reader.error:
             raise reader.error
-        return None
+        return reader.take_present()
 
     def _read(self, readers: list[TopicReader]) -> None:
         # Many streams may be at the same place, above all when a topic's followers all come back.

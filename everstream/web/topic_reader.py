@@ -1,12 +1,19 @@
 """One open stream of topics. Made by `topic_streaming`, served by `topic_follower`."""
 
+import time
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from everstream.errors import EverstreamError
+from everstream.log.presence import Present
 from everstream.log.topic_log import Message, Start, Subscription, TopicPage
 from everstream.web.open_streams import OpenStream, StreamClient
 from everstream.web.topic_cursor import TopicCursor
+
+
+class PresenceNews(NamedTuple):
+    topic: str
+    present: Present
 
 
 class TopicEncoder(Protocol):
@@ -29,6 +36,9 @@ class TopicEncoder(Protocol):
     def live(self, messages: Sequence[Message]) -> bytes:
         """Events for messages that follow those before, for a client that has all of those."""
 
+    def presence(self, topic: str, present: Present) -> bytes:
+        """Who follows a topic now. Has no id."""
+
     def reconnect(self, retry_ms: int) -> bytes:
         """The last bytes of a stream that the client should resume elsewhere after `retry_ms`."""
 
@@ -37,9 +47,9 @@ class TopicEncoder(Protocol):
 
 
 class TopicReader(OpenStream):
-    """Who follows topics, and how far."""
+    """Who follows topics, and how far. `opened_at`: Unix seconds."""
 
-    __slots__ = ("cursor", "encoder", "subscription")
+    __slots__ = ("_present", "_unsent_present", "cursor", "encoder", "opened_at", "presence", "subscription")
 
     def __init__(
         self, subscription: Subscription, start: Start, encoder: TopicEncoder, bound_bytes: int, client: StreamClient
@@ -48,6 +58,24 @@ class TopicReader(OpenStream):
         self.subscription = subscription
         self.encoder = encoder
         self.cursor = TopicCursor(start, bound_bytes)
+        self.presence = client.presence
+        self.opened_at = int(time.time())
+        self._present: dict[str, Present] | None = None
+        self._unsent_present: dict[str, Present] | None = None
+
+    def tell_present(self, topic: str, present: Present) -> None:
+        """Set who follows one of its topics."""
+        if (self._present or {}).get(topic) != present:
+            self._present = {**(self._present or {}), topic: present}
+            self._unsent_present = {**(self._unsent_present or {}), topic: present}
+            self.wake()
+
+    def take_present(self) -> PresenceNews | None:
+        """What the client does not know yet about who follows its topics."""
+        if not self._unsent_present:
+            return None
+        topic, present = self._unsent_present.popitem()
+        return PresenceNews(topic, present)
 
     def fall_behind(self) -> None:
         """Have the log read, because live messages may have been missed."""

@@ -24,17 +24,20 @@ from everstream.web.streaming import (
     retry_ms,
 )
 from everstream.web.topic_follower import TopicFollower
-from everstream.web.topic_reader import TopicEncoder, TopicReader
+from everstream.web.topic_reader import PresenceNews, TopicEncoder, TopicReader
 
 logger = logging.getLogger(__name__)
 
 
-def follow_topics(subscription: Subscription, start: Start, encoder: TopicEncoder, *, is_first: bool) -> Response:
-    """`is_first`: the client has seen nothing yet. Call it with a slot (`admitted`)."""
+def follow_topics(
+    subscription: Subscription, start: Start, encoder: TopicEncoder, *, is_first: bool, presence: str = ""
+) -> Response:
+    """`is_first`: the client has seen nothing yet. `presence`: the name that others see; empty: none. Call it with a
+    slot (`admitted`)."""
     context, client = app_context(), bounded_connection()
     context.follower.count("streams")
     context.follower.count("resumes", int(start.kind == "after" and start.number > 0))
-    stream_client = StreamClient(principal().credential, direct_writer(client), is_eventsource())
+    stream_client = StreamClient(principal().credential, direct_writer(client), is_eventsource(), presence)
     reader = TopicReader(subscription, start, encoder, context.settings.reader_queue_bytes, stream_client)
     opened = OpenReader(context.topic_follower, reader, client)
     head = encoder.start(retry_ms())
@@ -51,6 +54,9 @@ def _frames(
             while not is_over and (item := follower.next(reader)) is not None:
                 if isinstance(item, Heartbeat):
                     yield encoder.heartbeat
+                    continue
+                if isinstance(item, PresenceNews):
+                    yield encoder.presence(*item)
                     continue
                 is_over = _is_last(item, encoder)
                 reader.mark_first()

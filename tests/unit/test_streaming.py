@@ -28,7 +28,7 @@ def test_queue_that_moves_does_not_keep_the_response_from_beginning():
     streams = OpenStreams(settings)
     follower = Follower(web_log, settings, streams)
     app.extensions[EXTENSION] = AppContext(
-        settings, web_log, streams, follower, None, None, None, None, None, None, None, {}
+        settings, web_log, streams, follower, None, None, None, None, None, None, None, None, {}
     )
 
     def move_queue():

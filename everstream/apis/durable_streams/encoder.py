@@ -12,6 +12,7 @@ import msgspec
 from everstream.apis.durable_streams.cdn_cursor import next_cursor
 from everstream.errors import EverstreamError
 from everstream.log.entries import encode_json
+from everstream.log.presence import Present
 from everstream.log.topic_log import JSON, Message, TopicPage
 from everstream.web.publications import is_binary
 from everstream.web.sse import GREETING, HEARTBEAT
@@ -43,6 +44,9 @@ class DurableEncoder:
 
     def live(self, messages: Sequence[Message]) -> bytes:
         return _data(messages, self._type) + self._control(messages[-1].position, up_to_date=True)
+
+    def presence(self, topic: str, present: Present) -> bytes:  # noqa: ARG002 - nobody can ask for it
+        return b""
 
     def reconnect(self, retry_ms: int) -> bytes:  # noqa: ARG002 - its clients come back by themselves
         return b""

@@ -13,7 +13,7 @@ from everstream.log.web_log import READ_BYTES
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context
 from everstream.web.open_reader import OpenReader, connection
-from everstream.web.open_streams import Heartbeat, StreamClient
+from everstream.web.open_streams import StreamClient
 from everstream.web.publications import is_binary
 from everstream.web.sse import MIMETYPE
 from everstream.web.streaming import admitted
@@ -87,7 +87,7 @@ def _wait(known: Topic, position: int, cursor: str) -> Response:
         page = context.topic_follower.next(reader)
         while isinstance(page, TopicPage) and not page.messages and not page.is_closed and not page.reset:
             page = context.topic_follower.next(reader)
-    if page is None or isinstance(page, Heartbeat):
+    if not isinstance(page, TopicPage):
         return nothing_new(max(position, known.top), cursor=cursor, is_closed=False)
     if page.reset:
         raise PositionGone("the topic no longer has what follows this offset", param="offset")

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from everstream.errors import ErrorBody, ErrorDetails, InvalidInput, LogFull, TooManyStreams, UnsupportedMediaType
+from everstream.log.presence import Named
 from everstream.log.topic_errors import (
     ContentTypeConflict,
     ProducerFenced,
@@ -105,6 +106,18 @@ class TopicList(Struct):
     more: bool
 
 
+class TopicPresence(Struct):
+    """`followers`: how many streams follow it by its name. `present`: those that have given a name, each name once."""
+
+    topic: str
+    followers: int
+    present: list[Named]
+
+
+class PresenceQuery(Struct):
+    topic: Annotated[str, Meta(pattern=f"^{NAME}$", max_length=MAX_CHARS)]
+
+
 class FollowQuery(Struct):
     """Without any of these, a stream begins with what is published from now on."""
 
@@ -113,6 +126,10 @@ class FollowQuery(Struct):
     last_event_id: Annotated[str, Meta(description="all that follow this event")] | UnsetType = UNSET
     format: Annotated[Literal["text"], Meta(description="the text itself as data")] | UnsetType = UNSET
     ping: Annotated[Literal["true", "false"], Meta(description="true: heartbeats are events")] | UnsetType = UNSET
+    presence: (
+        Annotated[str, Meta(description="a name that others see, and `presence` whenever this changes", max_length=64)]
+        | UnsetType
+    ) = UNSET
 
 
 class SeveralTopicsQuery(FollowQuery, kw_only=True):
@@ -149,7 +166,14 @@ class OfTopic(Struct):
     data: Raw
 
 
-_EVENTS = {"open": Opened, "reset": Reset, "closed": Closed, "ping": TopicPing, "failed": ErrorDetails}
+_EVENTS = {
+    "open": Opened,
+    "reset": Reset,
+    "closed": Closed,
+    "ping": TopicPing,
+    "presence": TopicPresence,
+    "failed": ErrorDetails,
+}
 _PUBLISH = (
     *BODY,
     *READ,
@@ -201,6 +225,12 @@ DESCRIPTION = ApiDescription(
             failures=_FOLLOW,
             query=Fields((SeveralTopicsQuery,)),
             headers=(ResumeTopicHeader,),
+        ),
+        "show_presence": Description(
+            "Who follows a topic",
+            {200: Answer("As of a few seconds ago.", TopicPresence)},
+            failures=(*READ, *failures(InvalidInput)),
+            query=Fields((PresenceQuery,)),
         ),
         "delete": Description(
             "Forget a topic and its messages",

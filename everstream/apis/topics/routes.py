@@ -6,6 +6,7 @@ POST   /topics                    publish to several topics: a list of {"topic",
 GET    /topics/<name>             follow
 GET    /topics?topic=a&topic=b/*  follow several
 GET    /topics                    {"topics": [...]}: what there is
+GET    /presence?topic=a          {"topic", "followers", "present"}: who follows it
 DELETE /topics/<name>             forget it and its messages
 """
 
@@ -20,11 +21,13 @@ from everstream.apis.topics.descriptions import (
     SeveralAcknowledged,
     TopicList,
     TopicOptions,
+    TopicPresence,
     TopicState,
 )
 from everstream.apis.topics.encoder import TopicEventEncoder
 from everstream.errors import EverstreamError, InvalidInput, UnsupportedMediaType
-from everstream.log.topic_log import JSON, Append, Published, Topic, TopicConfig
+from everstream.log.topic_log import JSON, Append, Published, Topic, TopicConfig, name_of
+from everstream.log.topic_names import is_pattern
 from everstream.web import publications, topic_publishing
 from everstream.web.access.principal import principal
 from everstream.web.access.rules import PUBLISH, Rule, allow
@@ -39,11 +42,13 @@ from everstream.web.topic_requests import (
     payer,
     start,
     subscription_to,
+    topic_to_follow,
     topic_to_publish,
 )
 from everstream.web.topic_streaming import follow_topics
 
 MAX_LISTED = 1000
+MAX_PRESENCE_CHARS = 64
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "")
 
 blueprint = Blueprint("topics", __name__)
@@ -136,7 +141,26 @@ def _follow(patterns: list[str], opening: dict[str, object], *, has_several: boo
     if not has_several and where.kind == "after" and _has_ended(patterns[0], where.number):
         # By the standard, 204 stops an EventSource for good.
         return Response(status=204)
-    return admitted(lambda: follow_topics(subscription, where, encoder, is_first=last_position() is None))
+    presence, is_first = _presence_name(patterns), last_position() is None
+    return admitted(lambda: follow_topics(subscription, where, encoder, is_first=is_first, presence=presence))
+
+
+def _presence_name(patterns: list[str]) -> str:
+    """Raises InvalidInput."""
+    name = request.args.get("presence", "")
+    if len(name) > MAX_PRESENCE_CHARS or not name.isprintable():
+        raise InvalidInput(f"presence must be 1 to {MAX_PRESENCE_CHARS} printable characters", param="presence")
+    if name and any(map(is_pattern, patterns)):
+        raise InvalidInput("presence is for topics, not for patterns", param="presence")
+    return name
+
+
+@blueprint.get("/presence")
+@allow(FOLLOW)
+def show_presence() -> Response:
+    topic = topic_to_follow(request.args.get("topic", ""))
+    present = app_context().presence.read([topic])[0]
+    return small_json(TopicPresence(name_of(topic), present.followers, present.present))
 
 
 def _one_of(param: str, allowed: tuple[str, ...]) -> str:

@@ -1,0 +1,56 @@
+"""Tells other processes who follows topics here, and streams that want to know who does anywhere. Used by
+`topic_follower`."""
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+
+import gevent
+
+from everstream.log.presence import TTL_S, Named, PresenceLog, Present, joined
+from everstream.web import duties
+from everstream.web.topic_reader import TopicReader
+
+EVERY_S = 1.0
+REPEAT = int(TTL_S / 3 / EVERY_S)
+"""Every which report has all topics, not only those that have changed."""
+
+ByTopic = Callable[[], Mapping[str, Iterable[TopicReader]]]
+"""The streams of each topic that is followed by its name."""
+
+
+class Presence:
+    def __init__(self, log: PresenceLog, by_topic: ByTopic) -> None:
+        self._log = log
+        self._by_topic = by_topic
+        self._worker = ""
+        self._said: dict[str, Present] = {}
+        self._count = 0
+
+    def start(self) -> None:
+        """Call it in the process that serves: forked processes must not share a name."""
+        self._worker = secrets.token_hex(8)
+        gevent.spawn(duties.repeat, self._exchange, EVERY_S, "can't tell who follows topics")
+
+    def _exchange(self) -> None:
+        readers = self._by_topic()
+        self._report({topic: _present(each) for topic, each in readers.items()})
+        asked = {topic: [reader for reader in each if reader.presence] for topic, each in readers.items()}
+        topics = [topic for topic, each in asked.items() if each]
+        for topic, present in zip(topics, self._log.read(topics) if topics else (), strict=True):
+            for reader in asked[topic]:
+                reader.tell_present(topic, present)
+
+    def _report(self, now: dict[str, Present]) -> None:
+        self._count += 1
+        gone = {topic: Present() for topic in self._said if topic not in now}
+        is_complete = self._count % REPEAT == 0
+        changed = {topic: each for topic, each in now.items() if is_complete or self._said.get(topic) != each} | gone
+        if changed:
+            self._log.report(self._worker, changed)
+        self._said = now
+
+
+def _present(readers: Iterable[TopicReader]) -> Present:
+    return joined(
+        Present(1, [Named(reader.presence, reader.opened_at)] if reader.presence else []) for reader in readers
+    )
