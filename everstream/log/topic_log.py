@@ -280,10 +280,10 @@ class TopicLog:
         """Note that these are being read. Returns the number of the last message of the live channel."""
         return int(cast(int, self._touch(keys=[self._keys.jobs], args=[self._keys.ns, *topics])))
 
-    def subscribe(self) -> Iterator[LiveMessages | None]:
-        """Yield None once subscribed, then each message. Raises like `WebLog.subscribe`."""
-        for message in self._web_log.messages(self._keys.topics_live):
-            yield LiveMessages(*_live_decoder.decode(message)) if message else None
+    def subscribe(self) -> Iterator[list[LiveMessages]]:
+        """Yield an empty list once subscribed, then the messages that have come. Raises like `WebLog.subscribe`."""
+        for messages in self._web_log.messages(self._keys.topics_live):
+            yield [LiveMessages(*_live_decoder.decode(message)) for message in messages]
 
     def _limits(self, payer: Payer) -> list[Any]:
         return [self._settings.max_topic_bytes, payer.limit_bytes or False]

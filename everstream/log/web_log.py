@@ -328,11 +328,13 @@ class WebLog:
 
         Raises UNAVAILABLE if the connection is lost, other ValkeyErrors if it is refused.
         """
-        for message in self.messages(self._keys.live):
-            yield decode_live(message) if message else []
+        for messages in self.messages(self._keys.live):
+            if not messages:
+                yield []
+            yield from map(decode_live, messages)
 
-    def messages(self, channel: str) -> Iterator[bytes]:
-        """The messages of a channel, after an empty one once subscribed. Raises the same."""
+    def messages(self, channel: str) -> Iterator[list[bytes]]:
+        """The messages of a channel, as many as have come; none once subscribed. Raises the same."""
         # Bypass valkey-py's PubSub: its overhead per message exceeds the cost of decoding the message.
         pool = self._subscriber.connection_pool
         with self.faults.recording("subscribe"):
@@ -341,10 +343,15 @@ class WebLog:
             with self.faults.recording("subscribe"):
                 connection.send_command("SUBSCRIBE", channel)
                 connection.read_response(disable_decoding=True)
-            yield b""
+            yield []
             while True:
-                _, _, message = cast(list[Any], connection.read_response(disable_decoding=True))
-                yield message
+                messages: list[bytes] = []
+                size = 0
+                while not messages or (size < READ_BYTES and connection.can_read(0)):
+                    _, _, message = cast(list[Any], connection.read_response(disable_decoding=True))
+                    messages.append(message)
+                    size += len(message)
+                yield messages
         finally:
             connection.disconnect()
             pool.release(connection)

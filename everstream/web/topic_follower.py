@@ -6,6 +6,7 @@ numbered. One that is missing sends all streams back to the log; `touch` finds o
 """
 
 import random
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
@@ -14,6 +15,7 @@ import gevent
 from everstream.log.presence import PresenceLog
 from everstream.log.topic_log import (
     LiveMessages,
+    Message,
     Subscription,
     TopicLog,
     TopicPage,
@@ -149,18 +151,18 @@ class TopicFollower:
             # Jitter, so that not all processes reconnect at once after a restart of Valkey.
             gevent.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
 
-    def _hear(self, live: LiveMessages | None) -> None:
-        if live is None:
-            # Messages published before the subscription was in place were missed.
-            self._heard = None
+    def _hear(self, live: Sequence[LiveMessages]) -> None:
+        if not live or (self._heard is not None and live[0].number != self._heard + 1):
+            # Messages that were published before the subscription was in place were missed, or some that were sent.
             self._mark_all_behind()
-            return
-        is_next = self._heard is None or live.number == self._heard + 1
-        self._heard = live.number
-        if not is_next:
-            self._mark_all_behind()
-        elif groups := self._groups_of(live.topic):
-            self._dispatch(groups, live)
+        self._heard = live[-1].number if live else None
+        # One write per stream, however many messages have come.
+        batches: dict[Group, Batch] = {}
+        for each in live:
+            for group in self._groups_of(each.topic):
+                batches.setdefault(group, Batch()).add(each)
+        for group, batch in batches.items():
+            batch.send(group.readers)
 
     def _groups_of(self, topic: str) -> list[Group]:
         groups = list(self._by_name.get(topic, ()))
@@ -168,16 +170,6 @@ class TopicFollower:
             name = name_of(topic)
             groups += [group for group in with_patterns if group not in groups and group.matches(name)]
         return groups
-
-    def _dispatch(self, groups: Sequence[Group], live: LiveMessages) -> None:
-        if not live.entries:
-            for group in groups:
-                for reader in group.readers:
-                    reader.fall_behind()
-            return
-        batch = LiveBatch(live)
-        for group in groups:
-            batch.send(group.readers)
 
     def _mark_all_behind(self) -> None:
         for reader in self._all_readers():
@@ -195,27 +187,34 @@ class TopicFollower:
             self._mark_all_behind()
 
 
-class LiveBatch:
-    """One topic's messages from the channel, encoded once for all streams with the same format."""
+class Batch:
+    """Live messages for all streams of one subscription, encoded once for those with the same format."""
 
-    __slots__ = ("_chunks", "_first", "_last", "_messages")
+    __slots__ = ("_chunks", "_messages", "_must_read")
 
-    def __init__(self, live: LiveMessages) -> None:
-        name = name_of(live.topic)
-        entries = [bytes(entry) for entry in live.entries]
-        self._messages = [live_message(name, at, entry) for at, entry in enumerate(entries, live.first)]
-        self._first, self._last = live.first, live.first + len(entries) - 1
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._must_read = False
         self._chunks: dict[str, bytes] = {}
 
+    def add(self, live: LiveMessages) -> None:
+        """Messages that follow those before."""
+        name = name_of(live.topic)
+        self._messages += [live_message(name, at, bytes(entry)) for at, entry in enumerate(live.entries, live.first)]
+        # What became of a topic that was closed or deleted is in the log.
+        self._must_read = self._must_read or not live.entries
+
     def send(self, readers: Iterable[TopicReader]) -> None:
-        """Write to the sockets of readers that wait for exactly this batch. Offer it to the cursors of the others."""
-        for reader in readers:
-            can_write = reader.writer is not None and reader.is_waiting
-            if can_write and (chunk := self._chunk(reader.encoder)) and reader.cursor.skip(self._first, self._last):
-                reader.write_directly(chunk)
-            else:
-                reader.cursor.offer(self._messages)
-                reader.wake()
+        """Write to the sockets of streams that wait for exactly this batch. Offer it to the cursors of the others."""
+        if self._messages:
+            now, first, last = time.monotonic(), self._messages[0].position, self._messages[-1].position
+            for reader in readers:
+                if not reader.deliver(self._chunk(reader.encoder), first, last, now):
+                    reader.cursor.offer(self._messages)
+                    reader.wake()
+        if self._must_read:
+            for reader in readers:
+                reader.fall_behind()
 
     def _chunk(self, encoder: TopicEncoder) -> bytes:
         """The bytes for all readers with this format. Empty: the batch must go through the streams' greenlets."""

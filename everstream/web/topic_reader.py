@@ -63,6 +63,22 @@ class TopicReader(OpenStream):
         self._present: dict[str, Present] | None = None
         self._unsent_present: dict[str, Present] | None = None
 
+    def deliver(self, chunk: bytes, first: int, last: int, now: float) -> bool:
+        """Write live messages, from the position `first` to `last`, to the socket. False: they have to go another way.
+        `now`: by the monotonic clock. One call per stream and batch: it decides what a message costs."""
+        if not chunk or self._waiter is None or self.writer is None or not self.cursor.skip(first, last):
+            return False
+        self.last_sent_at = now
+        self.first_sent_at = self.first_sent_at or now
+        self.direct_bytes += len(chunk)
+        try:
+            if self.writer.send(chunk):
+                return True
+        except OSError:
+            self.left = True
+        self.wake()
+        return True
+
     def tell_present(self, topic: str, present: Present) -> None:
         """Set who follows one of its topics."""
         if (self._present or {}).get(topic) != present:

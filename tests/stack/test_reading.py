@@ -166,7 +166,7 @@ def test_failed_report_is_counted_later():
         def touch(self, seen, counted, **_):
             raise valkey.ConnectionError
 
-    reports = ReadReports(UnavailableLog(), {}, 60)
+    reports = ReadReports(UnavailableLog(), {}, OpenStreams(load_settings({})), 60)
     reports.count("streams", 2)
     reports.mark_read("a")
     with pytest.raises(valkey.ConnectionError):

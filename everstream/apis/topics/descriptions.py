@@ -73,15 +73,19 @@ class Acknowledged(Struct):
     duplicate: bool = False
 
 
-class Refused(Struct):
+class Outcome(Struct):
+    """Either `ids` and `last`, as when one topic is published to, or the `error`."""
+
     topic: str
-    error: ErrorDetails
+    ids: list[Position] | UnsetType = UNSET
+    last: Position | UnsetType = UNSET
+    error: ErrorDetails | UnsetType = UNSET
 
 
 class SeveralAcknowledged(Struct):
     """What became of the messages of each topic, in the order in which they were given."""
 
-    published: list[Acknowledged | Refused]
+    published: list[Outcome]
 
 
 class TopicState(Struct):

@@ -17,7 +17,7 @@ from flask import Blueprint, Response, request
 from everstream.apis.topics.descriptions import (
     DESCRIPTION,
     Acknowledged,
-    Refused,
+    Outcome,
     SeveralAcknowledged,
     TopicList,
     TopicOptions,
@@ -104,9 +104,12 @@ def publish_to_several() -> Response:
     return small_json(SeveralAcknowledged([_outcome(*each) for each in zip(appends, outcomes, strict=True)]))
 
 
-def _outcome(append: Append, outcome: Published | EverstreamError) -> Acknowledged | Refused:
-    name = append.topic.rpartition(":")[2]
-    return _acknowledged(name, outcome) if isinstance(outcome, Published) else Refused(name, outcome.body()["error"])
+def _outcome(append: Append, outcome: Published | EverstreamError) -> Outcome:
+    name = name_of(append.topic)
+    if isinstance(outcome, EverstreamError):
+        return Outcome(name, error=outcome.body()["error"])
+    done = _acknowledged(name, outcome)
+    return Outcome(name, done.ids, done.last)
 
 
 def _acknowledged(name: str, published: Published) -> Acknowledged:
