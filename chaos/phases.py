@@ -16,6 +16,7 @@ from chaos import faults, prompts, tiny_model
 from chaos.arena import Arena
 from chaos.client import Client
 from chaos.crowd import Crowd
+from chaos.topics import TopicCrowd
 from everstream.llm import demo_model
 from everstream.settings import PROJECT_ROOT, Settings
 from harness.stack import MODELS
@@ -54,6 +55,7 @@ class Result:
     most_at_once: int = 0
     readers: list = field(default_factory=list)
     faults: list = field(default_factory=list)
+    topics: TopicCrowd | None = None
     problems: list[str] = field(default_factory=list)
     """Problems that don't belong to a single reader."""
 
@@ -191,6 +193,9 @@ async def _disturb(arena, phase, rng, result, say):
         expected = await _run_undisturbed(client, phase, result)
         say(f"{phase.name}: {len(expected)} undisturbed runs took {result.undisturbed_s:.0f} s")
         result.faults = faults.schedule(phase.faults, phase.duration_s, rng)
+        topics = TopicCrowd(arena.url, random.Random(rng.random()))
+        await topics.start()
+        result.topics = topics
         crowd = Crowd(client, phase.prompts, expected)
         result.readers = crowd.readers
         arena.in_flight = lambda: crowd.in_flight
@@ -205,6 +210,7 @@ async def _disturb(arena, phase, rng, result, say):
         await dealing
         say(f"{phase.name}: all faults are repaired, {crowd.in_flight} generations are open")
         result.drain_s = await crowd.drain(DRAIN_TIMEOUT_S)
+        await topics.stop(DRAIN_TIMEOUT_S)
         for reader in result.readers:
             reader.judge_silence(result.lag_s)
     finally:

@@ -40,6 +40,10 @@ def rows(results):
         Row("longest silence on an open connection, s", lambda result: _longest(result, "longest_silence_s"), max),
         Row("longest event-loop lag of the reader process, s", lambda result: round(result.lag_s, 1), max),
         Row("time from the last repair to the end of all streams, s", lambda result: round(result.drain_s, 1), max),
+        Row("messages published to topics", lambda result: sum(each.acknowledged for each in _producers(result))),
+        Row("deaths of their producers", lambda result: sum(each.deaths for each in _producers(result))),
+        Row("followers of topics", lambda result: len(_followers(result))),
+        Row("their reconnects", lambda result: sum(max(each.connections - 1, 0) for each in _followers(result))),
         *(Row(f"**{kind}**", _violating(kind)) for kind in VIOLATIONS),
         Row("**problems with the stack as a whole**", lambda result: len(problems(result))),
     ]
@@ -58,6 +62,9 @@ def markdown(seed, results):
 
 def told(result):
     """One line per problem or violation."""
+    for follower in _followers(result):
+        for kind, what in follower.violations:
+            yield f"{result.phase.name}: follower {follower.name} of topics: {kind}: {what}"
     for problem in problems(result):
         yield f"{result.phase.name}: {problem}"
     for reader in result.readers:
@@ -67,6 +74,14 @@ def told(result):
                 f"{result.phase.name}: {role} {reader.plan.number} (prompt {reader.plan.prompt}, generation "
                 f"{reader.generation or 'unknown'}, request {reader.request_id}): {kind}: {what}"
             )
+
+
+def _producers(result):
+    return result.topics.producers if result.topics else []
+
+
+def _followers(result):
+    return result.topics.followers if result.topics else []
 
 
 def problems(result):
@@ -115,7 +130,12 @@ def _struck(kind):
 
 
 def _violating(kind):
-    return lambda result: sum(any(each == kind for each, _ in reader.violations) for reader in result.readers)
+    def count(result):
+        return sum(
+            any(each == kind for each, _ in reader.violations) for reader in [*result.readers, *_followers(result)]
+        )
+
+    return count
 
 
 def _longest(result, field):
