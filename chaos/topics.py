@@ -141,7 +141,7 @@ class TopicCrowd:
         self._producers = [asyncio.create_task(self._produce(each)) for each in self.producers]
 
     async def stop(self, timeout_s):
-        """Let producers finish what they have begun, and followers get it all. Those that have not by then are stuck."""
+        """Let producers finish what they have begun, and followers get it all. Who has not in time is stuck."""
         self._is_over = True
         _, late = await asyncio.wait(self._producers, timeout=timeout_s)
         deadline = time.monotonic() + timeout_s

@@ -17,6 +17,7 @@ COUNTERS = {
     "generations_cancelled": "generations that were stopped or abandoned",
     "generations_failed": "generations that failed",
     "tokens_generated": "tokens that models generated, as far as they say how many",
+    "topic_messages": "messages published to topics",
     "generations_evicted": "finished generations dropped early because the log was full",
 }
 """Kept in the log, so they cover all processes for as long as the log lives."""
@@ -61,6 +62,7 @@ GAUGES = {
     "generations_queued": "generations that no engine has claimed",
     "streams_open": "event streams that are open",
     "log_bytes": "approximate size of the log in Valkey's memory",
+    "topic_bytes": "approximate size of topics in Valkey's memory",
     "oldest_queued_seconds": "for how long the generation that was queued first has waited",
     "validations_waiting": "prompts that wait for an engine to check them",
 }

@@ -27,6 +27,7 @@ class Figures(msgspec.Struct, frozen=True, dict=True):
     oldest_queued_s: float = 0
     validations: int = 0
     workers: list[WorkerStatus] = []
+    topic_bytes: int = 0
 
     @cached_property
     def histograms(self) -> dict[str, Totals]:
@@ -42,6 +43,7 @@ class Figures(msgspec.Struct, frozen=True, dict=True):
             "generations_queued": self.queued,
             "streams_open": self.streams,
             "log_bytes": self.log_bytes,
+            "topic_bytes": self.topic_bytes,
             "oldest_queued_seconds": self.oldest_queued_s,
             "validations_waiting": self.validations,
         }
@@ -49,7 +51,7 @@ class Figures(msgspec.Struct, frozen=True, dict=True):
 
 def decode(reply: Sequence[Any], queues: Sequence[str]) -> Figures:
     """What `figures.lua` returned, with the engines of these queues."""
-    at_ms, counted, statuses, queued, log_bytes, streams, oldest_ms, validations, workers = reply
+    at_ms, counted, statuses, queued, log_bytes, streams, oldest_ms, validations, workers, topic_bytes = reply
     known = {name.decode(): int(value) for name, value in zip(counted[::2], counted[1::2], strict=True)}
     engines = [status for status in _decoded(statuses, EngineStatus) if status.queue in queues]
     return Figures(
@@ -64,6 +66,7 @@ def decode(reply: Sequence[Any], queues: Sequence[str]) -> Figures:
         oldest_ms / 1000,
         validations,
         _decoded(workers, WorkerStatus),
+        topic_bytes,
     )
 
 

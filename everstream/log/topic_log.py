@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, cast
 import msgspec
 import valkey
 
-from everstream.errors import EverstreamError, InvalidInput, LogFull
+from everstream.errors import BodyTooLarge, EverstreamError, InvalidInput, LogFull
 from everstream.log.entries import decode_entry
 from everstream.log.keys import Keys
 from everstream.log.scripts import load_topic_script
@@ -79,7 +79,10 @@ class TopicConfig(msgspec.Struct, frozen=True):
     def fields(self) -> dict[str, str]:
         """As the log keeps them: those that are set."""
         given = {name: getattr(self, name) for name in self.__struct_fields__}
-        return {name: str(int(value) if value is True else value) for name, value in given.items() if value}
+        is_set = {
+            name: value for name, value in given.items() if value is not None and value != "" and value is not False
+        }
+        return {name: "1" if value is True else str(value) for name, value in is_set.items()}
 
 
 class Payer(NamedTuple):
@@ -202,6 +205,7 @@ class TopicLog:
         return [_published_or_not(reply, append) for reply, append in zip(replies, appends, strict=True)]
 
     def _given(self, append: Append, payer: Payer) -> bytes:
+        self._check_sizes(append.messages)
         return _encode(
             [
                 append.topic,
@@ -231,6 +235,7 @@ class TopicLog:
         """Make a topic, with these messages, or find it. `source`: copy that topic up to the position `anchor`;
         `partial` is then the first message of its own. Raises TopicConflict, UnknownTopic, TopicGone, InvalidInput,
         ContentTypeConflict, LogFull."""
+        self._check_sizes(messages)
         given = [
             topic,
             payer.client,
@@ -284,6 +289,12 @@ class TopicLog:
         """Yield an empty list once subscribed, then the messages that have come. Raises like `WebLog.subscribe`."""
         for messages in self._web_log.messages(self._keys.topics_live):
             yield [LiveMessages(*_live_decoder.decode(message)) for message in messages]
+
+    def _check_sizes(self, messages: Sequence[NewMessage]) -> None:
+        """A worker holds some messages of each reader that is behind. Raises BodyTooLarge."""
+        most = self._settings.max_output_bytes
+        if any(len(message.entry) > most for message in messages):
+            raise BodyTooLarge(f"a message has at most {most} bytes in JSON", param="data")
 
     def _limits(self, payer: Payer) -> list[Any]:
         return [self._settings.max_topic_bytes, payer.limit_bytes or False]
@@ -409,5 +420,8 @@ _REFUSALS: dict[bytes, Callable[[], EverstreamError]] = {
         "Stream-Fork-Offset is beyond the end of the source", param="Stream-Fork-Offset"
     ),
     b"epoch_begins_at_0": lambda: InvalidInput("a new epoch begins with the sequence number 0", param="Producer-Seq"),
+    b"too_many_to_copy": lambda: InvalidInput(
+        "a topic with more than 100,000 messages can't be forked", param="Stream-Forked-From"
+    ),
     b"full": lambda: LogFull("the topics have no room for more; delete some, or try again later"),
 }

@@ -8,13 +8,15 @@ from flask import request
 
 from everstream.errors import InvalidInput
 from everstream.log.topic_log import Payer, Start, Subscription, TopicConfig, topic_id
-from everstream.log.topic_names import check_name, check_pattern
+from everstream.log.topic_names import check_name, check_pattern, is_pattern
 from everstream.web.access.client_limits import client_of
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context
 from everstream.web.resume_point import last_position
 
-MAX_PATTERNS = 100
+MAX_TOPICS = 100
+MAX_PATTERNS = 10
+"""Of names. Each is compared with many names while Valkey does nothing else."""
 MAX_LAST = 1000
 _NUMBER = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,9})?", re.ASCII)
 
@@ -37,8 +39,10 @@ def subscription_to(patterns: list[str]) -> Subscription:
     """Raises InvalidInput, Forbidden."""
     who = principal()
     different = sorted(set(patterns))
-    if not 1 <= len(different) <= MAX_PATTERNS:
-        raise InvalidInput(f"topic must be given 1 to {MAX_PATTERNS} times", param="topic")
+    if not 1 <= len(different) <= MAX_TOPICS:
+        raise InvalidInput(f"topic must be given 1 to {MAX_TOPICS} times", param="topic")
+    if sum(map(is_pattern, different)) > MAX_PATTERNS:
+        raise InvalidInput(f"at most {MAX_PATTERNS} topics may be patterns", param="topic")
     for pattern in different:
         who.check_follow(check_pattern(pattern))
     return Subscription(who.owner, tuple(different))

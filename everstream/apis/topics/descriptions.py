@@ -20,7 +20,7 @@ from everstream.log.topic_names import MAX_CHARS, NAME
 from everstream.web.description import BODY, READ, Answer, ApiDescription, Description, Fields, failures
 from everstream.web.publications import MAX_ID_CHARS, MAX_INTEGER, MAX_MESSAGES
 from everstream.web.resume_point import POSITION
-from everstream.web.topic_requests import MAX_LAST, MAX_PATTERNS
+from everstream.web.topic_requests import MAX_LAST, MAX_TOPICS
 
 Position = Annotated[str, Meta(pattern=f"^{POSITION}$")]
 
@@ -137,7 +137,7 @@ class FollowQuery(Struct):
 
 
 class SeveralTopicsQuery(FollowQuery, kw_only=True):
-    topic: Annotated[list[str], Meta(description="names and patterns", max_length=MAX_PATTERNS)] | UnsetType = UNSET
+    topic: Annotated[list[str], Meta(description="names and patterns", max_length=MAX_TOPICS)] | UnsetType = UNSET
     prefix: Annotated[str, Meta(description="without topic: only names that begin like this")] | UnsetType = UNSET
 
 

@@ -1,7 +1,7 @@
 -- The state of the whole service at one moment. ARGV: ns, then the queues' keys.
 -- Returns the time in ms; the counters, each name followed by its value; the engines' unexpired statuses, sorted by
 -- name; the number of queued generations; the bytes of the log; the number of open streams; for how many ms the oldest
--- queued generation has waited; the number of waiting validations; the workers' unexpired statuses.
+-- queued generation has waited; the number of waiting validations; the workers' unexpired statuses; the bytes of topics.
 local now = now_ms()
 
 local function unexpired(names, key)
@@ -38,4 +38,6 @@ for at = 2, #ARGV do
   end
 end
 local bytes = tonumber(redis.call('GET', ns .. 'bytes') or 0)
-return {now, redis.call('HGETALL', ns .. 'counters'), statuses, queued, bytes, streams, now - oldest, validations, workers}
+local topic_bytes = tonumber(redis.call('GET', ns .. 'topic_bytes') or 0)
+return {now, redis.call('HGETALL', ns .. 'counters'), statuses, queued, bytes, streams, now - oldest, validations, workers,
+  topic_bytes}

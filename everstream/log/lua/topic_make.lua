@@ -3,6 +3,7 @@
 -- message of its own or false}.
 -- Returns {'made' | 'known', top, closed or '', content type}, or why not.
 local topic, client, limits, config, messages, closes, source, anchor, partial = unpack(cmsgpack.unpack(ARGV[2]))
+local most_copied = 100000
 local compared = {'type', 'history', 'latest', 'ttl_s', 'expires_at', 'fork'}
 
 local function is_same(found)
@@ -60,6 +61,7 @@ end
 if source then
   if origin.deleted then return {'gone_source'} end
   if origin.type ~= config.type then return {'type_conflict', origin.type} end
+  if redis.call('XLEN', messages_key(source)) > most_copied then return {'too_many_to_copy'} end
   if tonumber(anchor) > math.max(tonumber(origin.top), tonumber(origin.born)) then return {'beyond_source'} end
 end
 local copied = source and tonumber(origin.bytes) or 0

@@ -6,24 +6,25 @@
 -- whether there is more; whether the one topic of this request was closed and has been read to its end; the messages in
 -- order. `last` is of each topic.
 local max_bytes, requests = tonumber(ARGV[2]), cmsgpack.unpack(ARGV[3])
-local most_topics = 1000
+-- Every other request waits while many topics are looked at.
+local most_topics = 2000
 
--- The topics of a request that have something after a position, or all of them; nil: too many.
+-- The topics of a request that have something after a position, or all of them; and whether there are too many.
 local function names_of(request, after)
   local names, known = {}, {}
   for _, name in ipairs(request[2]) do
     if not known[name] then names[#names + 1], known[name] = name, true end
   end
-  if #request[3] == 0 then return names end
-  for _, name in ipairs(redis.call('ZRANGE', topics_key(request[1]), '(' .. digits(after), '+inf', 'BYSCORE')) do
+  if #request[3] == 0 then return names, false end
+  local changed = redis.call('ZRANGE', topics_key(request[1]), '(' .. digits(after), '+inf', 'BYSCORE', 'LIMIT', 0,
+    most_topics + 1)
+  if #changed > most_topics then return names, true end
+  for _, name in ipairs(changed) do
     for _, pattern in ipairs(request[3]) do
-      if not known[name] and string.find(name, pattern) then
-        if #names >= most_topics then return nil end
-        names[#names + 1], known[name] = name, true
-      end
+      if not known[name] and string.find(name, pattern) then names[#names + 1], known[name] = name, true end
     end
   end
-  return names
+  return names, false
 end
 
 local function is_wanted(request, name)
@@ -116,8 +117,8 @@ local function read(request)
   local from, where, now = request[4], tonumber(request[5]), last_position()
   local is_resumed = from == 'after'
   local after = (is_resumed or from == 'since') and where or 0
-  local names = names_of(request, after)
-  if not names then return reply(now, 'too_many_topics', false, '', {}) end
+  local names, has_too_many = names_of(request, after)
+  if has_too_many and from ~= 'now' then return reply(now, 'too_many_topics', false, '', {}) end
   local found, there, reset = {}, {}, ''
   for _, name in ipairs(names) do
     local topic = request[1] .. ':' .. name

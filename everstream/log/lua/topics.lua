@@ -33,6 +33,7 @@ end
 -- Tell all followers. The messages are numbered, so that a web process notices when it has missed one. `entries` is
 -- empty when the topic has ended.
 local function announce(topic, first, entries)
+  count('topic_messages', #entries)
   local number = redis.call('HINCRBY', clock_key, 'sent', 1)
   redis.call('PUBLISH', ns .. 'topics_live',
     '[' .. number .. ',' .. cjson.encode(topic) .. ',' .. digits(first) .. ',[' .. table.concat(entries, ',') .. ']]')
