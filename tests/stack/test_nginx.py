@@ -95,8 +95,18 @@ def test_eventsource_is_told_to_retry_while_no_web_process_answers(proxied, gate
             with connect(each, last_id=stream.decoder.last_id) as again:
                 assert (again.status, again.headers["Content-Type"]) == (200, "text/event-stream")
                 assert (again.read().events, again.decoder.retry_ms) == ([], 1000)
-        for path, more in ((f"/generations/{generation}", {}), ("/v1/models", {"type": "server_error"})):
-            answer = requests.get(proxied.url + path, timeout=30)
+        for path in ("/topics/a", "/topics?topic=a"):
+            with connect(proxied.url + path) as again:
+                assert (again.status, again.headers["Content-Type"]) == (200, "text/event-stream")
+                assert (again.read().events, again.decoder.retry_ms) == ([], 1000)
+        requested = [
+            ("GET", f"/generations/{generation}", {}),
+            ("GET", "/v1/models", {"type": "server_error"}),
+            ("GET", "/topics", {}),
+            ("POST", "/topics/a", {}),
+        ]
+        for method, path, more in requested:
+            answer = requests.request(method, proxied.url + path, timeout=30)
             expected = {
                 "code": "web_unavailable",
                 "message": "no web process answers; try again",
