@@ -72,6 +72,7 @@ class Keys:
         self.loading = f"{self.ns}loading:{queue}"
         self.live = self.ns + "live"
         self.topics_live = self.ns + "topics_live"
+        self.topics_clock = self.ns + "topics_clock"
         self.control = self.ns + "control"
         self.counters = self.ns + "counters"
         self.bytes = self.ns + "bytes"

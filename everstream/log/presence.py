@@ -12,8 +12,8 @@ from everstream.log.scripts import load_script
 from everstream.log.web_log import WebLog
 from everstream.settings import Settings
 
-TTL_S = 15.0
-"""How long a report counts."""
+TTL_S = 30.0
+"""How long a report counts. A topic with a time to live does not expire while one does."""
 MAX_NAMES = 200
 """That are told of one topic."""
 

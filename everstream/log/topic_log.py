@@ -186,9 +186,9 @@ class TopicLog:
         self._web_log = web_log
         self._keys = Keys(settings.namespace)
         self._client = valkey.Valkey(connection_pool=web_log.connection_pool)
-        self._publish, self._make, self._read, self._show, self._delete, self._touch = (
+        self._publish, self._make, self._read, self._show, self._delete = (
             self._client.register_script(load_topic_script(name))
-            for name in ("publish", "make", "read", "show", "delete", "touch")
+            for name in ("publish", "make", "read", "show", "delete")
         )
 
     def publish(self, append: Append, payer: Payer) -> Published:
@@ -281,9 +281,9 @@ class TopicLog:
         if reply == b"gone":
             raise TopicGone
 
-    def touch(self, topics: Sequence[str]) -> int:
-        """Note that these are being read. Returns the number of the last message of the live channel."""
-        return int(cast(int, self._touch(keys=[self._keys.jobs], args=[self._keys.ns, *topics])))
+    def last_sent(self) -> int:
+        """The number of the last message of the live channel."""
+        return int(cast(bytes | None, self._client.hget(self._keys.topics_clock, "sent")) or 0)
 
     def subscribe(self) -> Iterator[list[LiveMessages]]:
         """Yield an empty list once subscribed, then the messages that have come. Raises like `WebLog.subscribe`."""

@@ -11,8 +11,8 @@ from everstream.web import duties
 from everstream.web.topic_reader import TopicReader
 
 EVERY_S = 1.0
-REPEAT = int(TTL_S / 3 / EVERY_S)
-"""Every which report has all topics, not only those that have changed."""
+SLICES = int(TTL_S / 3 / EVERY_S)
+"""Beside the topics that have changed, each report has one of so many parts of all others."""
 
 ByTopic = Callable[[], Mapping[str, Iterable[TopicReader]]]
 """The streams of each topic that is followed by its name."""
@@ -43,10 +43,12 @@ class Presence:
     def _report(self, now: dict[str, Present]) -> None:
         self._count += 1
         gone = {topic: Present() for topic in self._said if topic not in now}
-        is_complete = self._count % REPEAT == 0
-        changed = {topic: each for topic, each in now.items() if is_complete or self._said.get(topic) != each} | gone
-        if changed:
-            self._log.report(self._worker, changed)
+        turn = self._count % SLICES
+        due = {
+            topic: each for topic, each in now.items() if self._said.get(topic) != each or hash(topic) % SLICES == turn
+        }
+        if due or gone:
+            self._log.report(self._worker, due | gone)
         self._said = now
 
 

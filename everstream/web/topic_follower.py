@@ -2,7 +2,7 @@
 
 One per web process: one subscription to Valkey's channel, one decode and one encoding per format for all streams. A
 stream first registers, then has the log read from its position, then goes live. The messages of the channel are
-numbered. One that is missing sends all streams back to the log; `touch` finds out whether the last one is.
+numbered. One that is missing sends all streams back to the log.
 """
 
 import random
@@ -34,8 +34,8 @@ from everstream.web.read_queue import ReadQueue
 from everstream.web.topic_reader import PresenceNews, TopicEncoder, TopicReader
 
 RETRY_S = 0.5
-TOUCH_S = 2.0
-"""How often it is noted which topics are being read, and whether all messages were heard."""
+CHECK_S = 2.0
+"""How often it is checked whether all messages were heard."""
 MAX_CHUNK_BYTES = 16 << 10
 """A longer chunk goes through the stream's greenlet, which sends it in pieces."""
 
@@ -76,7 +76,7 @@ class TopicFollower:
         self._reads.start()
         self._presence.start()
         gevent.spawn(self._listen)
-        gevent.spawn(duties.repeat, self._touch, TOUCH_S, "can't note which topics are being read")
+        gevent.spawn(duties.repeat, self._check, CHECK_S, "can't find out whether messages were missed")
 
     def _all_readers(self) -> Iterator[TopicReader]:
         return chain.from_iterable(group.readers for group in list(self._groups.values()))
@@ -175,9 +175,11 @@ class TopicFollower:
         for reader in self._all_readers():
             reader.fall_behind()
 
-    def _touch(self) -> None:
-        heard = self._heard
-        sent = self._log.touch(list(self._by_name))
+    def _check(self) -> None:
+        """A message that was lost shows in the number of the next one, but there may be none for long."""
+        if not self._groups:
+            return
+        heard, sent = self._heard, self._log.last_sent()
         if sent == heard or self._heard != heard:
             return
         # Messages that were sent before we asked may be on their way.

@@ -39,7 +39,9 @@ def test_nginx_closes_idle_connections_before_gunicorn_does():
 
 def test_eventsource_reconnects_after_nginx_retries_the_web_process():
     (fail_timeout,) = re.findall(r"server web:8000 .*fail_timeout=(\d+)s;", SHIPPED["nginx.conf"])
-    (again_ms,) = re.findall(r"location = /everstream-again \{.*?retry: (\d+)", SHIPPED["everstream-locations.conf"], re.DOTALL)
+    (again_ms,) = re.findall(
+        r"location = /everstream-again \{.*?retry: (\d+)", SHIPPED["everstream-locations.conf"], re.DOTALL
+    )
     assert int(fail_timeout) * 1000 <= int(again_ms)
 
 

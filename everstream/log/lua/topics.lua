@@ -90,6 +90,14 @@ purge = function(topic, found)
   if found.fork_of then release_source(found.fork_of) end
 end
 
+-- Someone reads or writes it: a time to live begins again.
+local function keep_alive(topic, found)
+  if not found.ttl_s then return end
+  local due = now_ms() + found.ttl_s * 1000
+  redis.call('HSET', topic_key(topic), 'due_ms', digits(due))
+  redis.call('ZADD', ns .. 'topics_due', digits(due), topic)
+end
+
 -- A topic's fields, each of them a string or false; nil if it does not exist or has expired.
 local function find_topic(topic)
   local values = redis.call('HMGET', topic_key(topic), unpack(topic_fields))
@@ -97,18 +105,15 @@ local function find_topic(topic)
   local found = {}
   for at, name in ipairs(topic_fields) do found[name] = values[at] end
   if found.due_ms and not found.deleted and tonumber(found.due_ms) <= now_ms() then
-    purge(topic, found)
-    return nil
+    -- An open stream reads it, although nothing comes.
+    if found.ttl_s and redis.call('EXISTS', ns .. 'present:' .. topic) == 1 then
+      keep_alive(topic, found)
+    else
+      purge(topic, found)
+      return nil
+    end
   end
   return found
-end
-
--- Someone reads or writes it: a time to live begins again.
-local function keep_alive(topic, found)
-  if not found.ttl_s then return end
-  local due = now_ms() + found.ttl_s * 1000
-  redis.call('HSET', topic_key(topic), 'due_ms', digits(due))
-  redis.call('ZADD', ns .. 'topics_due', digits(due), topic)
 end
 
 local function sweep_topics()
