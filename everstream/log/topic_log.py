@@ -79,10 +79,8 @@ class TopicConfig(msgspec.Struct, frozen=True):
     def fields(self) -> dict[str, str]:
         """As the log keeps them: those that are set."""
         given = {name: getattr(self, name) for name in self.__struct_fields__}
-        is_set = {
-            name: value for name, value in given.items() if value is not None and value != "" and value is not False
-        }
-        return {name: "1" if value is True else str(value) for name, value in is_set.items()}
+        is_set = {name: value for name, value in given.items() if value not in (None, "") and value is not False}
+        return {name: str(int(value) if value is True else value) for name, value in is_set.items()}
 
 
 class Payer(NamedTuple):

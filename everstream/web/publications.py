@@ -23,6 +23,10 @@ _EVENT = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
 MAX_INTEGER = 2**53 - 1
 """JavaScript's."""
+_FIELD = re.compile(r"`\$(?:\[[0-9]+\])?\.([a-z0-9_]+)`")
+_UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
+_HEADROOM = 64
+"""Followers decode data inside of other arrays, so it must be well below the depth that the decoder can handle."""
 
 
 class Publication(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,11 +56,26 @@ def parse(body: bytes) -> list[Publication]:
     """One publication, or a list of them. Raises InvalidInput."""
     try:
         found = _publications.decode(body) if body.lstrip()[:1] == b"[" else [_publication.decode(body)]
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise InvalidInput(f'a message is {{"data": …, "event"?, "id"?, "ttl_s"?}}: {error}', param="body") from None
+    except msgspec.DecodeError as error:
+        what = f'a message is {{"data": …, "event"?, "id"?, "ttl_s"?}}: {error}'
+        raise InvalidInput(what, param=_field_of(error) or "body") from None
+    except UnicodeDecodeError:
+        raise InvalidInput("the body must be UTF-8", param="body") from None
+    except RecursionError:
+        raise _too_deep("data") from None
     if not 1 <= len(found) <= MAX_MESSAGES:
         raise InvalidInput(f"a request publishes 1 to {MAX_MESSAGES} messages", param="body")
     return found
+
+
+def _field_of(error: Exception) -> str | None:
+    """The one at fault: "… - at `$[2].field`", or "Object contains unknown field `field`"."""
+    named = _FIELD.search(str(error)) or _UNKNOWN.search(str(error))
+    return named[1][:100] if named else None
+
+
+def _too_deep(param: str) -> InvalidInput:
+    return InvalidInput("arrays and objects are nested too deeply", param=param)
 
 
 def message_of(publication: Publication, content_type: str) -> NewMessage:
@@ -105,12 +124,25 @@ def data_of_body(body: bytes, content_type: str) -> bytes:
         return b"[" + binary_data(body) + b"]"
 
 
-def compact_json(data: bytes) -> bytes:
-    """The same value without spaces, and so without line breaks. Raises InvalidInput."""
+def check_text(body: bytes) -> None:
+    """Raises InvalidInput."""
     try:
-        return msgspec.json.format(data, indent=-1)
-    except msgspec.DecodeError as error:
-        raise InvalidInput(f"data must be JSON: {error}", param="data") from None
+        body.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput("text must be UTF-8", param="body") from None
+
+
+def compact_json(data: bytes, param: str = "data") -> bytes:
+    """The same value without spaces, and so without line breaks. `data`: valid JSON, but for its UTF-8. Raises
+    InvalidInput."""
+    try:
+        deeper = msgspec.json.format(b"[" * _HEADROOM + data + b"]" * _HEADROOM, indent=-1)
+        deeper.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{param} must be UTF-8", param=param) from None
+    except RecursionError:
+        raise _too_deep(param) from None
+    return deeper[_HEADROOM:-_HEADROOM]
 
 
 def is_binary(content_type: str) -> bool:
@@ -143,5 +175,5 @@ def options_of(args: Mapping[str, Any]) -> MessageOptions:
     try:
         found = msgspec.convert(given, Publication, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidInput(str(error), param=next(iter(given), "ttl_s")) from None
+        raise InvalidInput(str(error), param=_field_of(error)) from None
     return MessageOptions(found.event, found.id, found.ttl_s)

@@ -25,6 +25,8 @@ def publish_body(
     topic: str, body: bytes, content_type: str, producer: Producer | None, options: MessageOptions
 ) -> Published:
     """One message: text or bytes. JSON topics take text, too. Raises the same."""
+    if not publications.is_binary(content_type):
+        publications.check_text(body)
 
     def make(_: str) -> list[NewMessage]:
         return [publications.new_message(publications.data_of_body(body, content_type), options)]

@@ -39,6 +39,9 @@ class DurableEncoder:
         if page.messages:
             yield _data(page.messages, self._type)
             self._offset = page.messages[-1].position
+        elif page.more:
+            # Those that were read have expired.
+            self._offset = page.position
         if page.messages or page.is_closed or is_first:
             yield self._control(self._offset, up_to_date=not page.more, is_closed=page.is_closed)
 

@@ -7,12 +7,10 @@ from everstream.apis.durable_streams.requests import Fork, position_of
 from everstream.errors import InvalidInput
 from everstream.log.topic_errors import UnknownTopic
 from everstream.log.topic_log import JSON, Message, NewMessage, Start, Subscription, name_of, owner_of
+from everstream.log.web_log import READ_BYTES
 from everstream.web.context import app_context
 from everstream.web.publications import data_of_body, new_message
 from everstream.web.topic_requests import topic_to_follow
-
-MAX_BYTES = 8 << 20
-"""Of messages after the fork's offset that are looked at for its sub-offset: above the bound of one message."""
 
 
 class Anchor(NamedTuple):
@@ -34,22 +32,27 @@ def anchor_of(fork: Fork, content_type: str) -> Anchor:
     position = position_of(fork.offset) if fork.offset else known.top
     if not fork.sub_offset or known.is_deleted:
         return Anchor(source, position, None, content_type or kind)
-    following = _following(source, position)
+    last = _following(source, position, fork.sub_offset if kind == JSON else 1)
     if kind == JSON:
-        if len(following) < fork.sub_offset:
-            raise _beyond()
-        return Anchor(source, following[fork.sub_offset - 1].position, None, content_type or kind)
-    body = body_of(following[:1], kind)
+        return Anchor(source, last.position, None, content_type or kind)
+    body = body_of([last], kind)
     if len(body) < fork.sub_offset:
         raise _beyond()
     if len(body) == fork.sub_offset:
-        return Anchor(source, following[0].position, None, content_type or kind)
+        return Anchor(source, last.position, None, content_type or kind)
     return Anchor(source, position, new_message(data_of_body(body[: fork.sub_offset], kind)), content_type or kind)
 
 
-def _following(source: str, position: int) -> list[Message]:
+def _following(source: str, position: int, count: int) -> Message:
+    """The message which is so many after the position."""
     subscription = Subscription(owner_of(source), (name_of(source),))
-    return app_context().topics.read([(subscription, Start("after", position))], MAX_BYTES)[0].messages
+    while True:
+        page = app_context().topics.read([(subscription, Start("after", position))], READ_BYTES)[0]
+        if count <= len(page.messages):
+            return page.messages[count - 1]
+        if not page.more:
+            raise _beyond()
+        position, count = page.position, count - len(page.messages)
 
 
 def _beyond() -> InvalidInput:

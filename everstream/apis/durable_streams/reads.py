@@ -43,7 +43,7 @@ def read(name: str, wanted: ReadRequest) -> Response:
     position = wanted.position(known.top)
     page = _page(known, position)
     if wanted.live == "long-poll":
-        if page.messages:
+        if page.messages or page.more:
             return chunk_response(_chunk(known, position, page), cursor=wanted.cursor, is_cacheable=False)
         return admitted(lambda: _wait(known, position, wanted.cursor))
     return chunk_response(_chunk(known, position, page), is_cacheable=wanted.offset != NOW)
@@ -71,10 +71,14 @@ def _subscription(known: Topic) -> Subscription:
 
 def _chunk(known: Topic, position: int, page: TopicPage) -> Chunk:
     kind = known.config.type
-    # The page was read after `known`, so without messages there are none up to its top.
-    end = page.messages[-1].position if page.messages else max(position, known.top)
+    end = page.messages[-1].position if page.messages else _end_of(page, position, known)
     body = body_of(page.messages, kind)
     return Chunk(str(known.born), kind, body, position, end, up_to_date=not page.more, is_closed=page.is_closed)
+
+
+def _end_of(page: TopicPage, position: int, known: Topic) -> int:
+    """Of a page without messages: it was read after `known`, so unless there is more there are none up to its top."""
+    return page.position if page.more else max(position, known.top)
 
 
 def _wait(known: Topic, position: int, cursor: str) -> Response:

@@ -26,6 +26,7 @@ _EXPIRY = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
 _messages = msgspec.json.Decoder(list[msgspec.Raw])
+_message = msgspec.json.Decoder(msgspec.Raw)
 
 Live = Literal["", "long-poll", "sse"]
 
@@ -141,16 +142,17 @@ def messages_of(body: bytes, content_type: str, *, may_be_empty: bool) -> list[N
         raise InvalidInput("an empty array appends nothing", param="body")
     if len(parts) > MAX_MESSAGES:
         raise InvalidInput(f"a request appends at most {MAX_MESSAGES} messages", param="body")
-    return [new_message(compact_json(part)) for part in parts]
+    return [new_message(compact_json(part, "body")) for part in parts]
 
 
 def _elements(body: bytes) -> list[bytes]:
-    if body.lstrip()[:1] != b"[":
-        return [body]
     try:
-        return [bytes(each) for each in _messages.decode(body)]
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        found = _messages.decode(body) if body.lstrip()[:1] == b"[" else [_message.decode(body)]
+        return [bytes(each) for each in found]
+    except msgspec.DecodeError as error:
         raise InvalidInput(f"the body must be JSON: {error}", param="body") from None
+    except RecursionError:
+        raise InvalidInput("arrays and objects are nested too deeply", param="body") from None
 
 
 def expires_in_s(config: TopicConfig) -> float | None:

@@ -82,7 +82,10 @@ def publish(name: str) -> Response:
             param="Content-Type",
         )
     if kind == JSON:
-        published = topic_publishing.publish_json(topic, publications.parse(data), producer)
+        found = publications.parse(data)
+        if any(each.topic not in (None, name) for each in found):
+            raise InvalidInput("the topic is in the URL; to publish to several, POST /topics", param="topic")
+        published = topic_publishing.publish_json(topic, found, producer)
     else:
         options = publications.options_of(request.args)
         published = topic_publishing.publish_body(topic, data, kind, producer, options)

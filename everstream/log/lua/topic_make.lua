@@ -18,7 +18,7 @@ local function adopt(found)
   if not found.implicit or found.type ~= config.type or closes then return false end
   redis.call('HDEL', topic_key(topic), 'implicit', 'history', 'latest', 'ttl_s', 'due_ms', 'expires_at')
   redis.call('ZREM', ns .. 'topics_due', topic)
-  found.ttl_s = false
+  found.ttl_s, found.due_ms = false, false
   for name, value in pairs(config) do
     redis.call('HSET', topic_key(topic), name, tostring(value))
     found[name] = value
@@ -28,20 +28,35 @@ local function adopt(found)
   return true
 end
 
--- The messages of `source` up to the anchor are copied, with their positions.
-local function copy(found)
-  redis.call('COPY', messages_key(source), messages_key(topic), 'REPLACE')
-  local later = redis.call('XRANGE', messages_key(topic), '(' .. anchor .. '-0', '+')
-  for _, message in ipairs(later) do redis.call('XDEL', messages_key(topic), message[1]) end
-  local bytes = 0
-  for _, message in ipairs(redis.call('XRANGE', messages_key(topic), '-', '+')) do
-    bytes, found.top = bytes + size_of(message), string.match(message[1], '^%d+')
-  end
-  found.bytes = bytes
-  redis.call('HSET', topic_key(topic), 'top', found.top, 'bytes', digits(bytes), 'fork_of', source,
-    'messages', redis.call('XLEN', messages_key(topic)))
-  account_topic(client, bytes)
-  redis.call('HINCRBY', topic_key(source), 'forks', 1)
+-- The messages of `source` up to the anchor: how many bytes they take, and the position of the last of them.
+local function measure()
+  local bytes, last, from = 0, nil, '-'
+  repeat
+    local page = redis.call('XRANGE', messages_key(source), from, anchor .. '-0', 'COUNT', at_once)
+    for _, message in ipairs(page) do
+      bytes, last = bytes + size_of(message), string.match(message[1], '^%d+')
+      from = '(' .. message[1]
+    end
+  until #page < at_once
+  return bytes, last
+end
+
+-- Those are copied, with their positions.
+local function copy(origin, found, bytes, last)
+  local key = messages_key(topic)
+  write({'UNLINK', key}, 'COPY', messages_key(source), key, 'REPLACE')
+  repeat
+    local later, ids = redis.call('XRANGE', key, '(' .. anchor .. '-0', '+', 'COUNT', at_once), {}
+    for at, message in ipairs(later) do ids[at] = message[1] end
+    if #ids > 0 then redis.call('XDEL', key, unpack(ids)) end
+  until #later < at_once
+  found.top = last or found.top
+  -- What the source had forgotten up to the anchor, the fork never had.
+  found.floor = digits(math.min(tonumber(origin.floor), tonumber(anchor)))
+  redis.call('HSET', topic_key(topic), 'top', found.top, 'floor', found.floor, 'fork_of', source,
+    'messages', redis.call('XLEN', key))
+  add_bytes(topic, found, bytes)
+  write({'HINCRBY', topic_key(source), 'forks', -1}, 'HINCRBY', topic_key(source), 'forks', 1)
 end
 
 sweep_topics()
@@ -64,14 +79,15 @@ if source then
   if redis.call('XLEN', messages_key(source)) > most_copied then return {'too_many_to_copy'} end
   if tonumber(anchor) > math.max(tonumber(origin.top), tonumber(origin.born)) then return {'beyond_source'} end
 end
-local copied = source and tonumber(origin.bytes) or 0
-if not has_room(client, topic_bytes + copied, limits[1], limits[2]) then return {'full'} end
-found = make_topic(topic, client, config)
-if source then copy(found) end
+local copied, last = 0, nil
+if source then copied, last = measure() end
 if partial then table.insert(messages, 1, partial) end
-if not append_messages(topic, found, messages, limits) then
-  purge(topic, found)
-  return {'full'}
-end
-if closes then close_topic(topic, found, '') end
+local plan = plan_messages(topic, messages)
+if not has_room(client, topic_bytes + copied + plan.bytes, limits[1], limits[2]) then return {'full'} end
+found = new_topic(client, config)
+all_or_nothing(function()
+  save_topic(topic, found)
+  if source then copy(origin, found, copied, last) end
+  extend(topic, found, plan, closes and '' or nil)
+end)
 return {'made', found.top, found.closed or '', found.type}

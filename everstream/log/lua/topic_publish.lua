@@ -4,14 +4,15 @@
 -- Returns {'ok', top, closed or '', made, positions}, {'duplicate', top, closed or '', highest seq}, or why not.
 local topic, client, kind, limits, config, messages, closes, producer, sequence = unpack(cmsgpack.unpack(ARGV[2]))
 
--- What a producer's request is, by its epoch and sequence number; nil: the next one.
-local function refused_producer(found)
-  local known = redis.call('HGET', producers_key(topic), producer[1])
-  local epoch, last = string.match(known or '', '(%d+) (%d+)')
+local function name_of_request() return producer[1] .. ' ' .. digits(producer[2]) .. ' ' .. digits(producer[3]) end
+
+-- What a producer's request is, by its epoch and sequence number, and what is known of it; nil: the next one.
+local function refused_producer(found, known)
+  local epoch, last = string.match(known or '', '^(%d+) (%d+)$')
   epoch, last = tonumber(epoch), tonumber(last)
   if epoch and producer[2] < epoch then return {'fenced', epoch} end
   if found.closed then
-    if found.closed_by == table.concat(producer, ' ') then return {'duplicate', found.top, found.closed, producer[3]} end
+    if found.closed_by == name_of_request() then return {'duplicate', found.top, found.closed, producer[3]} end
     return {'closed', found.top}
   end
   if not epoch or producer[2] > epoch then
@@ -22,28 +23,50 @@ local function refused_producer(found)
   if producer[3] > last + 1 then return {'gap', last + 1} end
 end
 
+-- By their bytes. Lua's own order is that of the server's locale.
+local function is_after(one, other)
+  for at = 1, math.min(#one, #other) do
+    local a, b = string.byte(one, at), string.byte(other, at)
+    if a ~= b then return a > b end
+  end
+  return #one > #other
+end
+
 sweep_topics()
-local found, made = find_topic(topic), '0'
-if not found then
+local found = find_topic(topic)
+local made = not found
+if made then
   if not config then return {'unknown'} end
-  if not has_room(client, topic_bytes, limits[1], limits[2]) then return {'full'} end
-  found, made = make_topic(topic, client, config), '1'
+  found = new_topic(client, config)
 end
 if found.deleted then return {'gone'} end
+local known = producer and redis.call('HGET', producers_key(topic), producer[1])
 if producer then
-  local refused = refused_producer(found)
+  local refused = refused_producer(found, known)
   if refused then return refused end
 elseif found.closed then
-  if closes and #messages == 0 then return {'ok', found.top, found.closed, made, {}} end
+  if closes and #messages == 0 then return {'ok', found.top, found.closed, '0', {}} end
   return {'closed', found.top}
 end
 if #messages > 0 and kind and kind ~= found.type then return {'type_conflict', found.type} end
-if sequence and found.seq and sequence <= found.seq then return {'sequence_conflict', found.seq} end
+if sequence and found.seq and not is_after(sequence, found.seq) then return {'sequence_conflict', found.seq} end
 
-local positions = append_messages(topic, found, messages, limits)
-if not positions then return {'full'} end
-if producer then redis.call('HSET', producers_key(topic), producer[1], producer[2] .. ' ' .. producer[3]) end
-if sequence then redis.call('HSET', topic_key(topic), 'seq', sequence) end
-if closes then close_topic(topic, found, producer and table.concat(producer, ' ') or '') end
+local plan = plan_messages(topic, messages)
+if producer and not known then plan.bytes = plan.bytes + #producer[1] + producer_bytes end
+if not make_room(topic, found, plan.bytes + (made and topic_bytes or 0), limits) then return {'full'} end
+
+all_or_nothing(function()
+  if made then save_topic(topic, found) end
+  if producer then
+    local key, id = producers_key(topic), producer[1]
+    write(known and {'HSET', key, id, known} or {'HDEL', key, id},
+      'HSET', key, id, digits(producer[2]) .. ' ' .. digits(producer[3]))
+  end
+  if sequence then
+    local key = topic_key(topic)
+    write(found.seq and {'HSET', key, 'seq', found.seq} or {'HDEL', key, 'seq'}, 'HSET', key, 'seq', sequence)
+  end
+  extend(topic, found, plan, closes and (producer and name_of_request() or '') or nil)
+end)
 keep_alive(topic, found)
-return {'ok', found.top, found.closed or '', made, positions}
+return {'ok', found.top, found.closed or '', made and '1' or '0', plan.positions}

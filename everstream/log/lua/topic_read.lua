@@ -6,42 +6,50 @@
 -- whether there is more; whether the one topic of this request was closed and has been read to its end; the messages in
 -- order. `last` is of each topic.
 local max_bytes, requests = tonumber(ARGV[2]), cmsgpack.unpack(ARGV[3])
--- Every other request waits while many topics are looked at.
-local most_topics = 2000
+local most_topics, most_compared = 1000, 1000000
 
--- The topics of a request that have something after a position, or all of them; and whether there are too many.
-local function names_of(request, after)
-  local names, known = {}, {}
-  for _, name in ipairs(request[2]) do
-    if not known[name] then names[#names + 1], known[name] = name, true end
-  end
-  if #request[3] == 0 then return names, false end
-  local changed = redis.call('ZRANGE', topics_key(request[1]), '(' .. digits(after), '+inf', 'BYSCORE', 'LIMIT', 0,
-    most_topics + 1)
-  if #changed > most_topics then return names, true end
-  for _, name in ipairs(changed) do
-    for _, pattern in ipairs(request[3]) do
-      if not known[name] and string.find(name, pattern) then names[#names + 1], known[name] = name, true end
-    end
-  end
-  return names, false
-end
-
-local function is_wanted(request, name)
-  for _, exact in ipairs(request[2]) do
-    if exact == name then return true end
-  end
+local function matches(request, name)
   for _, pattern in ipairs(request[3]) do
     if string.find(name, pattern) then return true end
   end
   return false
 end
 
--- Whether topics that the client may not have read to their end are gone.
-local function has_lost_topics(request, after)
-  if after < tonumber(redis.call('HGET', ns .. 'gone_before', request[1]) or 0) then return true end
+-- The topics of a request that have something after a position, the last written first, and whether these are all.
+local function names_of(request, after)
+  local names, known = {}, {}
+  for _, name in ipairs(request[2]) do
+    if not known[name] then names[#names + 1], known[name] = name, true end
+  end
+  if #request[3] == 0 then return names, true end
+  local most = math.floor(most_compared / #request[3])
+  local changed = redis.call('ZRANGE', topics_key(request[1]), '+inf', '(' .. digits(after), 'BYSCORE', 'REV',
+    'LIMIT', 0, most)
+  for _, name in ipairs(changed) do
+    if not known[name] and matches(request, name) then
+      if #names >= most_topics then return names, false end
+      names[#names + 1], known[name] = name, true
+    end
+  end
+  return names, #changed < most
+end
+
+-- Whether topics that the client may not have read to their end are gone. Who follows a topic by its name is told in any
+-- case. `found`: the topics that there are.
+local function has_lost_topics(request, after, found)
+  local forgets = after < tonumber(redis.call('HGET', ns .. 'gone_before', request[1]) or 0)
+  if forgets and #request[3] > 0 then return true end
+  local exact = {}
+  for _, name in ipairs(request[2]) do
+    exact[name] = true
+    if forgets and not (found[name] and tonumber(found[name].born) <= after) then return true end
+  end
   for _, name in ipairs(redis.call('ZRANGE', gone_key(request[1]), '(' .. digits(after), '+inf', 'BYSCORE')) do
-    if is_wanted(request, name) then return true end
+    if exact[name] then return true end
+    if matches(request, name) then
+      local top = redis.call('HGET', gone_tops_key(request[1]), name)
+      if not top or after < tonumber(top) then return true end
+    end
   end
   return false
 end
@@ -83,20 +91,24 @@ local function cut_to_bytes(messages)
   return false
 end
 
--- All messages after a position, oldest first; some of them, if there are many.
+-- All messages after a position, oldest first; some of them, if there are many: then also the position up to which.
 local function following(request, names, after)
-  local messages, now, bound, step = {}, now_ms(), nil, math.max(4, math.floor(512 / #names))
+  local messages, now, bound = {}, now_ms(), nil
+  local most, most_bytes = math.max(4, math.floor(512 / #names)), max_bytes / #names
   for _, name in ipairs(names) do
-    local key = messages_key(request[1] .. ':' .. name)
-    local page, size = redis.call('XRANGE', key, '(' .. digits(after) .. '-0', '+', 'COUNT', step), 0
-    for at, message in ipairs(page) do
-      size = size + #message[2][2]
-      if is_current(message, now) then messages[#messages + 1] = {position_of(message), name, message[2][2]} end
-    end
-    if #page == step then
-      local last = position_of(page[#page])
-      bound = math.min(bound or last, last)
-    end
+    local key, from, count, bytes, step = messages_key(request[1] .. ':' .. name), after, 0, 0, 1
+    local page
+    repeat
+      page = redis.call('XRANGE', key, '(' .. digits(from) .. '-0', '+', 'COUNT', step)
+      for _, message in ipairs(page) do
+        bytes = bytes + #message[2][2]
+        if is_current(message, now) then messages[#messages + 1] = {position_of(message), name, message[2][2]} end
+      end
+      local is_full = #page == step
+      if is_full then from = position_of(page[#page]) end
+      count, step = count + #page, math.min(4 * step, 64)
+    until not is_full or count >= most or bytes >= most_bytes
+    if #page > 0 and from == position_of(page[#page]) then bound = math.min(bound or from, from) end
   end
   table.sort(messages, in_order)
   if bound then
@@ -117,8 +129,9 @@ local function read(request)
   local from, where, now = request[4], tonumber(request[5]), last_position()
   local is_resumed = from == 'after'
   local after = (is_resumed or from == 'since') and where or 0
-  local names, has_too_many = names_of(request, after)
-  if has_too_many and from ~= 'now' then return reply(now, 'too_many_topics', false, '', {}) end
+  local names, are_all = names_of(request, after)
+  local is_greeting = from == 'last' or from == 'now'
+  if not are_all and not is_greeting then return reply(now, 'too_many_topics', false, '', {}) end
   local found, there, reset = {}, {}, ''
   for _, name in ipairs(names) do
     local topic = request[1] .. ':' .. name
@@ -136,7 +149,9 @@ local function read(request)
   now = last_position()
   if is_resumed and after > now then
     after, reset = now, 'lost'
-  elseif is_resumed and after > 0 and has_lost_topics(request, after) then
+  elseif is_resumed and after > 0 and after < tonumber(redis.call('HGET', clock_key, 'born') or 0) then
+    reset = 'lost'
+  elseif is_resumed and after > 0 and has_lost_topics(request, after, found) then
     reset = reset ~= '' and reset or 'deleted'
   end
   local messages, bound

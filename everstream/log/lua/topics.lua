@@ -1,12 +1,15 @@
 -- Shared by the scripts of topics, after the prelude. A topic's id is `<owner>:<name>`; names have no colon.
 --
 -- A position is a number of the one clock that all topics share: microseconds since 1970, but always more than the last.
+-- The clock's `born` is its first one: who has seen an earlier one has seen what the log has lost.
 local clock_key = ns .. 'topics_clock'
 local topic_fields = {
   'type', 'born', 'floor', 'top', 'messages', 'bytes', 'history', 'latest', 'ttl_s', 'expires_at', 'due_ms', 'closed',
   'closed_by', 'seq', 'client', 'implicit', 'forks', 'fork_of', 'fork', 'deleted',
 }
-local topic_bytes, message_bytes, trim_at_most = 1024, 64, 4096
+-- Valkey's approximate overhead. A topic's `bytes` are those of its messages and producers.
+local topic_bytes, message_bytes, producer_bytes = 1024, 64, 64
+local trim_at_most, at_once = 4096, 64
 
 local function topic_key(topic) return ns .. 'topic:' .. topic end
 local function messages_key(topic) return ns .. 'messages:' .. topic end
@@ -16,17 +19,36 @@ local function owner_of(topic) return string.match(topic, '^(.*):') end
 local function name_of(topic) return string.match(topic, '[^:]*$') end
 local function topics_key(owner) return ns .. 'topics:' .. owner end
 local function gone_key(owner) return ns .. 'gone_topics:' .. owner end
+local function gone_tops_key(owner) return ns .. 'gone_tops:' .. owner end
 
 -- Numbers this large lose digits with tostring.
 local function digits(number) return string.format('%.0f', number) end
 
 local function last_position() return tonumber(redis.call('HGET', clock_key, 'last') or 0) end
 
+-- A script that fails half-way keeps its writes, so each that others would see is noted, with the command that takes it
+-- back.
+local written = {}
+local function write(undo, ...)
+  redis.call(...)
+  written[#written + 1] = undo
+end
+
+local function all_or_nothing(action, ...)
+  local ok, result = pcall(action, ...)
+  if ok then return result end
+  for at = #written, 1, -1 do redis.pcall(unpack(written[at])) end
+  redis.pcall('ZREMRANGEBYSCORE', ns .. 'topic_client_bytes', '-inf', 0)
+  -- Raise a table, so that the error's code stays in front.
+  error({err = type(result) == 'table' and result.err or result})
+end
+
 -- The first of `count` new positions.
 local function take_positions(count)
-  local time = redis.call('TIME')
-  local first = math.max(last_position() + 1, time[1] * 1000000 + time[2])
+  local time, last = redis.call('TIME'), redis.call('HGET', clock_key, 'last')
+  local first = math.max((last or 0) + 1, time[1] * 1000000 + time[2])
   redis.call('HSET', clock_key, 'last', digits(first + count - 1))
+  if not last then redis.call('HSET', clock_key, 'born', digits(first)) end
   return first
 end
 
@@ -46,17 +68,22 @@ local function account_topic(client, bytes)
   end
 end
 
--- Topics that are gone, and when: for a while their followers are told so. Those that are not remembered any more count
--- as the followers' own.
+local function charge(client, bytes)
+  write({'INCRBY', ns .. 'topic_bytes', -bytes}, 'INCRBY', ns .. 'topic_bytes', bytes)
+  write({'ZINCRBY', ns .. 'topic_client_bytes', -bytes, client}, 'ZINCRBY', ns .. 'topic_client_bytes', bytes, client)
+end
+
+-- Topics that are gone, when, and where they ended: for a while their followers are told so. Those that are not
+-- remembered any more count as the followers' own.
 local remembered = 1000
-local function remember_gone(topic, position)
-  local key = gone_key(owner_of(topic))
-  redis.call('ZADD', key, digits(position), name_of(topic))
-  local excess = redis.call('ZCARD', key) - remembered
-  if excess > 0 then
-    local oldest = redis.call('ZRANGE', key, excess - 1, excess - 1, 'WITHSCORES')
-    redis.call('HSET', ns .. 'gone_before', owner_of(topic), digits(oldest[2]))
-    redis.call('ZREMRANGEBYRANK', key, 0, excess - 1)
+local function remember_gone(topic, position, top)
+  local owner, name = owner_of(topic), name_of(topic)
+  redis.call('ZADD', gone_key(owner), digits(position), name)
+  redis.call('HSET', gone_tops_key(owner), name, top)
+  if redis.call('ZCARD', gone_key(owner)) > remembered then
+    local oldest = redis.call('ZPOPMIN', gone_key(owner))
+    redis.call('HDEL', gone_tops_key(owner), oldest[1])
+    redis.call('HSET', ns .. 'gone_before', owner, digits(oldest[2]))
   end
 end
 
@@ -75,7 +102,7 @@ purge = function(topic, found)
   redis.call('UNLINK', messages_key(topic), ids_key(topic), producers_key(topic))
   if not found.deleted then
     local position = take_positions(1)
-    remember_gone(topic, position)
+    remember_gone(topic, position, found.top)
     announce(topic, position, {})
   end
   redis.call('ZREM', topics_key(owner_of(topic)), name_of(topic))
@@ -92,10 +119,10 @@ end
 
 -- Someone reads or writes it: a time to live begins again.
 local function keep_alive(topic, found)
-  if not found.ttl_s then return end
-  local due = now_ms() + found.ttl_s * 1000
-  redis.call('HSET', topic_key(topic), 'due_ms', digits(due))
-  redis.call('ZADD', ns .. 'topics_due', digits(due), topic)
+  if not found.ttl_s or found.deleted then return end
+  found.due_ms = digits(now_ms() + found.ttl_s * 1000)
+  redis.call('HSET', topic_key(topic), 'due_ms', found.due_ms)
+  redis.call('ZADD', ns .. 'topics_due', found.due_ms, topic)
 end
 
 -- A topic's fields, each of them a string or false; nil if it does not exist or has expired.
@@ -118,9 +145,10 @@ end
 
 local function sweep_topics()
   for _, topic in ipairs(redis.call('ZRANGE', ns .. 'topics_due', '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, 64)) do
-    if find_topic(topic) then
-      local due = redis.call('HGET', topic_key(topic), 'due_ms')
-      redis.call('ZADD', ns .. 'topics_due', due, topic)
+    -- A key that isn't ours must not stop all publishers.
+    local ok, found = pcall(find_topic, topic)
+    if ok and found and found.due_ms and not found.deleted then
+      redis.call('ZADD', ns .. 'topics_due', found.due_ms, topic)
     else
       redis.call('ZREM', ns .. 'topics_due', topic)
     end
@@ -155,8 +183,10 @@ local function has_room(client, bytes, most, own)
   return used + bytes <= math.min(most - total - bytes, own or most)
 end
 
--- `limits`: {most, own}. Makes room for a topic that keeps a limited history by forgetting its oldest messages.
+-- `limits`: {most, own}. Makes room for a topic that keeps a limited history by forgetting its oldest messages, unless
+-- even without all of them there would be none.
 local function make_room(topic, found, bytes, limits)
+  if not has_room(found.client, bytes - (found.history and found.bytes or 0), limits[1], limits[2]) then return false end
   for _ = 1, trim_at_most do
     if has_room(found.client, bytes, limits[1], limits[2]) then return true end
     if not found.history or trim_topic(topic, found, 16) == 0 then return false end
@@ -164,74 +194,102 @@ local function make_room(topic, found, bytes, limits)
   return false
 end
 
--- Append messages, each {entry, id or '', Unix ms when it expires or 0}. Returns the positions of all of them; those of
--- messages whose id is known are the earlier ones. Returns nil if there is no room.
-local function append_messages(topic, found, messages, limits)
-  local positions, new, bytes, seen = {}, {}, 0, {}
+-- What is to be appended: messages, each {entry, id or '', Unix ms when it expires or 0}. `positions`: of those whose id
+-- is known. `new`: the numbers of the others; `same`: for one whose id another one of these has, that one's number.
+local function plan_messages(topic, messages)
+  local plan = {messages = messages, positions = {}, new = {}, same = {}, bytes = 0}
+  local seen = {}
   for at, message in ipairs(messages) do
     local id = message[2]
-    local known = id ~= '' and (seen[id] or redis.call('HGET', ids_key(topic), id))
+    local known = id ~= '' and not seen[id] and redis.call('HGET', ids_key(topic), id)
     if known then
-      positions[at] = known
+      plan.positions[at] = known
+    elseif id ~= '' and seen[id] then
+      plan.same[at] = seen[id]
     else
-      new[#new + 1] = at
+      plan.new[#plan.new + 1] = at
       if id ~= '' then seen[id] = at end
-      bytes = bytes + #message[1] + #id + message_bytes
+      plan.bytes = plan.bytes + #message[1] + #id + message_bytes
     end
   end
-  if #new == 0 then return positions end
-  if not make_room(topic, found, bytes, limits) then return nil end
-  local key, first, entries = messages_key(topic), take_positions(#new), {}
-  for i, at in ipairs(new) do
-    local entry, id, expires_ms = unpack(messages[at])
+  return plan
+end
+
+-- Returns the entries, and the position of the first.
+local function append_messages(topic, found, plan)
+  if #plan.new == 0 then return {}, 0 end
+  local key, first, entries, before = messages_key(topic), take_positions(#plan.new), {}, found.top
+  for i, at in ipairs(plan.new) do
+    local entry, id, expires_ms = unpack(plan.messages[at])
     local position = digits(first + i - 1)
     local arguments = {'entry', entry}
     if id ~= '' or expires_ms > 0 then arguments = {'entry', entry, 'id', id} end
     if expires_ms > 0 then arguments[5], arguments[6] = 'expires', digits(expires_ms) end
-    redis.call('XADD', key, position .. '-0', unpack(arguments))
-    if id ~= '' then redis.call('HSET', ids_key(topic), id, position) end
-    positions[at], entries[i] = position, entry
+    write({'XDEL', key, position .. '-0'}, 'XADD', key, position .. '-0', unpack(arguments))
+    if id ~= '' then write({'HDEL', ids_key(topic), id}, 'HSET', ids_key(topic), id, position) end
+    plan.positions[at], entries[i] = position, entry
   end
-  for at = 1, #messages do
-    if type(positions[at]) == 'number' then positions[at] = positions[positions[at]] end
+  for at, other in pairs(plan.same) do plan.positions[at] = plan.positions[other] end
+  found.top = digits(first + #plan.new - 1)
+  write({'HSET', topic_key(topic), 'top', before}, 'HSET', topic_key(topic), 'top', found.top)
+  write({'HINCRBY', topic_key(topic), 'messages', -#plan.new}, 'HINCRBY', topic_key(topic), 'messages', #plan.new)
+  return entries, first
+end
+
+local function add_bytes(topic, found, bytes)
+  if bytes == 0 then return end
+  found.bytes = found.bytes + bytes
+  write({'HINCRBY', topic_key(topic), 'bytes', -bytes}, 'HINCRBY', topic_key(topic), 'bytes', bytes)
+  charge(found.client, bytes)
+end
+
+local function note_change(topic, before, position)
+  write({'ZADD', topics_key(owner_of(topic)), before, name_of(topic)},
+    'ZADD', topics_key(owner_of(topic)), position, name_of(topic))
+end
+
+-- Append what was planned, close the topic if `closed_by` is not nil, and tell the followers.
+local function extend(topic, found, plan, closed_by)
+  local before = found.top
+  local entries, first = append_messages(topic, found, plan)
+  add_bytes(topic, found, plan.bytes)
+  if closed_by then
+    found.closed = digits(take_positions(1))
+    write({'HDEL', topic_key(topic), 'closed', 'closed_by'},
+      'HSET', topic_key(topic), 'closed', found.closed, 'closed_by', closed_by)
   end
-  found.top, found.bytes = digits(first + #new - 1), found.bytes + bytes
-  redis.call('HSET', topic_key(topic), 'top', found.top, 'bytes', digits(found.bytes))
-  redis.call('HINCRBY', topic_key(topic), 'messages', #new)
-  account_topic(found.client, bytes)
-  redis.call('ZADD', topics_key(owner_of(topic)), found.top, name_of(topic))
-  if found.history then
-    local excess = redis.call('XLEN', key) - found.history
+  if closed_by or #entries > 0 then note_change(topic, before, found.closed or found.top) end
+  if found.history and #entries > 0 then
+    local excess = redis.call('XLEN', messages_key(topic)) - found.history
     while excess > 0 do
       trim_topic(topic, found, math.min(excess, trim_at_most))
       excess = excess - trim_at_most
     end
   end
-  announce(topic, first, entries)
-  return positions
+  if #entries > 0 then announce(topic, first, entries) end
+  if closed_by then announce(topic, tonumber(found.closed), {}) end
 end
 
-local function close_topic(topic, found, closed_by)
-  found.closed = digits(take_positions(1))
-  redis.call('HSET', topic_key(topic), 'closed', found.closed, 'closed_by', closed_by)
-  redis.call('ZADD', topics_key(owner_of(topic)), found.closed, name_of(topic))
-  announce(topic, tonumber(found.closed), {})
-end
-
--- Make a topic. `config`: a map of the fields that the caller sets.
-local function make_topic(topic, client, config)
-  local born = digits(take_positions(1))
-  local found = {born = born, floor = '0', top = born, bytes = 0, client = client}
-  for name, value in pairs(config) do found[name] = value end
-  local pairs_of = {}
-  for name, value in pairs(found) do
-    pairs_of[#pairs_of + 1] = name
-    pairs_of[#pairs_of + 1] = tostring(value)
-  end
-  redis.call('HSET', topic_key(topic), unpack(pairs_of))
-  redis.call('ZADD', topics_key(owner_of(topic)), born, name_of(topic))
-  if found.due_ms then redis.call('ZADD', ns .. 'topics_due', found.due_ms, topic) end
-  account_topic(client, topic_bytes)
-  keep_alive(topic, found)
+-- A topic that is yet to be made. `config`: a map of the fields that the caller sets.
+local function new_topic(client, config)
+  local found = {floor = '0', bytes = 0, client = client}
+  for name, value in pairs(config) do found[name] = tostring(value) end
   return found
+end
+
+local function save_topic(topic, found)
+  found.born = digits(take_positions(1))
+  found.top = found.born
+  local fields = {}
+  for name, value in pairs(found) do
+    fields[#fields + 1], fields[#fields + 2] = name, value
+  end
+  local keys = {topic_key(topic), messages_key(topic), ids_key(topic), producers_key(topic)}
+  write({'UNLINK', unpack(keys)}, 'HSET', topic_key(topic), unpack(fields))
+  write({'ZREM', topics_key(owner_of(topic)), name_of(topic)}, 'ZADD', topics_key(owner_of(topic)), found.born, name_of(topic))
+  charge(found.client, topic_bytes)
+  local due = found.ttl_s and digits(now_ms() + found.ttl_s * 1000) or found.due_ms
+  if not due then return end
+  redis.call('HSET', topic_key(topic), 'due_ms', due)
+  write({'ZREM', ns .. 'topics_due', topic}, 'ZADD', ns .. 'topics_due', due, topic)
 end
