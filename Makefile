@@ -34,6 +34,7 @@ bench: setup-dev model  ## Measure the speed and memory figures in docs/performa
 	$(BIN)/python -m bench.hold
 	$(BIN)/python -m bench.kill
 	$(BIN)/python -m bench.fan_out
+	$(BIN)/python -m bench.topics
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.drain
 	$(BIN)/python -m bench.slow_bodies

