@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import contextmanager
 
 import psutil
@@ -55,7 +56,7 @@ def running(node, stack, script, *arguments):
     try:
         yield process
     except BaseException:
-        print(log_path.read_text(errors="replace")[-4000:])
+        sys.stderr.write(log_path.read_text(errors="replace")[-4000:])
         raise
     finally:
         process.kill()

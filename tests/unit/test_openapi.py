@@ -291,15 +291,15 @@ def test_headers_are_those_of_each_api(document):
 def test_long_text_is_sent_in_small_pieces(chat, path):
     """A slow client has time for each, and counts as a stream."""
     follower, client = chat.extensions[CONTEXT].follower, chat.test_client()
-    slots = follower._slots
+    slots = follower.streams._slots
     response = client.get(path)
     pieces = list(response.response)
     assert max(map(len, pieces)) <= PIECE_BYTES < sum(map(len, pieces)) == response.content_length
-    assert follower._slots == slots + 1
+    assert follower.streams._slots == slots + 1
     response.close()
-    assert follower._slots == slots
+    assert follower.streams._slots == slots
     client.head(path).close()
-    assert follower._slots == slots
+    assert follower.streams._slots == slots
 
 
 def test_fields_without_which_requests_are_refused_are_required(document):

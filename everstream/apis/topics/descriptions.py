@@ -71,15 +71,20 @@ class Acknowledged(Struct):
     duplicate: bool = False
 
 
-class Refused(Struct):
+class Outcome(Struct):
+    """As `Acknowledged`, or an `error`."""
+
     topic: str
-    error: ErrorDetails
+    ids: list[Position] | UnsetType = UNSET
+    last: Position | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
+    error: ErrorDetails | UnsetType = UNSET
 
 
 class SeveralAcknowledged(Struct):
     """What became of the messages of each topic, in the order in which they were given."""
 
-    published: list[Acknowledged | Refused]
+    published: list[Outcome]
 
 
 class TopicState(Struct):

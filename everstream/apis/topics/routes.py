@@ -16,7 +16,7 @@ from flask import Blueprint, Response, request
 from everstream.apis.topics.descriptions import (
     DESCRIPTION,
     Acknowledged,
-    Refused,
+    Outcome,
     SeveralAcknowledged,
     TopicList,
     TopicOptions,
@@ -24,7 +24,7 @@ from everstream.apis.topics.descriptions import (
 )
 from everstream.apis.topics.encoder import TopicEventEncoder
 from everstream.errors import EverstreamError, InvalidInput, UnsupportedMediaType
-from everstream.log.topic_log import JSON, Append, Published, Topic, TopicConfig
+from everstream.log.topic_log import JSON, Append, Published, Topic, TopicConfig, name_of
 from everstream.web import publications, topic_publishing
 from everstream.web.access.principal import principal
 from everstream.web.access.rules import PUBLISH, Rule, allow
@@ -102,9 +102,12 @@ def publish_to_several() -> Response:
     return small_json(SeveralAcknowledged([_outcome(*each) for each in zip(appends, outcomes, strict=True)]))
 
 
-def _outcome(append: Append, outcome: Published | EverstreamError) -> Acknowledged | Refused:
-    name = append.topic.rpartition(":")[2]
-    return _acknowledged(name, outcome) if isinstance(outcome, Published) else Refused(name, outcome.body()["error"])
+def _outcome(append: Append, outcome: Published | EverstreamError) -> Outcome:
+    name = name_of(append.topic)
+    if isinstance(outcome, EverstreamError):
+        return Outcome(name, error=outcome.body()["error"])
+    done = _acknowledged(name, outcome)
+    return Outcome(name, done.ids, done.last, done.duplicate)
 
 
 def _acknowledged(name: str, published: Published) -> Acknowledged:
