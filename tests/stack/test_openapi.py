@@ -61,7 +61,11 @@ ENDLESS = {"GET /dashboard/events", "GET /topics"}
 """`test_dashboard` and `test_topics` compare their events with what is said."""
 TOPICS = ("/topics/{name}", "/v1/stream/{name}")
 KNOWN = "the generation that has ended"
-QUERIES = {"GET /stream": {"prompt": "a"}, "GET /events": {"generation": "0" * 32}}
+QUERIES = {
+    "GET /stream": {"prompt": "a"},
+    "GET /events": {"generation": "0" * 32},
+    "GET /topics/{name}": {"last_event_id": "0" * 15 + "1"},
+}
 NEEDS_NO_LOG = {
     *("GET /", "GET /dashboard", "GET /healthz", "GET /version", "GET /openapi.json", "GET /docs", "GET /v2"),
     "GET /v2/health/live",
@@ -220,6 +224,13 @@ def answers():
     for query in ({}, {"limit": 1}, {"after": 2}):
         yield "GET /generations/{generation}", {"query": query}, 200
     yield "POST /tickets", {"body": {"access": "start"}}, 201
+    yield from answers_of_topics()
+    yield "POST /tokenize", {"body": {"messages": MESSAGES}}, 200
+    yield "POST /detokenize", {"body": {"tokens": [1, 2]}}, 200
+    yield "POST /v1/messages/count_tokens", {"body": {"messages": MESSAGES}}, 200
+
+
+def answers_of_topics():
     yield "PUT /topics/{name}", {"body": {"history": 3}}, 201
     yield "PUT /topics/{name}", {"body": {"history": 3}}, 200
     yield "PUT /topics/{name}", {"body": {"history": 4}}, 409
@@ -242,9 +253,6 @@ def answers():
     yield "GET /v1/stream/{name}", {"query": {"offset": "now", "live": "long-poll"}}, 204
     yield "GET /topics/{name}", {"query": {"last_event_id": "0" * 16}}, 200
     yield "DELETE /v1/stream/{name}", {}, 204
-    yield "POST /tokenize", {"body": {"messages": MESSAGES}}, 200
-    yield "POST /detokenize", {"body": {"tokens": [1, 2]}}, 200
-    yield "POST /v1/messages/count_tokens", {"body": {"messages": MESSAGES}}, 200
 
 
 @pytest.mark.parametrize(

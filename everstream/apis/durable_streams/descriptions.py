@@ -186,8 +186,8 @@ DESCRIPTION = ApiDescription(
             "Read a stream",
             {
                 200: Answer(
-                    "What follows the offset; of JSON, an array of messages. With `live=sse`, events: their data is that "
-                    "array, or text, or base64 as `Stream-SSE-Data-Encoding` says.",
+                    "What follows the offset; of JSON, an array of messages. With `live=sse`, events, whose data is "
+                    "that array, or text, or base64 as `Stream-SSE-Data-Encoding` says.",
                     list[Any],
                     events={"data": str, "control": Control},
                     media="*/*",
