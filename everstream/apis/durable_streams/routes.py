@@ -11,6 +11,7 @@ GET    /v1/stream/generations/<id>   a generation, which can only be read (`gene
 from http import HTTPStatus
 
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import MethodNotAllowed
 
 from everstream.apis.durable_streams import generations, reads, requests
 from everstream.apis.durable_streams.descriptions import DESCRIPTION
@@ -34,10 +35,17 @@ blueprint = Blueprint("durable_streams", __name__)
 API = Api(blueprint, (requests.PREFIX,), add_headers=_add_headers, description=DESCRIPTION)
 
 
+def _topic_to_change(name: str) -> str:
+    """Raises InvalidInput, Forbidden, MethodNotAllowed."""
+    if name.startswith("generations/"):
+        raise MethodNotAllowed(valid_methods=["GET", "HEAD", "OPTIONS"])
+    return topic_to_publish(name)
+
+
 @blueprint.put("/v1/stream/<path:name>")
 @allow(PUBLISH)
 def make(name: str) -> Response:
-    topic, fork, closes = topic_to_publish(name), requests.fork(), requests.closes()
+    topic, fork, closes = _topic_to_change(name), requests.fork(), requests.closes()
     config = requests.config(fork)
     body = body_bytes()
     source, anchor, partial, kind = anchor_of(fork, config.type) if fork else (None, 0, None, config.type)
@@ -57,7 +65,7 @@ def make(name: str) -> Response:
 @blueprint.post("/v1/stream/<path:name>")
 @allow(PUBLISH)
 def append(name: str) -> Response:
-    topic, producer, closes = topic_to_publish(name), producer_of(request.headers), requests.closes()
+    topic, producer, closes = _topic_to_change(name), producer_of(request.headers), requests.closes()
     body = body_bytes()
     if not body and not closes:
         raise InvalidInput("the body is empty; only with Stream-Closed: true may it be", param="body")
@@ -93,7 +101,7 @@ def read(name: str) -> Response:
 @blueprint.delete("/v1/stream/<path:name>")
 @allow(PUBLISH)
 def delete(name: str) -> Response:
-    app_context().topics.delete(topic_to_publish(name))
+    app_context().topics.delete(_topic_to_change(name))
     return Response(status=HTTPStatus.NO_CONTENT)
 
 
