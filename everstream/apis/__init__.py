@@ -5,6 +5,7 @@ In: HTTP requests. Out: HTTP responses, most of them streams of entries. Each fo
 """
 
 from everstream.apis.access.routes import API as ACCESS
+from everstream.apis.ai_sdk.routes import API as AI_SDK
 from everstream.apis.anthropic.routes import API as ANTHROPIC
 from everstream.apis.dashboard.routes import API as DASHBOARD
 from everstream.apis.demo.routes import API as DEMO
@@ -14,4 +15,4 @@ from everstream.apis.openai.routes import API as OPENAI
 from everstream.apis.openapi.routes import API as OPENAPI
 from everstream.apis.operations.routes import API as OPERATIONS
 
-APIS = (NATIVE, ACCESS, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS, DASHBOARD, DEMO, OPENAPI)
+APIS = (NATIVE, ACCESS, OPENAI, ANTHROPIC, AI_SDK, INFERLESS, OPERATIONS, DASHBOARD, DEMO, OPENAPI)

@@ -42,7 +42,15 @@ ALLOWED_HEADERS = (
     "X-Api-Key",
     "X-Request-Id",
 )
-EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "Location", "X-Everstream-Ignored", *client_limits.HEADERS)
+EXPOSED_HEADERS = (
+    "X-Request-Id",
+    "Retry-After",
+    "Location",
+    "X-Everstream-Ignored",
+    "X-Workflow-Run-Id",
+    "X-Workflow-Stream-Tail-Index",
+    *client_limits.HEADERS,
+)
 """What a page of another origin may send and read."""
 
 

@@ -26,6 +26,7 @@ COVERAGE_CASES = 25
 MAX_TOKENS = 5
 REQUEST_TIMEOUT_S = 60
 MESSAGES = [{"role": "user", "content": "a b c"}]
+UI_MESSAGES = [{"role": "user", "parts": [{"type": "text", "text": "a b c"}]}]
 FAIL = [{"role": "user", "content": "fail"}]
 FUNCTION = {"name": "look", "parameters": {"type": "object"}}
 CHATS = {
@@ -133,7 +134,7 @@ def generation(chat):
 @pytest.mark.parametrize("label", [label for label in OPERATIONS if "/versions/" not in label and label not in ENDLESS])
 def test_operation_does_what_is_said(schema, chat, generation, label, mode):
     """Valid requests and invalid ones: systematic ones first, then random ones, always the same."""
-    known = {"generation": generation, "response_id": background_response(chat)}
+    known = {"generation": generation, "run": generation, "response_id": background_response(chat)}
     statuses = set()
     operation = schema.find_operation_by_label(label)
     coverage = schema.iter_coverage_cases(
@@ -196,7 +197,14 @@ def answers():
     for path in ("generate", "generate_stream"):
         yield f"POST /v2/models/{{name}}/{path}", {"body": {"text_input": "a b c"}}, 200
     yield "POST /v2/models/{name}/generate_stream", {"body": {"text_input": "fail"}}, 200
-    for wanted in ("openai-chat", "completions", "responses", "messages"):
+    for tools in ({}, {"look": {"inputSchema": {}}}):
+        yield "POST /api/chat", {"body": {"messages": UI_MESSAGES, "tools": tools, "reasoning_effort": "low"}}, 200
+    failing = [{"role": "user", "parts": [{"type": "text", "text": "fail"}]}]
+    yield "POST /api/chat", {"body": {"messages": failing}}, 200
+    for query in ({}, {"startIndex": "2"}, {"startIndex": "-1"}):
+        yield "GET /api/chat/{run}/stream", {"query": query}, 200 if query else 204
+    yield "POST /api/chat/{run}/stop", {}, 200
+    for wanted in ("openai-chat", "completions", "responses", "messages", "ui-message-stream"):
         yield "GET /generations/{generation}/events", {"query": {"format": wanted}}, 200
     yield "GET /generations/{generation}/events", {"query": {"ping": "true"}}, 200
     yield "GET /events", {"query": {"generation": KNOWN}}, 200
@@ -214,7 +222,7 @@ def answers():
 def test_answer_is_what_is_said(schema, generation, label, given, status):
     """Every field and every event."""
     operation = schema.find_operation_by_label(label)
-    known = {"name": "smollm2-135m-instruct", "generation": generation}
+    known = {"name": "smollm2-135m-instruct", "generation": generation, "run": generation}
     path = {each.name: known[each.name] for each in operation.path_parameters}
     case = operation.Case(path_parameters=path, **given)
     case.query = {name: generation if value is KNOWN else value for name, value in (case.query or {}).items()}
@@ -238,6 +246,7 @@ def test_statuses_without_valkey_are_what_is_said(own_stack):
     bodies = {label: given["body"] for label, given, _ in answers() if "body" in given}
     bodies["POST /shares"] = {"generation": "0" * 32}
     known = {"name": "smollm2-135m-instruct", "version": "1", "generation": "0" * 32, "response_id": response_id}
+    known["run"] = known["generation"]
     statuses = {}
     for label in set(operations(document)) - ENDLESS:
         operation = described.find_operation_by_label(label)
