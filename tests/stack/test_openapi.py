@@ -26,7 +26,6 @@ COVERAGE_CASES = 25
 MAX_TOKENS = 5
 REQUEST_TIMEOUT_S = 60
 MESSAGES = [{"role": "user", "content": "a b c"}]
-UI_MESSAGES = [{"role": "user", "parts": [{"type": "text", "text": "a b c"}]}]
 FAIL = [{"role": "user", "content": "fail"}]
 FUNCTION = {"name": "look", "parameters": {"type": "object"}}
 CHATS = {
@@ -49,11 +48,12 @@ REFUSES_VALID = {
     "GET /generations/{generation}/events",
     f"GET {RESPONSE}",
     f"GET {RESPONSE}/input_items",
+    "GET /api/chat/{run}/stream",
 }
 """Queries whose schema can't say what goes with what, or which ids there are."""
 MAY_NOT_SUCCEED = {
     *("POST /v1/embeddings", "POST /v1/responses", "POST /v1/messages", "POST /v2/models/{name}/generate"),
-    *("POST /tickets", "POST /shares"),
+    *("POST /tickets", "POST /shares", "POST /api/chat"),
 }
 """Few generated bodies are conversations, or name a generation that exists; those in `answers` do."""
 ENDLESS = {"GET /dashboard/events"}
@@ -197,13 +197,7 @@ def answers():
     for path in ("generate", "generate_stream"):
         yield f"POST /v2/models/{{name}}/{path}", {"body": {"text_input": "a b c"}}, 200
     yield "POST /v2/models/{name}/generate_stream", {"body": {"text_input": "fail"}}, 200
-    for tools in ({}, {"look": {"inputSchema": {}}}):
-        yield "POST /api/chat", {"body": {"messages": UI_MESSAGES, "tools": tools, "reasoning_effort": "low"}}, 200
-    failing = [{"role": "user", "parts": [{"type": "text", "text": "fail"}]}]
-    yield "POST /api/chat", {"body": {"messages": failing}}, 200
-    for query in ({}, {"startIndex": "2"}, {"startIndex": "-1"}):
-        yield "GET /api/chat/{run}/stream", {"query": query}, 200 if query else 204
-    yield "POST /api/chat/{run}/stop", {}, 200
+    yield from ai_sdk_answers()
     for wanted in ("openai-chat", "completions", "responses", "messages", "ui-message-stream"):
         yield "GET /generations/{generation}/events", {"query": {"format": wanted}}, 200
     yield "GET /generations/{generation}/events", {"query": {"ping": "true"}}, 200
@@ -214,6 +208,16 @@ def answers():
     yield "POST /tokenize", {"body": {"messages": MESSAGES}}, 200
     yield "POST /detokenize", {"body": {"tokens": [1, 2]}}, 200
     yield "POST /v1/messages/count_tokens", {"body": {"messages": MESSAGES}}, 200
+
+
+def ai_sdk_answers():
+    for text in ("a b c", "fail"):
+        for tools in ({}, {"look": {"inputSchema": {}}}):
+            messages = [{"role": "user", "parts": [{"type": "text", "text": text}]}]
+            yield "POST /api/chat", {"body": {"messages": messages, "tools": tools, "reasoning_effort": "low"}}, 200
+    for query in ({}, {"startIndex": "2"}, {"startIndex": "-1"}):
+        yield "GET /api/chat/{run}/stream", {"query": query}, 200 if query else 204
+    yield "POST /api/chat/{run}/stop", {}, 200
 
 
 @pytest.mark.parametrize(
