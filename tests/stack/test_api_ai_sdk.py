@@ -354,6 +354,8 @@ def test_eventsource_clients_get_ids_and_resume(chat):
         assert over.status == 204
     with connect(url, last_id=f"{'0' * 32}.1") as other:
         assert other.status == 400
+    with connect(url.replace(run_of(response), "0" * 32), last_id=uncut[0].id) as unknown:
+        assert unknown.status == 404
 
 
 def test_same_key_same_run(chat):

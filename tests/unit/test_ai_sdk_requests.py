@@ -211,6 +211,7 @@ def test_a_model_with_fewer_inputs():
 @pytest.mark.parametrize(
     ("body", "param"),
     [
+        ({}, "messages"),
         ({"messages": None}, "messages"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "tool", "parts": []}]}, "messages[0].role"),
@@ -236,6 +237,13 @@ def test_what_is_refused(body, param):
     with pytest.raises(InvalidInput) as caught:
         requests.parse(parse_body(json.dumps(body).encode()), SCHEMA)
     assert caught.value.param == param
+
+
+def test_parts_of_unknown_types_are_named():
+    image = {"type": "hologram", "mediaType": "image/png", "url": "data:image/png;base64,aWk="}
+    for role in ("user", "assistant"):
+        with pytest.raises(InvalidInput, match="'hologram' are not supported"):
+            parsed(message(role, image))
 
 
 def test_half_a_surrogate_pair():

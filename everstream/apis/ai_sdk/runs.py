@@ -62,6 +62,4 @@ def _entries(generation: str) -> Iterator[Entry]:
     after = 0
     while entries := read_page(app_context(), generation, after).entries:
         yield from entries
-        if entries[-1].is_terminal:
-            return
         after = entries[-1].n
