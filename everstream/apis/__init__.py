@@ -5,6 +5,7 @@ In: HTTP requests. Out: HTTP responses, most of them streams of entries. Each fo
 """
 
 from everstream.apis.access.routes import API as ACCESS
+from everstream.apis.ai_sdk.routes import API as AI_SDK
 from everstream.apis.anthropic.routes import API as ANTHROPIC
 from everstream.apis.dashboard.routes import API as DASHBOARD
 from everstream.apis.demo.routes import API as DEMO
@@ -16,4 +17,17 @@ from everstream.apis.openapi.routes import API as OPENAPI
 from everstream.apis.operations.routes import API as OPERATIONS
 from everstream.apis.topics.routes import API as TOPICS
 
-APIS = (NATIVE, TOPICS, DURABLE_STREAMS, ACCESS, OPENAI, ANTHROPIC, INFERLESS, OPERATIONS, DASHBOARD, DEMO, OPENAPI)
+APIS = (
+    NATIVE,
+    TOPICS,
+    DURABLE_STREAMS,
+    ACCESS,
+    OPENAI,
+    ANTHROPIC,
+    AI_SDK,
+    INFERLESS,
+    OPERATIONS,
+    DASHBOARD,
+    DEMO,
+    OPENAPI,
+)

@@ -97,3 +97,12 @@ def pieces(output: bytes) -> list[Choice]:
 def ending(data: bytes) -> Ending:
     """From a `done` entry's data."""
     return _ending_decoder.decode(data)
+
+
+def is_object(arguments: str) -> bool:
+    """Whether a tool call's arguments are complete."""
+    try:
+        msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

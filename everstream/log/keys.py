@@ -11,7 +11,7 @@
 {ns}:clients       hash: each generation's client
 {ns}:tokens/<minute>/<client>  how many tokens its generations had in this minute since 1970
 {ns}:gen:<id>    hash: state (open, or how it ended), model, queue, owner, job_id, digest, request_key, stop;
-                 max_running, its client's own limit; entries_bytes, tokens;
+                 max_running, its client's own limit; entries_bytes, tokens; thread_key;
                  abandon_after_ms, if it has its own; record, what an API wants to know of it later; and job, a `Job`,
                  while it is open. Without a `queue`, it is in {ns}:jobs
 {ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see; `resume` is what the
@@ -30,6 +30,7 @@
                  entries, the topic was closed or deleted
 {ns}:control     channel: generations to cancel
 {ns}:req:<owner>:<id>  the generation that an owner's request id started; without keys, {ns}:req:<id>
+{ns}:thread:<owner>:<name>  the newest generation of one of an owner's threads; without keys, {ns}:thread:<name>
 {ns}:api_keys    hash: each `ApiKey` in JSON, by its id
 {ns}:guarded     a key was added once: see `api_keys`
 {ns}:signing_secret  what sessions and tickets are signed with
@@ -89,6 +90,10 @@ class Keys:
     def request(self, request_id: str, owner: str) -> str:
         """Request ids have no colon, so no owner's can be taken for another's."""
         return f"{self.ns}req:{owner}:{request_id}" if owner else f"{self.ns}req:{request_id}"
+
+    def thread(self, name: str, owner: str) -> str:
+        """Names of threads have no colon either."""
+        return f"{self.ns}thread:{owner}:{name}" if owner else f"{self.ns}thread:{name}"
 
     def slots(self, client: str) -> str:
         return f"{self.ns}slots/{client}"

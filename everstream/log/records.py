@@ -40,7 +40,8 @@ class Job(msgspec.Struct, frozen=True):
 class Submission(msgspec.Struct, frozen=True):
     """What is submitted besides the job. `abandon_after_s`: None is the engine's setting. `record`: kept as long as the
     generation, for the API that submitted it. `owner`: who may see it; empty if the service has no keys. Request ids
-    are each owner's own. `client`: who takes turns with others in the queue, and whose `limits` these are."""
+    are each owner's own. `client`: who takes turns with others in the queue, and whose `limits` these are. `thread`:
+    one of the owner's, whose newest generation can be looked up."""
 
     request_id: str = ""
     abandon_after_s: float | None = None
@@ -48,6 +49,7 @@ class Submission(msgspec.Struct, frozen=True):
     owner: str = ""
     client: str = ""
     limits: KeyLimits = KeyLimits()
+    thread: str = ""
 
 
 PLAIN = Submission()

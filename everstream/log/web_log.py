@@ -121,6 +121,7 @@ class WebLog:
         jobs = self._keys_of(queue).jobs
         owner, request_id, limits = submission.owner, submission.request_id, submission.limits
         request_key = self._keys.request(request_id, owner) if request_id else ""
+        thread_key = self._keys.thread(submission.thread, owner) if submission.thread else ""
         abandon_after_s = submission.abandon_after_s
         arguments: list[Any] = [
             generation,
@@ -137,6 +138,7 @@ class WebLog:
             owner,
             submission.client,
             *("" if limit is None else limit for limit in (limits.running, limits.queued, limits.log_bytes)),
+            thread_key,
         ]
         with self.faults.recording("submit"):
             outcome, *started = cast(list[Any], self._submit(keys=[jobs], args=[self._keys.ns, *arguments]))
@@ -182,6 +184,11 @@ class WebLog:
     def record(self, generation: str) -> bytes | None:
         """What was submitted as its `record`; None: the generation is unknown, or has none."""
         return cast(bytes | None, self._client.hget(self._keys.generation(generation), "record"))
+
+    def newest(self, thread: str, owner: str) -> str:
+        """The newest generation of one of an owner's threads; empty: there is none, or it has expired."""
+        found = cast(bytes | None, self._client.get(self._keys.thread(thread, owner)))
+        return (found or b"").decode()
 
     def delete(self, generation: str) -> None:
         """Forget a generation and all that it said. One that is still open is stopped, and loses its record at once."""

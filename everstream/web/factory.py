@@ -74,6 +74,8 @@ EXPOSED_HEADERS = (
     "Stream-TTL",
     "Stream-Up-To-Date",
     "X-Everstream-Ignored",
+    "X-Workflow-Run-Id",
+    "X-Workflow-Stream-Tail-Index",
     *client_limits.HEADERS,
 )
 """What a page of another origin may send and read."""

@@ -11,7 +11,7 @@ from flask import Response, g, request
 from everstream.contract import inputs
 from everstream.contract.schema import Schema
 from everstream.errors import EverstreamError, UnknownModel
-from everstream.log.records import inputs_digest
+from everstream.log.records import Generation, inputs_digest
 from everstream.web.api import MakeEncoder
 from everstream.web.context import app_context
 from everstream.web.models import ServedModel
@@ -75,9 +75,13 @@ def stream(checked: CheckedRequest[P], make_encoder: MakeEncoder) -> Response:
     model, _, given, options = checked
     if (seen := last_event_id()) is not None:
         return resume(seen, make_encoder, inputs_digest(given, model.queue))
-    may_be_refused = model.must_check(given) or has_media(given)
-    respond = begin_unless_refused if may_be_refused else begin
-    return respond(start(model, given, options), make_encoder)
+    return beginning(checked)(start(model, given, options), make_encoder)
+
+
+def beginning(checked: CheckedRequest[P]) -> Callable[[Generation, MakeEncoder], Response]:
+    """How to stream the generation that this request starts."""
+    may_be_refused = checked.model.must_check(checked.inputs) or has_media(checked.inputs)
+    return begin_unless_refused if may_be_refused else begin
 
 
 def has_media(given: dict[str, Any]) -> bool:

@@ -39,9 +39,9 @@ _REQUEST_ID = re.compile(REQUEST_ID, re.ASCII)
 class RequestOptions(msgspec.Struct, frozen=True):
     """A request's fields other than the model's inputs. `flush_ms` None: use the setting. `model` None: the first.
 
-    `abandon_after_s` and `record` are set by APIs, see `log.records.Submission`. `may_refuse_late`: the response can
-    still become an engine's refusal (`streaming.begin_unless_refused`, `whole_response`), so inputs that only the model
-    can check are not checked beforehand.
+    `abandon_after_s`, `record` and `thread` are set by APIs, see `log.records.Submission`. `may_refuse_late`: the
+    response can still become an engine's refusal (`streaming.begin_unless_refused`, `whole_response`), so inputs that
+    only the model can check are not checked beforehand.
     """
 
     request_id: str = ""
@@ -49,6 +49,7 @@ class RequestOptions(msgspec.Struct, frozen=True):
     model: str | None = None
     abandon_after_s: float | None = None
     record: bytes = b""
+    thread: str = ""
     may_refuse_late: bool = False
 
 
@@ -174,6 +175,7 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
         owner=who.owner,
         client=client_of(who),
         limits=context.limits.of(who),
+        thread=options.thread,
     )
     with traces.submitting(model.name) as trace:
         job = Job(given, flush_ms, _added(model, given, who), request_id(), who.label, trace)

@@ -108,7 +108,9 @@ def test_names_in_the_setting(shared, host, status):
 def test_pages_of_other_sites_start_nothing(local, nothing_starts, headers):
     with connect(f"{local.url}/stream?texts=a", headers=headers) as stream:
         assert stream.status == 403
-    for path in ("/generations", "/v1/chat/completions", "/v2/models/smollm2-135m-instruct/infer", "/session"):
+    for path in (
+        *("/generations", "/v1/chat/completions", "/api/chat", "/v2/models/smollm2-135m-instruct/infer", "/session"),
+    ):
         answer = requests.post(local.url + path, json={"texts": ["a"]}, headers=headers, timeout=TIMEOUT_S)
         assert (answer.status_code, "cross_origin" in answer.text) == (403, True), path
     answer = requests.delete(f"{local.url}/generations/{'0' * 32}", headers=headers, timeout=TIMEOUT_S)

@@ -1173,3 +1173,37 @@ def test_nothing_is_left_of_generations_that_have_expired(web, settings, run, mo
     known = {key.decode().removeprefix(web._keys.ns) for key in web._client.scan_iter("*")}
     left = {key for key in known if not key.startswith(("gen:", "log:", "tokens/"))}
     assert left <= {"jobs", "bytes", "counters"}
+
+
+def in_thread(web, thread, owner=""):
+    submission = Submission(thread=thread, owner=owner)
+    return web.submit(uuid.uuid4().hex, Job({"prompt": "a"}), "model", "", submission).id
+
+
+def test_threads_know_their_newest_generation(web, settings):
+    assert web.newest("one", "") == ""
+    first, other, owned = in_thread(web, "one"), in_thread(web, "two"), in_thread(web, "one", "owner")
+    assert (web.newest("one", ""), web.newest("two", ""), web.newest("one", "owner")) == (first, other, owned)
+    web.stop(first)
+    assert 0 < web._client.ttl(web._keys.thread("one", "")) <= settings.retention_s
+    second = in_thread(web, "one")
+    assert (web.newest("one", ""), web._client.ttl(web._keys.thread("one", ""))) == (second, -1)
+    assert web.newest("one", "owner") == owned
+
+
+def test_end_of_an_older_generation_leaves_its_thread_alone(web):
+    first, second = in_thread(web, "one"), in_thread(web, "one")
+    web.stop(first)
+    assert (web.newest("one", ""), web._client.ttl(web._keys.thread("one", ""))) == (second, -1)
+    web.delete(first)
+    assert web.newest("one", "") == second
+    web.stop(second)
+    web.delete(second)
+    assert web.newest("one", "") == "" and not web._client.exists(web._keys.thread("one", ""))
+
+
+def test_submission_that_fails_leaves_no_thread(web):
+    web._client.set(web._keys.counters, "not a hash")
+    with pytest.raises(valkey.exceptions.ResponseError):
+        in_thread(web, "one")
+    assert not web._client.exists(web._keys.thread("one", ""))

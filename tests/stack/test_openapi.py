@@ -50,11 +50,19 @@ REFUSES_VALID = {
     f"GET {RESPONSE}/input_items",
     *("GET /topics/{name}", "GET /v1/stream/{name}", "GET /v1/stream/generations/{generation}"),
     "PUT /v1/stream/{name}",
+    "GET /api/chat/{run}/stream",
 }
 """Queries whose schema can't say what goes with what, or which ids there are."""
 MAY_NOT_SUCCEED = {
     *("POST /v1/embeddings", "POST /v1/responses", "POST /v1/messages", "POST /v2/models/{name}/generate"),
-    *("POST /tickets", "POST /shares", "POST /topics/{name}", "POST /topics", "POST /v1/stream/{name}"),
+    *(
+        "POST /tickets",
+        "POST /shares",
+        "POST /api/chat",
+        "POST /topics/{name}",
+        "POST /topics",
+        "POST /v1/stream/{name}",
+    ),
 }
 """Few generated bodies are conversations, or name a generation that exists; those in `answers` do."""
 ENDLESS = {"GET /dashboard/events", "GET /topics"}
@@ -141,7 +149,7 @@ def generation(chat):
 @pytest.mark.parametrize("label", [label for label in OPERATIONS if "/versions/" not in label and label not in ENDLESS])
 def test_operation_does_what_is_said(schema, chat, generation, label, mode):
     """Valid requests and invalid ones: systematic ones first, then random ones, always the same."""
-    known = {"generation": generation, "response_id": background_response(chat)}
+    known = {"generation": generation, "run": generation, "response_id": background_response(chat)}
     if label.endswith(TOPICS):
         known["name"] = topic_for(chat, label)
     statuses = set()
@@ -217,7 +225,8 @@ def answers():
         yield f"POST /v2/models/{{name}}/{path}", {"body": {"text_input": "a b c"}}, 200
     yield "POST /v2/models/{name}/generate_stream", {"body": {"text_input": "fail"}}, 200
     yield "GET /stream", {"query": {"prompt": "a b c", "format": "text"}}, 200
-    for wanted in ("text", "openai-chat", "completions", "responses", "messages"):
+    yield from ai_sdk_answers()
+    for wanted in ("text", "openai-chat", "completions", "responses", "messages", "ui-message-stream"):
         yield "GET /generations/{generation}/events", {"query": {"format": wanted}}, 200
     yield "GET /generations/{generation}/events", {"query": {"ping": "true"}}, 200
     yield "GET /events", {"query": {"generation": KNOWN}}, 200
@@ -255,13 +264,24 @@ def answers_of_topics():
     yield "DELETE /v1/stream/{name}", {}, 204
 
 
+def ai_sdk_answers():
+    for text in ("a b c", "fail"):
+        for tools in ({}, {"look": {"inputSchema": {}}}):
+            messages = [{"role": "user", "parts": [{"type": "text", "text": text}]}]
+            yield "POST /api/chat", {"body": {"messages": messages, "tools": tools, "reasoning_effort": "low"}}, 200
+    for query in ({}, {"startIndex": "2"}, {"startIndex": "-1"}):
+        yield "GET /api/chat/{run}/stream", {"query": query}, 200 if query else 204
+    yield "POST /api/chat/{run}/stop", {}, 200
+
+
 @pytest.mark.parametrize(
     ("label", "given", "status"), list(answers()), ids=lambda each: each if isinstance(each, str) else ""
 )
 def test_answer_is_what_is_said(schema, generation, label, given, status):
     """Every field and every event."""
     operation = schema.find_operation_by_label(label)
-    known = {"name": "a/topic" if label.endswith(TOPICS) else "smollm2-135m-instruct", "generation": generation}
+    name = "a/topic" if label.endswith(TOPICS) else "smollm2-135m-instruct"
+    known = {"name": name, "generation": generation, "run": generation}
     path = {each.name: known[each.name] for each in operation.path_parameters}
     case = operation.Case(path_parameters=path, **given)
     case.query = {name: generation if value is KNOWN else value for name, value in (case.query or {}).items()}
@@ -285,6 +305,7 @@ def test_statuses_without_valkey_are_what_is_said(own_stack):
     bodies = {label: given["body"] for label, given, _ in answers() if "body" in given}
     bodies["POST /shares"] = {"generation": "0" * 32}
     known = {"name": "smollm2-135m-instruct", "version": "1", "generation": "0" * 32, "response_id": response_id}
+    known["run"] = known["generation"]
     statuses = {}
     for label in set(operations(document)) - ENDLESS:
         operation = described.find_operation_by_label(label)

@@ -29,7 +29,7 @@ from everstream.apis.anthropic.message import (
     ToolUseBlock,
     Usage,
 )
-from everstream.contract.chat_outputs import ChoiceEnd, Ending, ToolCall, ending, pieces
+from everstream.contract.chat_outputs import ChoiceEnd, Ending, ToolCall, ending, is_object, pieces
 from everstream.log.entries import TOKEN, Entry, failure
 from everstream.log.records import Generation
 
@@ -145,15 +145,6 @@ class MessageEvents:
         if isinstance(end.stop_reason, str):
             return Stop("stop_sequence", end.stop_reason)
         return Stop("end_turn", None)
-
-
-def is_object(arguments: str) -> bool:
-    """Whether a tool call's arguments are complete."""
-    try:
-        msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
 
 
 class _Details(msgspec.Struct):

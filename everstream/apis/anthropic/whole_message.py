@@ -9,7 +9,6 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Raw
 
-from everstream.apis.anthropic.events import is_object
 from everstream.apis.anthropic.message import (
     Block,
     BlockDelta,
@@ -25,6 +24,7 @@ from everstream.apis.anthropic.message import (
     ThinkingBlock,
     ThinkingDelta,
 )
+from everstream.contract.chat_outputs import is_object
 from everstream.log.entries import encode_json
 
 

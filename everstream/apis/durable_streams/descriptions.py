@@ -20,8 +20,8 @@ from everstream.log.topic_errors import (
 from everstream.log.topic_names import MAX_CHARS, NAME
 from everstream.web.description import BODY, READ, Answer, ApiDescription, Description, Fields, failures
 from everstream.web.publications import MAX_ID_CHARS, MAX_INTEGER
+from everstream.web.resume_point import POSITION
 from everstream.web.sse import GENERATION_ID
-from everstream.web.topic_requests import POSITION
 
 Offset = Annotated[str, Meta(pattern=f"^{POSITION}$")]
 Seconds = Annotated[int, Meta(ge=0, le=999_999_999_999)]

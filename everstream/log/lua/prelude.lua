@@ -75,9 +75,16 @@ local function forget(generation)
   redis.call('HDEL', ns .. 'clients', generation)
 end
 
+-- The key of its thread, if it is the newest in it.
+local function thread_of(generation)
+  local key = redis.pcall('HGET', generation_key(generation), 'thread_key')
+  if type(key) == 'string' and redis.pcall('GET', key) == generation then return key end
+end
+
 local function remove(generation)
-  local request_key = redis.pcall('HGET', generation_key(generation), 'request_key')
+  local request_key, thread_key = redis.pcall('HGET', generation_key(generation), 'request_key'), thread_of(generation)
   if type(request_key) == 'string' and request_key ~= '' then redis.call('UNLINK', request_key) end
+  if thread_key then redis.call('UNLINK', thread_key) end
   redis.call('UNLINK', generation_key(generation), log_key(generation))
   forget(generation)
 end
@@ -190,6 +197,8 @@ local function finish(generation, state, retention_s)
   redis.call('XSETID', log_key(generation), top_id)
   redis.call('EXPIRE', log_key(generation), retention_s)
   if known[2] ~= '' then redis.call('EXPIRE', known[2], retention_s) end
+  local thread_key = thread_of(generation)
+  if thread_key then redis.call('EXPIRE', thread_key, retention_s) end
   drop_job(known[1])
   unqueue(client, known[1], generation)
   redis.call('SREM', running_key(client), generation)

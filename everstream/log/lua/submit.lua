@@ -1,13 +1,15 @@
 -- Start a generation, or attach to the one that the same request id started.
 -- ARGV: ns, generation, job, model, digest of the request, request key or '', max_queued, retention_s, max_log_bytes,
 -- queue, ms without a reader after which it is abandoned or '' (then the engine's setting counts), record or '', owner
--- or '', client, and the client's own limits or '': generations that run, that wait, and bytes of its log
+-- or '', client, the client's own limits or '': generations that run, that wait, and bytes of its log; and the key of
+-- its thread or ''
 -- Returns {'started' | 'attached', generation, state, model, job id, digest, queue, owner, top}, or
 -- {'queue_full' | 'log_full' | 'too_many_waiting' | 'too_many_bytes'}.
 local generation, job, model, digest, request_key = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local max_queued, retention_s, max_log_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local queue, abandon_after_ms, record, owner = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
 local client, max_running, max_waiting, max_client_bytes = ARGV[14], ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17])
+local thread_key = ARGV[18]
 
 local function describe(outcome, id)
   local known = redis.call('HMGET', generation_key(id), 'state', 'model', 'job_id', 'digest', 'queue', 'owner')
@@ -63,6 +65,10 @@ local function start()
   redis.call('ZADD', ns .. 'read', now_ms(), generation)
   account(generation, bytes)
   if request_key ~= '' then redis.call('SET', request_key, generation) end
+  if thread_key ~= '' then
+    redis.call('HSET', generation_key(generation), 'thread_key', thread_key)
+    redis.call('SET', thread_key, generation)
+  end
   count('generations_started', 1)
   return describe('started', generation)
 end
@@ -77,6 +83,7 @@ if job_id then
 end
 redis.pcall('UNLINK', generation_key(generation))
 if request_key ~= '' then redis.pcall('UNLINK', request_key) end
+if thread_key ~= '' then redis.pcall('UNLINK', thread_key) end
 redis.pcall('ZREM', ns .. 'read', generation)
 pcall(forget, generation)
 error({err = type(result) == 'table' and result.err or result})

@@ -1,7 +1,8 @@
 """Refuses requests that a page of another site makes a visitor's browser send. Called by `guard`.
 
 Browsers say where a request comes from, by `Sec-Fetch-Site`, `Origin` or both; programs need not. And a page of another
-origin may not send JSON without asking first (CORS), which only the origins in EVERSTREAM_CORS_ORIGINS are granted.
+origin may not send JSON without asking first (CORS), which only the origins in EVERSTREAM_CORS_ORIGINS are granted. It
+may send text; where a rule takes that, too, what browsers say is all there is.
 """
 
 from urllib.parse import urlsplit

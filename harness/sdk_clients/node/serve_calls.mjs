@@ -3,11 +3,12 @@
 
 import readline from "node:readline";
 import * as aiSdk from "./ai_sdk.mjs";
+import * as aiSdkUi from "./ai_sdk_ui.mjs";
 import * as openai from "./openai.mjs";
 
 const CALL_TIMEOUT_MS = 210_000;
 
-const calls = { ...aiSdk, ...openai };
+const calls = { ...aiSdk, ...aiSdkUi, ...openai };
 
 async function answer(name, ...given) {
   // A call that hangs ends the process.
