@@ -44,6 +44,7 @@ from everstream.log.records import (
 )
 from everstream.log.scripts import load_script
 from everstream.settings import Settings
+from everstream.sockets import unread_bytes
 
 ENGINES_FOR_S = 0.2
 """How long a list of engines is reused, so that concurrent requests share one query. Less than an engine's tick."""
@@ -354,7 +355,7 @@ class WebLog:
             while True:
                 messages: list[bytes] = []
                 size = 0
-                while not messages or (size < READ_BYTES and connection.can_read(0)):
+                while not messages or (size < READ_BYTES and _has_more(connection)):
                     _, _, message = cast(list[Any], connection.read_response(disable_decoding=True))
                     messages.append(message)
                     size += len(message)
@@ -362,6 +363,12 @@ class WebLog:
         finally:
             connection.disconnect()
             pool.release(connection)
+
+
+def _has_more(connection: Any) -> bool:
+    """Whether another message has come, at least in part. The connection's own `can_read` tries to read, which costs
+    more than a message."""
+    return bool(connection._parser._reader.has_data()) or unread_bytes(connection._sock) > 0
 
 
 def _generation(generation: str, fields: Sequence[bytes | None], top: int) -> Generation:

@@ -20,6 +20,10 @@ class DirectWriter:
         self._unsent = b""
 
     @property
+    def fileno(self) -> int:
+        return self._fileno
+
+    @property
     def has_unsent(self) -> bool:
         return self._unsent != b""
 
@@ -33,6 +37,10 @@ class DirectWriter:
             return True
         self._unsent = chunk[sent:]
         return False
+
+    def keep(self, unsent: bytes) -> None:
+        """What the kernel did not take of a chunk that was sent in another way."""
+        self._unsent = unsent
 
     def send_rest(self) -> None:
         """Send the unsent bytes from the stream's own greenlet, under its send timeout. Raises OSError."""

@@ -4,13 +4,12 @@ gunicorn detects it only at the second failed write, which on a quiet stream is 
 loop itself watches the socket, at about a kilobyte per stream and without a greenlet.
 """
 
-import fcntl
 import socket
-import struct
-import termios
 from collections.abc import Callable
 
 import gevent
+
+from everstream.sockets import unread_bytes
 
 READ = 1
 
@@ -31,18 +30,9 @@ class DisconnectWatcher:
         # Readable with no bytes means that the peer closed. Bytes are a pipelined request, which would keep the
         # watcher firing, so stop watching; the second failed write will detect that client's disconnect.
         self._io.stop()
-        if _unread_bytes(self._connection) == 0:
+        if unread_bytes(self._connection) == 0:
             self._on_close()
 
     def stop(self) -> None:
         self._io.stop()
         self._io.close()
-
-
-def _unread_bytes(connection: socket.socket) -> int:
-    try:
-        packed = fcntl.ioctl(connection.fileno(), termios.FIONREAD, struct.pack("i", 0))
-    except OSError:
-        return 0
-    count: int = struct.unpack("i", packed)[0]
-    return count

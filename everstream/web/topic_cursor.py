@@ -37,9 +37,14 @@ class TopicCursor:
         else:
             self._live += messages
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is pending."""
+        return not (self.behind or self.reading or self._live or self._page)
+
     def skip(self, first: int, last: int) -> bool:
         """If nothing is pending, count these live messages as handed out and return True."""
-        if self.behind or self.reading or self._live or self._page or first <= self.position:
+        if not self.is_idle or first <= self.position:
             return False
         self.position = last
         return True

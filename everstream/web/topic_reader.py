@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from everstream.errors import EverstreamError
 from everstream.log.presence import Present
 from everstream.log.topic_log import Message, Start, Subscription, TopicPage
 from everstream.web.open_streams import OpenStream, StreamClient
 from everstream.web.topic_cursor import TopicCursor
+
+if TYPE_CHECKING:
+    from everstream.web.topic_group import Group, Lane
 
 
 class PresenceNews(NamedTuple):
@@ -49,7 +52,18 @@ class TopicEncoder(Protocol):
 class TopicReader(OpenStream):
     """Who follows topics, and how far. `opened_at`: Unix seconds."""
 
-    __slots__ = ("_present", "_unsent_present", "cursor", "encoder", "opened_at", "presence", "subscription")
+    __slots__ = (
+        "_lane",
+        "_lane_bytes",
+        "_present",
+        "_unsent_present",
+        "cursor",
+        "encoder",
+        "group",
+        "opened_at",
+        "presence",
+        "subscription",
+    )
 
     def __init__(
         self, subscription: Subscription, start: Start, encoder: TopicEncoder, bound_bytes: int, client: StreamClient
@@ -60,24 +74,62 @@ class TopicReader(OpenStream):
         self.cursor = TopicCursor(start, bound_bytes)
         self.presence = client.presence
         self.opened_at = int(time.time())
+        self.group: Group | None = None
+        """Set while it is registered."""
+        self._lane: Lane | None = None
+        self._lane_bytes = 0
         self._present: dict[str, Present] | None = None
         self._unsent_present: dict[str, Present] | None = None
 
-    def deliver(self, chunk: bytes, first: int, last: int, now: float) -> bool:
-        """Write live messages, from the position `first` to `last`, to the socket. False: they have to go another way.
-        `now`: by the monotonic clock. One call per stream and batch: it decides what a message costs."""
-        if not chunk or self._waiter is None or self.writer is None or not self.cursor.skip(first, last):
-            return False
-        self.last_sent_at = now
-        self.first_sent_at = self.first_sent_at or now
-        self.direct_bytes += len(chunk)
+    def wait(self) -> None:
+        # A stream that is awake does not wait.
+        if not self._is_awake:
+            self._join_lane()
         try:
-            if self.writer.send(chunk):
-                return True
-        except OSError:
-            self.left = True
-        self.wake()
+            super().wait()
+        finally:
+            self.leave_lane()
+
+    def wake(self) -> None:
+        self.leave_lane()
+        super().wake()
+
+    def is_silent(self, for_s: float) -> bool:
+        is_busy = self._lane is not None and time.monotonic() <= self._lane.sent_at + for_s
+        return not is_busy and super().is_silent(for_s)
+
+    def deliver(self, chunk: bytes, first: int, last: int) -> bool:
+        """Write live messages, from the position `first` to `last`, to the socket. False: they must go another way."""
+        if self._waiter is None or self.writer is None or not self.cursor.skip(first, last):
+            return False
+        self.write_directly(chunk)
+        self._join_lane()
         return True
+
+    def _join_lane(self) -> None:
+        writer = self.writer
+        if writer is None or writer.has_unsent or self.left or not self.cursor.is_idle or self.group is None:
+            return
+        if (lane := self.group.lane_for(self)) is not None:
+            self._lane, self._lane_bytes = lane, lane.sent_bytes
+            lane.join(self, writer.fileno)
+
+    def leave_lane(self, unsent: bytes | None = b"") -> None:
+        """Take over what was written meanwhile. `unsent`: what the kernel did not take; None: the client left."""
+        if (lane := self._lane) is None:
+            return
+        self._lane = None
+        lane.leave(self)
+        if lane.sent_bytes > self._lane_bytes:
+            self.cursor.position = lane.position
+            self.last_sent_at = lane.sent_at
+            self.first_sent_at = self.first_sent_at or lane.sent_at
+            self.direct_bytes += lane.sent_bytes - self._lane_bytes
+        if unsent is None:
+            self.leave()
+        elif unsent and self.writer:
+            self.writer.keep(unsent)
+            self.wake()
 
     def tell_present(self, topic: str, present: Present) -> None:
         """Set who follows one of its topics."""
