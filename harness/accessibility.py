@@ -3,8 +3,8 @@
 import importlib.resources
 from typing import NamedTuple
 
-# Only violations: what axe calls incomplete takes a person to judge. It would preload what style sheets import, from the
-# wrong addresses.
+# Only violations: what axe calls incomplete takes a person to judge. Preloading, it would look for imported styles in
+# wrong places.
 RUN = """async () => {
     const { violations } = await axe.run(document, { resultTypes: ['violations'], preload: false });
     return violations.flatMap(({ id, impact, nodes }) =>
