@@ -14,7 +14,7 @@ EXTRAS = {
     "cpu": "requirements-cpu.txt",
     "gpu": "requirements.txt",
 }
-PROJECT_FILES = ("app.py", "input_schema.py", "gunicorn.conf.py", "templates", "static")
+PROJECT_FILES = ("app.py", "input_schema.py", "gunicorn.conf.py", "templates", "static", "examples/topics")
 
 
 class Requirements(MetadataHookInterface):

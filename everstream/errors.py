@@ -122,6 +122,16 @@ class UnknownModel(InvalidInput):
     code = "model_not_found"
 
 
+class UnknownExample(EverstreamError):
+    """An address names no file of the examples."""
+
+    status = 404
+    code = "example_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such example; GET /examples/ shows all of them")
+
+
 class UnknownResponse(InvalidInput):
     """An address names a response of OpenAI's API that was never made, was not to be stored, or has expired."""
 

@@ -10,6 +10,7 @@ from everstream.apis.anthropic.routes import API as ANTHROPIC
 from everstream.apis.dashboard.routes import API as DASHBOARD
 from everstream.apis.demo.routes import API as DEMO
 from everstream.apis.durable_streams.routes import API as DURABLE_STREAMS
+from everstream.apis.gallery.routes import API as GALLERY
 from everstream.apis.inferless.routes import API as INFERLESS
 from everstream.apis.native.routes import API as NATIVE
 from everstream.apis.openai.routes import API as OPENAI
@@ -28,6 +29,7 @@ APIS = (
     INFERLESS,
     OPERATIONS,
     DASHBOARD,
+    GALLERY,
     DEMO,
     OPENAPI,
 )

@@ -79,7 +79,19 @@ def test_every_route_but_the_public_ones_needs_a_key(guarded):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs", "/openapi.json", "/healthz", "/readyz", "/version", "/dashboard", "/session"]
+    "path",
+    [
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/healthz",
+        "/readyz",
+        "/version",
+        "/dashboard",
+        "/session",
+        "/examples/",
+        "/examples/log",
+    ],
 )
 def test_public_routes_need_none(guarded, path):
     assert requests.get(guarded.url + path, timeout=TIMEOUT_S).status_code == 200

