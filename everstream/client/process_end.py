@@ -1,0 +1,54 @@
+"""What publishers do when their process ends or is forked: `publisher` registers them here."""
+
+import atexit
+import logging
+import os
+import sys
+import time
+import weakref
+from typing import Protocol
+
+FLUSH_S = 5.0
+"""For all together: a service that is away must not keep a program from ending."""
+logger = logging.getLogger("everstream.client")
+
+
+class Buffered(Protocol):
+    def flush(self, timeout_s: float) -> bool: ...
+
+    def renew(self) -> None: ...
+
+
+_all: "weakref.WeakSet[Buffered]" = weakref.WeakSet()
+_arranged_in: set[int] = set()
+
+
+def watch(buffered: Buffered) -> None:
+    """Flush it when its process ends, and renew it in each forked child."""
+    _all.add(buffered)
+
+
+def arrange_flush() -> None:
+    """To be called by each process that has something to flush: one of multiprocessing's runs nothing of atexit."""
+    if os.getpid() in _arranged_in:
+        return
+    _arranged_in.add(os.getpid())
+    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if process is not None and util is not None and process.parent_process() is not None:
+        util.Finalize(None, flush_all, exitpriority=0)
+
+
+def flush_all() -> None:
+    until = time.monotonic() + FLUSH_S
+    for each in list(_all):
+        if not each.flush(max(until - time.monotonic(), 0.0)):
+            logger.warning("the process ends, and not all of its messages are published")
+
+
+def _renew_all() -> None:
+    for each in list(_all):
+        each.renew()
+
+
+atexit.register(flush_all)
+os.register_at_fork(after_in_child=_renew_all)
