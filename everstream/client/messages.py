@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 MAX_TOPIC_CHARS = 200
 MAX_ID_CHARS = 128
+MAX_TTL_S = 31_536_000
 RESET, CLOSED = "reset", "closed"
-OWN_EVENTS = frozenset({"open", "ping", "presence", "busy", "message", RESET, CLOSED})
+OWN_EVENTS = frozenset({"open", "ping", "presence", "busy", "failed", "message", RESET, CLOSED})
 """Names that a publisher can't give."""
 _SEGMENT = re.compile("[A-Za-z0-9._~@+-]+")
 _EVENT = re.compile("[A-Za-z0-9_.:-]{1,64}")
@@ -68,7 +69,7 @@ def encoded(data: Any, event: str | None, message_id: str | None, ttl_s: float |
     if message_id is not None:
         fields["id"] = _checked_id(message_id)
     if ttl_s is not None:
-        fields["ttl_s"] = ttl_s
+        fields["ttl_s"] = _checked_ttl(ttl_s)
     return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
@@ -112,6 +113,12 @@ def _checked(topic: str, wildcards: frozenset[str]) -> str:
     if not good or len(topic) > MAX_TOPIC_CHARS:
         raise ValueError(f"a topic is up to 200 characters, A-Z a-z 0-9 . _ ~ @ + - in segments a/b, not {topic!r}")
     return topic
+
+
+def _checked_ttl(ttl_s: float) -> float:
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not 0 < ttl_s <= MAX_TTL_S:
+        raise ValueError(f"ttl_s is a number of seconds above 0, up to {MAX_TTL_S}, not {ttl_s!r}")
+    return ttl_s
 
 
 def _checked_id(message_id: str) -> str:

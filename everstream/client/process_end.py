@@ -28,6 +28,11 @@ def watch(buffered: Buffered) -> None:
     _all.add(buffered)
 
 
+def forget(buffered: Buffered) -> None:
+    """It is closed."""
+    _all.discard(buffered)
+
+
 def arrange_flush() -> None:
     """To be called by each process that has something to flush: one of multiprocessing's runs nothing of atexit."""
     if os.getpid() in _arranged_in:

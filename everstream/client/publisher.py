@@ -84,6 +84,7 @@ class Publisher:
         """Flush, and stop the thread. Returns what `flush` does."""
         is_flushed = self.flush(timeout_s)
         self._sender.stop()
+        process_end.forget(self)
         return is_flushed
 
     def __enter__(self) -> Self:
@@ -101,11 +102,9 @@ class Publisher:
 
     def renew(self) -> None:
         """For a forked child, which has none of its parent's threads, and must not use its connections."""
-        was_stopped = self._sender.is_stopped
         # gevent's greenlets live on in a child.
         self._sender.is_stopped = True
         self._sender, self._known_lost = self._new_sender(), 0
-        self._sender.is_stopped = was_stopped
 
     def _new_sender(self) -> Sender:
         return Sender(Outbox(*self._bounds), self._options, self._make_transport)

@@ -61,7 +61,7 @@ class Sender:
             if not self._is_sent(target):
                 self._start()
             self._changed.wait_for(lambda: self._is_sent(target) or not self._is_running, timeout_s)
-        if not self._is_running and not self._is_sent(target):
+        if not self._is_running and not self.is_stopped and not self._is_sent(target):
             self._send_here(target, until)
         return self._is_sent(target)
 

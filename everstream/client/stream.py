@@ -56,7 +56,7 @@ class Stream(ABC):
             if event.type == "ping":
                 self._read_ping(json_of(event))
             elif event.type == "busy":
-                raise _busy(json_of(event))
+                raise unavailability(json_of(event))
             elif not self.is_over:
                 self._take(event)
 
@@ -81,8 +81,9 @@ class Stream(ABC):
             self.silence_s = min(max(_MISSED_PINGS * interval / 1000, least), most)
 
 
-def _busy(data: Any) -> Unavailable:
-    """What a server sends in place of 429 or 503, because those close an EventSource for good."""
+def unavailability(data: Any) -> Unavailable:
+    """What a server sends in place of 429 or 503, because those close an EventSource for good; or when it can't go on
+    with a stream."""
     said = data if isinstance(data, dict) else {}
     return Unavailable(str(said.get("code", "busy")), str(said.get("message", "the server is busy")))
 

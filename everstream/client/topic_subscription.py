@@ -22,8 +22,9 @@ from everstream.client.messages import (
 from everstream.client.replies import Reply
 from everstream.client.requests import EVENT_STREAM, is_one_topic
 from everstream.client.sse import ServerSentEvent
-from everstream.client.stream import Stream, json_of
+from everstream.client.stream import Stream, json_of, unavailability
 
+MAX_LAST = 1000
 _UNNUMBERED = ("open", "presence")
 
 
@@ -61,7 +62,15 @@ class TopicSubscription(Stream):
         self._begin(reply)
         return True
 
+    def feed(self, chunk: bytes) -> None:
+        super().feed(chunk)
+        # Also of a block without an event, which says that all before it was read.
+        if is_position(self._decoder.last_id) and self._decoder.last_id > self.position:
+            self.position = self._decoder.last_id
+
     def _take(self, event: ServerSentEvent) -> None:
+        if event.type == "failed":
+            raise unavailability(json_of(event))
         if is_position(event.id) and str(event.id) <= self.position and event.type not in (RESET, CLOSED):
             return
         if event.type not in _UNNUMBERED:
@@ -98,6 +107,6 @@ def follow_options(last: int | None, since: float | str | datetime | None, after
         return {"since": since_text(since)}
     if last is None:
         return {}
-    if isinstance(last, bool) or not isinstance(last, int) or last < 0:
-        raise ValueError(f"last is a number of messages, not {last!r}")
+    if isinstance(last, bool) or not isinstance(last, int) or not 1 <= last <= MAX_LAST:
+        raise ValueError(f"last is a number of messages from 1 to {MAX_LAST}, not {last!r}")
     return {"last": str(last)}

@@ -3,8 +3,11 @@
 import argparse
 import json
 import os
+import select
 import signal
+import stat
 import sys
+import threading
 from collections.abc import Callable
 
 from everstream.client import Client, Message
@@ -12,8 +15,9 @@ from everstream.topic_commands.message_lines import as_json, as_text
 
 
 def main(given: argparse.Namespace, url: str, headers: dict[str, str]) -> int:
-    # `| head` ends it quietly, and so does Ctrl-C.
+    # `| head` ends it quietly.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    threading.Thread(target=_end_with_reader, daemon=True).start()
     line = _format(given)
     with (
         Client(url, headers=headers) as client,
@@ -26,6 +30,15 @@ def main(given: argparse.Namespace, url: str, headers: dict[str, str]) -> int:
                 sys.stdout.write(line(message))
                 sys.stdout.flush()
     return 0
+
+
+def _end_with_reader() -> None:
+    """When the other end of a pipe closes, and not only with the next message, which may never come."""
+    if stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode):
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        poll.poll()
+        os.kill(os.getpid(), signal.SIGPIPE)
 
 
 def _format(given: argparse.Namespace) -> Callable[[Message], str]:

@@ -30,13 +30,14 @@ class TailState:
         """After so many messages, the file was read up to this place."""
         self._noted.append((published, place))
 
-    def save(self, acknowledged: int) -> None:
-        """Only so many messages count."""
+    def save(self, acknowledged: int) -> int:
+        """Only so many messages count. Returns how many notes are left."""
         found = self._saved
         while self._noted and self._noted[0][0] <= acknowledged:
             found = self._noted.popleft()[1]
         if found is not None and found != self._saved:
             self.write(found)
+        return len(self._noted)
 
     def write(self, place: Place) -> None:
         # Whole, or not at all.

@@ -78,6 +78,12 @@ def test_wrong_events_and_ids(wrong):
         encoded(1, wrong.get("event"), wrong.get("id"), None)
 
 
+@pytest.mark.parametrize("ttl_s", [0, -1, True, "5", float("nan"), 1e9])
+def test_wrong_times_to_live(ttl_s):
+    with pytest.raises(ValueError, match="ttl_s"):
+        encoded(1, None, None, ttl_s)
+
+
 def test_published():
     answer = Reply(200, {}, b'{"topic":"a","ids":["1"],"last":"1","duplicate":false}')
     assert published(answer) == ("1",)
@@ -147,6 +153,30 @@ def test_next_connection_before_the_first_message():
     made.feed(event(0, {}, "open"))
     made.failed(CUT, 0.0)
     assert (made.query(), made.headers()["Last-Event-ID"]) == ({}, at(0))
+
+
+def test_id_without_an_event_is_where_to_go_on():
+    """After a `latest` message, which may be older than what other topics have."""
+    made = connected(b"event: open\ndata: {}\n\n", event(1, "a"), f"id: {at(7)}\n\n".encode(), last=1)
+    assert made.headers()["Last-Event-ID"] == at(7)
+
+
+def test_id_of_an_event_that_is_not_complete_does_not_count():
+    made = connected(event(1, "a"), f"id: {at(2)}\ndata: 2\n".encode())
+    assert made.headers()["Last-Event-ID"] == at(1)
+
+
+def test_stream_that_the_server_can_not_go_on_with():
+    made = connected(event(1, "a"))
+    with pytest.raises(Unavailable) as raised:
+        made.feed(b'event: failed\ndata: {"code":"log_unavailable","message":"no"}\n\n')
+    assert raised.value.code == "log_unavailable"
+
+
+def test_positions_may_go_back_after_a_reset():
+    made = connected(event(9, "a"), event(3, {"reason": "lost"}, "reset"), event(4, "b"))
+    assert [each.data for each in made.messages] == ["a", {"reason": "lost"}, "b"]
+    assert made.position == at(4)
 
 
 def test_where_to_begin():
