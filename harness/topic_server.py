@@ -19,8 +19,9 @@ class Topic:
 
 
 class TopicServer:
-    """`replies`: (status, body, headers) in place of the next POSTs' own; `lost`: how many of the next POSTs take
-    effect, but get no answer. `posts`: (topic, producer id, epoch, seq, messages) of each."""
+    """`replies`: (status, body, headers) in place of the next POSTs' own. `refuse`: (topic, messages) -> the status and
+    code of a refusal, or None. `lost`: how many of the next POSTs take effect, but get no answer. `gate`: requests wait
+    until it is set. `posts`: (topic, producer id, epoch, seq, messages) of each."""
 
     def __init__(self):
         self.port = free_port()
@@ -29,8 +30,9 @@ class TopicServer:
         self.posts = []
         self.replies = []
         self.refuse = None
-        """(topic, messages) -> (status, code) or None."""
         self.lost = 0
+        self.authorizations = set()
+        self.waiting = 0
         self.gate = threading.Event()
         self.gate.set()
         self._lock = threading.Lock()
@@ -100,8 +102,12 @@ class TopicServer:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 numbers = [int(self.headers[f"Producer-{name}"]) for name in ("Epoch", "Seq")]
                 name = self.path.removeprefix("/topics/")
+                server.authorizations.add(self.headers["Authorization"])
+                with server._lock:
+                    server.waiting += 1
                 server.gate.wait(60)
                 with server._lock:
+                    server.waiting -= 1
                     answer = server._answer(name, self.headers["Producer-Id"], *numbers, json.loads(body))
                 if answer is None or server._server is None:
                     self.close_connection = True

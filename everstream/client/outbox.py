@@ -117,11 +117,14 @@ class Outbox:
         begun = (topic.batches[0].first for topic in self._begun.values())
         return min(chain(begun, (next(iter(self._unsent), self._published),)))
 
+    def check(self, body: Body) -> None:
+        """Raises ValueError."""
+        if _size(body) > self._max_bytes:
+            raise ValueError(f"a message of {_size(body)} bytes is above the {self._max_bytes} that may wait")
+
     def add(self, name: str, body: Body, due: float = 0.0) -> None:
-        """`body`: the JSON of a message, or what makes it. `due`: not to be sent before. Raises ValueError."""
-        size = len(body) if isinstance(body, bytes) else LAZY_BYTES
-        if size > self._max_bytes:
-            raise ValueError(f"a message of {size} bytes is above the {self._max_bytes} that may wait")
+        """`body`: the JSON of a message, or what makes it; see `check`. `due`: not to be sent before."""
+        size = _size(body)
         topic = self._topic(name)
         topic.unsent[self._published] = _Message(body, size, due)
         self._unsent[self._published] = topic
@@ -271,3 +274,7 @@ class Outbox:
                     f"more than {self._max_messages} messages or {self._max_bytes} bytes wait to be published: the "
                     "oldest are dropped"
                 )
+
+
+def _size(body: Body) -> int:
+    return len(body) if isinstance(body, bytes) else LAZY_BYTES

@@ -21,6 +21,8 @@ class Buffered(Protocol):
 
 _all: "weakref.WeakSet[Buffered]" = weakref.WeakSet()
 _arranged_in: set[int] = set()
+_end_at: list[float] = []
+"""When the time is over, once the process ends."""
 
 
 def watch(buffered: Buffered) -> None:
@@ -43,14 +45,20 @@ def arrange_flush() -> None:
         util.Finalize(None, flush_all, exitpriority=0)
 
 
+def left_s() -> float | None:
+    """How long something may wait to be sent, of what is published while the process ends; None: it does not end."""
+    return max(_end_at[0] - time.monotonic(), 0.0) if _end_at else None
+
+
 def flush_all() -> None:
-    until = time.monotonic() + FLUSH_S
+    _end_at.append(time.monotonic() + FLUSH_S)
     for each in list(_all):
-        if not each.flush(max(until - time.monotonic(), 0.0)):
+        if not each.flush(left_s() or 0.0):
             logger.warning("the process ends, and not all of its messages are published")
 
 
 def _renew_all() -> None:
+    _end_at.clear()
     for each in list(_all):
         each.renew()
 

@@ -78,7 +78,7 @@ class Publisher:
         return self._sender.wait_for_room(timeout_s)
 
     def stats(self) -> Stats:
-        return self._sender.stats()
+        return self._sender.outbox.stats
 
     def close(self, timeout_s: float | None = process_end.FLUSH_S) -> bool:
         """Flush, and stop the thread. Returns what `flush` does."""
@@ -114,3 +114,6 @@ class Publisher:
             raise ValueError("the publisher is closed")
         process_end.arrange_flush()
         self._sender.add(topic, body, due)
+        if (left_s := process_end.left_s()) is not None:
+            # Nothing else will: the flush at the end was before.
+            self._sender.wait_until_sent(left_s)

@@ -8,15 +8,15 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import httpx
 
 from everstream.client import replies
 from everstream.client.errors import EverstreamError, RequestRefused, Unavailable
-from everstream.client.outbox import Batch, Body, Outbox, Stats
+from everstream.client.outbox import Batch, Body, Outbox
 from everstream.client.replies import Reply
 from everstream.client.requests import producer_headers
+from everstream.client.shared_outbox import SharedOutbox
 from everstream.client.transport import Options, bounded, unavailable
 
 THREAD_NAME = "everstream-publisher"
@@ -30,94 +30,89 @@ class Sender:
     def __init__(self, outbox: Outbox, options: Options, make_transport: MakeTransport | None) -> None:
         self.producer = secrets.token_hex(16)
         self.is_stopped = False
-        self._outbox = outbox
+        self.outbox = SharedOutbox(outbox)
         self._options = options
         self._make_transport = make_transport
-        # Re-entrant: a signal handler may publish in the middle of `add`.
-        self._changed = threading.Condition(threading.RLock())
+        self._http: httpx.Client | None = None
         self._is_running = False
         self._reported = ""
 
     def add(self, topic: str, body: Body, due: float) -> None:
-        with self._changed:
-            self._outbox.add(topic, body, due)
-            self._start()
-            self._changed.notify_all()
-
-    def stats(self) -> Stats:
-        with self._changed:
-            return self._outbox.stats
+        self.outbox.add(topic, body, due)
+        self._start()
 
     def wait_for_room(self, timeout_s: float | None) -> bool:
-        with self._changed:
-            self._start()
-            return self._changed.wait_for(self._outbox.has_room, timeout_s)
+        self._start()
+        with self.outbox.changed:
+            return self.outbox.changed.wait_for(self.outbox.has_room, timeout_s)
 
     def wait_until_sent(self, timeout_s: float | None) -> bool:
         """Wait until nothing is left of what is in the outbox now."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._changed:
-            target = self._outbox.stats.published
-            if not self._is_sent(target):
-                self._start()
-            self._changed.wait_for(lambda: self._is_sent(target) or not self._is_running, timeout_s)
-        if not self._is_running and not self.is_stopped and not self._is_sent(target):
+        target = self.outbox.stats.published
+        if self.outbox.is_sent(target):
+            return True
+        self._start()
+        with self.outbox.changed:
+            self.outbox.changed.wait_for(lambda: self.outbox.is_sent(target) or not self._is_running, timeout_s)
+        if not self._is_running and not self.is_stopped:
             self._send_here(target, until)
-        return self._is_sent(target)
+        return self.outbox.is_sent(target)
 
     def stop(self) -> None:
-        with self._changed:
-            self.is_stopped = True
-            self._changed.notify_all()
-
-    def _is_sent(self, target: int) -> bool:
-        with self._changed:
-            return self._outbox.oldest() >= target
+        self.is_stopped = True
+        self._notify()
 
     def _start(self) -> None:
+        """Not only the thread: a child that is forked while another thread imports has only a part of the module."""
         if self._is_running or self.is_stopped:
             return
-        self._is_running = True
         try:
-            threading.Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
+            http = httpx.Client(transport=self._make_transport() if self._make_transport else None)
+        except Exception as error:
+            # For example, the environment's proxies are wrong.
+            self._report_once(f"messages can't be sent: {error!r}")
+            return
+        with self.outbox.changed:
+            if self._is_running:
+                return
+            self._http, self._is_running = http, True
+        try:
+            threading.Thread(target=self._run, args=(http,), name=THREAD_NAME, daemon=True).start()
         except RuntimeError:
             # No thread is left, or the interpreter is ending. The next message tries again; a flush sends by itself.
             self._is_running = False
 
-    def _run(self) -> None:
+    def _run(self, http: httpx.Client) -> None:
         try:
-            self._drive(lambda: not self.is_stopped, None)
+            with http:
+                while not self.is_stopped:
+                    self._step(http, None)
         finally:
-            with self._changed:
-                self._is_running = False
-                self._changed.notify_all()
+            self._is_running = False
+            self._notify()
 
     def _send_here(self, target: int, until: float | None) -> None:
         """Send from a thread that waits for it, because there is no other."""
-        self._drive(lambda: not self._is_sent(target) and (until is None or time.monotonic() < until), until)
+        while self._http and not self.outbox.is_sent(target) and (until is None or time.monotonic() < until):
+            self._step(self._http, until)
 
-    def _drive(self, goes_on: Callable[[], bool], until: float | None) -> None:
-        try:
-            with httpx.Client(transport=self._make_transport() if self._make_transport else None) as http:
-                while goes_on():
-                    self._step(http, until)
-        except Exception as error:
-            # For example, the environment's proxies are wrong.
-            self._report_once(f"messages can't be sent: {error!r}")
+    def _notify(self) -> None:
+        with self.outbox.changed:
+            self.outbox.changed.notify_all()
 
     def _step(self, http: httpx.Client, until: float | None) -> None:
-        """Send a batch, or wait until there is one, but not longer than `until`."""
-        self._report()
-        with self._changed:
-            found = self._outbox.next(time.monotonic())
+        """Send a batch, or wait until there may be one, but not longer than `until`."""
+        for warning in self.outbox.warnings():
+            logger.warning("%s", warning)
+        with self.outbox.changed:
+            found = self.outbox.next(time.monotonic())
             if not isinstance(found, Batch):
                 times = [each for each in (found, until) if each is not None]
-                self._changed.wait(max(min(times) - time.monotonic(), 0.0) if times else None)
+                self.outbox.changed.wait(max(min(times) - time.monotonic(), 0.0) if times else None)
                 return
         error = self._attempt(http, found)
-        with self._changed:
-            delay = self._outbox.settle(found, error, time.monotonic())
-            self._changed.notify_all()
+        delay = self.outbox.settle(found, error, time.monotonic())
         if delay is not None:
             logger.info("publishing again in %.1f s: %s", delay, error)
 
@@ -154,11 +149,6 @@ class Sender:
             follow_redirects=False,
         ) as response:
             return Reply(response.status_code, response.headers, bounded(response.iter_bytes()), time.time())
-
-    def _report(self) -> None:
-        with suppress(IndexError):
-            while True:
-                logger.warning("%s", self._outbox.warnings.popleft())
 
     def _report_once(self, warning: str) -> None:
         if warning != self._reported:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from everstream.client.errors import ProducerFenced, RequestRefused, Unavailable
 from everstream.client.outbox import MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, MAX_IDLE_TOPICS, Batch, Outbox
+from everstream.client.shared_outbox import SharedOutbox
 
 LOST = Unavailable("connection_lost", "lost")
 
@@ -191,7 +192,7 @@ def test_bytes_are_bounded_too():
         box.add("a", b"1" * 40)
     assert (box.stats.waiting_bytes, box.stats.dropped) == (80, 1)
     with pytest.raises(ValueError, match="101 bytes"):
-        box.add("a", b"1" * 101)
+        box.check(b"1" * 101)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 413])
@@ -289,3 +290,20 @@ def test_oldest_tells_what_is_still_waiting():
     assert box.oldest() == 2
     box.settle(box.next(0.0), None, 0.0)
     assert box.oldest() == 3
+
+
+def test_publishing_in_the_middle_of_another_use():
+    """As a signal handler does, which has its thread's lock."""
+    box = SharedOutbox(outbox())
+
+    def make():
+        for number in (2, 3):
+            box.add("a", str(number).encode(), 0.0)
+        assert box.stats.published == 1
+        return b"1"
+
+    box.add("a", make, 0.0)
+    first = box.next(0.0)
+    assert (numbers_of(first), box.stats.published) == ([1], 3)
+    box.settle(first, None, 0.0)
+    assert numbers_of(box.next(0.0)) == [2, 3]
