@@ -14,7 +14,7 @@ from everstream.client.async_answer import AsyncAnswer
 from everstream.client.async_topic_reader import AsyncMessages
 from everstream.client.errors import Unavailable
 from everstream.client.replies import MAX_REPLY_BYTES, Reply
-from everstream.client.requests import JSON, Addresses, start_body
+from everstream.client.requests import JSON, Addresses, start_body, topic_body
 from everstream.client.topic_subscription import TopicSubscription, follow_options
 from everstream.client.transport import (
     CONNECT_TIMEOUT_S,
@@ -80,6 +80,19 @@ class AsyncClient:
     ) -> AsyncMessages:
         """See `Client.follow_topics`. There is nothing to await."""
         return AsyncMessages(self, self._options.topic_subscription(topics, follow_options(last, since, after)))
+
+    async def make_topic(
+        self,
+        topic: str,
+        *,
+        latest: bool | None = None,
+        history: int | None = None,
+        ttl_s: int | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        """See `Client.make_topic`."""
+        body = topic_body({"latest": latest, "history": history, "ttl_s": ttl_s, "content_type": content_type})
+        await self._call("PUT", self._options.addresses.topic(topic), replies.made, body)
 
     async def stop(self, generation: str) -> str:
         """See `Client.stop`."""

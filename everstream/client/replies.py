@@ -60,6 +60,12 @@ def shown(reply: Reply) -> dict[str, Any]:
     return fields
 
 
+def made(reply: Reply) -> None:
+    """Raises RequestRefused, Unavailable."""
+    if reply.status not in (HTTPStatus.OK, HTTPStatus.CREATED) or "topic" not in _fields(reply):
+        raise problem(reply)
+
+
 def published(reply: Reply) -> tuple[str, ...]:
     """The positions of the messages that a POST has published; empty if it had published them before. Raises
     ProducerFenced, RequestRefused, Unavailable."""

@@ -62,6 +62,12 @@ def producer_headers(producer: str, epoch: int, seq: int) -> dict[str, str]:
     return {**JSON, "Producer-Id": producer, "Producer-Epoch": str(epoch), "Producer-Seq": str(seq)}
 
 
+def topic_body(options: Mapping[str, Any]) -> bytes:
+    """Of a PUT that makes a topic. None: not given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return json.dumps(given, allow_nan=False).encode()
+
+
 def start_body(
     main: Mapping[str, Any], inputs: Mapping[str, Any] | None, options: Mapping[str, Any], others: Mapping[str, Any]
 ) -> bytes:

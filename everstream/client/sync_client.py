@@ -13,7 +13,7 @@ from everstream.client.answer import Answer
 from everstream.client.errors import Unavailable
 from everstream.client.link import Watchdog
 from everstream.client.replies import Reply
-from everstream.client.requests import JSON, Addresses, start_body
+from everstream.client.requests import JSON, Addresses, start_body, topic_body
 from everstream.client.topic_reader import Messages
 from everstream.client.topic_subscription import TopicSubscription, follow_options
 from everstream.client.transport import (
@@ -90,6 +90,22 @@ class Client:
         published from then, or also the `last` ones, those `since` a time, or those `after` a position. Raises
         ValueError, TypeError."""
         return Messages(self, self._options.topic_subscription(topics, follow_options(last, since, after)))
+
+    def make_topic(
+        self,
+        topic: str,
+        *,
+        latest: bool | None = None,
+        history: int | None = None,
+        ttl_s: int | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        """Make a topic that is not as publishing makes it. The request is repeated until it is answered. `latest`: it
+        has one message, the present state, which each new follower is sent. `history`: how many messages are kept;
+        None: all. `ttl_s`: it is forgotten after that long without a reader or writer. Raises RequestRefused if it
+        exists and was made otherwise, GaveUp, ValueError."""
+        body = topic_body({"latest": latest, "history": history, "ttl_s": ttl_s, "content_type": content_type})
+        self._call("PUT", self._options.addresses.topic(topic), replies.made, body)
 
     def stop(self, generation: str) -> str:
         """Stop a generation. The request is repeated until it is answered. Returns `stopping`, how the generation
