@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 import time
-import weakref
 from typing import Protocol
 
 FLUSH_S = 5.0
@@ -19,7 +18,7 @@ class Buffered(Protocol):
     def renew(self) -> None: ...
 
 
-_all: "weakref.WeakSet[Buffered]" = weakref.WeakSet()
+_all: set[Buffered] = set()
 _arranged_in: set[int] = set()
 _end_at: list[float] = []
 """When the time is over, once the process ends."""

@@ -29,15 +29,18 @@ class Publisher:
         max_bytes: int = MAX_BYTES,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        stops_when_refused: bool = False,
         make_transport: MakeTransport | None = None,
     ) -> None:
         """`max_messages`, `max_bytes`: how much may wait. Above it, the oldest is dropped that was not sent yet.
-        `make_transport`: makes httpx's, once in each process. Raises ValueError."""
+        `stops_when_refused`: send nothing more after a message that was refused. `make_transport`: makes httpx's, once
+        in each process. Raises ValueError."""
         self._options = Options(
             Addresses(base_url), headers or {}, connect_timeout_s, request_timeout_s, None, max_event_bytes=0
         )
         self._bounds = (max_messages, max_bytes)
         self._make_transport = make_transport
+        self._stops_when_refused = stops_when_refused
         self._sender = self._new_sender()
         self._known_lost = 0
         process_end.watch(self)
@@ -107,7 +110,9 @@ class Publisher:
         self._sender, self._known_lost = self._new_sender(), 0
 
     def _new_sender(self) -> Sender:
-        return Sender(Outbox(*self._bounds), self._options, self._make_transport)
+        return Sender(
+            Outbox(*self._bounds), self._options, self._make_transport, stops_when_refused=self._stops_when_refused
+        )
 
     def _add(self, topic: str, body: bytes | Callable[[], bytes], due: float = 0.0) -> None:
         if self._sender.is_stopped:

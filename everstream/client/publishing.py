@@ -19,7 +19,8 @@ URL_VARIABLE = "EVERSTREAM_URL"
 KEY_VARIABLE = "EVERSTREAM_API_KEY"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-_lock = threading.Lock()
+# Re-entrant, for signal handlers.
+_lock = threading.RLock()
 _publisher: Publisher | None = None
 
 
@@ -64,7 +65,9 @@ def default_publisher() -> Publisher:
     global _publisher  # noqa: PLW0603 - the one of the process
     if _publisher is None:
         with _lock:
-            _publisher = _publisher or Publisher(service_url(), headers=key_headers())
+            made = _publisher or Publisher(service_url(), headers=key_headers())
+            # A signal handler may have been faster.
+            _publisher = _publisher or made
     return _publisher
 
 

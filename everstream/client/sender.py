@@ -3,6 +3,8 @@
 Nothing is logged while the lock is held: whoever handles the record may publish.
 """
 
+# Sockets need it. A child that is forked while a thread imports it would never have it.
+import encodings.idna  # noqa: F401
 import logging
 import secrets
 import threading
@@ -27,12 +29,15 @@ logger = logging.getLogger("everstream.client")
 class Sender:
     """`producer`: its name for the service."""
 
-    def __init__(self, outbox: Outbox, options: Options, make_transport: MakeTransport | None) -> None:
+    def __init__(
+        self, outbox: Outbox, options: Options, make_transport: MakeTransport | None, *, stops_when_refused: bool
+    ) -> None:
         self.producer = secrets.token_hex(16)
         self.is_stopped = False
         self.outbox = SharedOutbox(outbox)
         self._options = options
         self._make_transport = make_transport
+        self._stops_when_refused = stops_when_refused
         self._http: httpx.Client | None = None
         self._is_running = False
         self._reported = ""
@@ -55,17 +60,23 @@ class Sender:
         self._start()
         with self.outbox.changed:
             self.outbox.changed.wait_for(lambda: self.outbox.is_sent(target) or not self._is_running, timeout_s)
-        if not self._is_running and not self.is_stopped:
+        if not self._is_running and self._may_send:
             self._send_here(target, until)
+        # Or a short program would end before its thread says what was refused.
+        self._report()
         return self.outbox.is_sent(target)
 
     def stop(self) -> None:
         self.is_stopped = True
         self._notify()
 
+    @property
+    def _may_send(self) -> bool:
+        return not self.is_stopped and not (self._stops_when_refused and self.outbox.stats.refused)
+
     def _start(self) -> None:
         """Not only the thread: a child that is forked while another thread imports has only a part of the module."""
-        if self._is_running or self.is_stopped:
+        if self._is_running or not self._may_send:
             return
         try:
             http = httpx.Client(transport=self._make_transport() if self._make_transport else None)
@@ -86,7 +97,7 @@ class Sender:
     def _run(self, http: httpx.Client) -> None:
         try:
             with http:
-                while not self.is_stopped:
+                while self._may_send:
                     self._step(http, None)
         finally:
             self._is_running = False
@@ -103,8 +114,7 @@ class Sender:
 
     def _step(self, http: httpx.Client, until: float | None) -> None:
         """Send a batch, or wait until there may be one, but not longer than `until`."""
-        for warning in self.outbox.warnings():
-            logger.warning("%s", warning)
+        self._report()
         with self.outbox.changed:
             found = self.outbox.next(time.monotonic())
             if not isinstance(found, Batch):
@@ -149,6 +159,10 @@ class Sender:
             follow_redirects=False,
         ) as response:
             return Reply(response.status_code, response.headers, bounded(response.iter_bytes()), time.time())
+
+    def _report(self) -> None:
+        for warning in self.outbox.warnings():
+            logger.warning("%s", warning)
 
     def _report_once(self, warning: str) -> None:
         if warning != self._reported:

@@ -19,7 +19,7 @@ class Refused(Exception):
 def main(given: argparse.Namespace, url: str, headers: dict[str, str]) -> int:
     is_piped = given.data == "-"
     timeout_s = given.timeout or (None if is_piped else TIMEOUT_S)
-    publisher = Publisher(url, headers=headers)
+    publisher = Publisher(url, headers=headers, stops_when_refused=True)
     is_whole = True
     try:
         for text in read_lines(sys.stdin.buffer) if is_piped else [given.data]:

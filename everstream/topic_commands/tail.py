@@ -22,7 +22,7 @@ SAVE_EVERY = 500
 
 
 def main(given: argparse.Namespace, url: str, headers: dict[str, str]) -> int:
-    publisher = Publisher(url, headers=headers)
+    publisher = Publisher(url, headers=headers, stops_when_refused=True)
     tail = Tail(given, publisher)
     is_whole = False
     try:
@@ -33,6 +33,7 @@ def main(given: argparse.Namespace, url: str, headers: dict[str, str]) -> int:
     finally:
         publisher.close()
         tail.save()
+        tail.close()
         report(publisher)
     return int(not is_whole)
 
@@ -58,8 +59,13 @@ class Tail:
                 self._publish(line)
 
     def save(self) -> None:
-        if self._state is not None:
-            self._unsaved = self._state.save(self._publisher.stats().acknowledged)
+        stats = self._publisher.stats()
+        # After a refused one, numbers of acknowledged messages don't say which.
+        if self._state is not None and not stats.refused:
+            self._unsaved = self._state.save(stats.acknowledged)
+
+    def close(self) -> None:
+        self._file.close()
 
     def _open(self) -> None:
         place = self._state.load() if self._state else None

@@ -67,6 +67,10 @@ class TailedFile:
                 return True
         return False
 
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
     def lines(self) -> Iterator[Line]:
         """Those that are complete by now."""
         assert self._file is not None

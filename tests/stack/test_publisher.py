@@ -155,6 +155,19 @@ def test_refused_topic(server, publisher, caplog, status):
     assert server.data("bad") == [4]
 
 
+def test_stopping_at_the_first_refused_message(server):
+    server.refuse = lambda topic, messages: (400, "invalid_request") if {"data": 5} in messages else None
+    with Publisher(server.url, stops_when_refused=True) as publisher:
+        publish_all(publisher, "a", range(5))
+        assert publisher.flush(TIMEOUT_S)
+        publisher.publish("a", 5)
+        assert not publisher.flush(TIMEOUT_S)
+        publish_all(publisher, "a", range(6, 10))
+        assert not publisher.flush(TIMEOUT_S)
+        assert publisher.stats() == (10, 5, 0, 1, 4, 4 * len('{"data":6}'))
+    assert server.data("a") == list(range(5))
+
+
 def test_one_bad_message_does_not_take_others_with_it(server, publisher):
     server.refuse = lambda topic, messages: (
         (400, "invalid_request") if any(each["data"] in (13, 77) for each in messages) else None
@@ -327,21 +340,22 @@ time.sleep(60)
 def test_signal_handler_that_publishes(server):
     """It interrupts its own thread in the middle of publishing."""
     code = """
-import signal, everstream
+import signal
+from everstream import flush, publish, stats
 count = 0
 def handle(*_):
     global count
     count += 1
-    everstream.publish("b", count)
+    publish("b", count)
     signal.setitimer(signal.ITIMER_REAL, 0.0005 if count < 200 else 0)
 signal.signal(signal.SIGALRM, handle)
 signal.setitimer(signal.ITIMER_REAL, 0.0005)
 n = 0
 while count < 200:
-    if everstream.stats().waiting < 5000:
-        everstream.publish("a", n)
+    if stats().waiting < 5000:
+        publish("a", n)
         n += 1
-assert everstream.flush(30)
+assert flush(30)
 print(n)
 """
     with started(server, code) as process:
