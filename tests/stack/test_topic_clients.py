@@ -2,6 +2,10 @@
 counted from end to end."""
 
 import itertools
+import os
+import re
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 
@@ -11,6 +15,7 @@ import requests
 
 import everstream
 from everstream.client import Client, GaveUp, Publisher, RequestRefused, progress, publishing
+from everstream.settings import PROJECT_ROOT
 from harness.callers import keys
 from harness.cutting_proxy import CuttingProxy
 from harness.python_client import READERS, meanwhile
@@ -284,3 +289,28 @@ def test_closing_from_another_thread(topics, name):
         wait_for(lambda: messages.position, what="the stream to begin")
         messages.close()
         assert reading.result(TIMEOUT_S) == []
+
+
+PRELUDE = """
+import asyncio, itertools
+import everstream
+items, url = [1, 2], "http://host"
+def work(item): pass
+def download(url, callback): callback(1, 1)
+def follow_some(topics, **start): return itertools.islice(everstream.client.follow(topics, **start), 2)
+"""
+
+
+def test_examples_of_the_docs(topics):
+    """As written, but for the service's address and a loop that has an end."""
+    text = (PROJECT_ROOT / "docs" / "publishing.md").read_text()
+    blocks = re.findall("^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    code = PRELUDE + "\n".join([*blocks, "flush(30)", "asyncio.run(show())"])
+    code = code.replace("http://127.0.0.1:8000", topics.url).replace("in follow(", "in follow_some(")
+    environ = {"EVERSTREAM_URL": topics.url, "PYTHONPATH": str(PROJECT_ROOT), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "It works" in done.stdout and "'message': 'It is getting warm'" in done.stdout
+    assert "'state': 'done'" in done.stdout
