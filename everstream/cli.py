@@ -1,4 +1,5 @@
-"""The console script `everstream`: starts one part, starts all of them, or checks for problems.
+"""The console script `everstream`: starts one part, starts all of them, or checks for problems. Three commands are for
+topics of any service.
 
 A part replaces this process (exec), so signals and exit statuses are its own.
 """
@@ -22,6 +23,7 @@ from everstream.settings import (
     engine_environ,
     load_settings,
 )
+from everstream.topic_commands import parsers as topic_commands
 
 
 def run(settings: Settings) -> None:
@@ -104,11 +106,14 @@ def main() -> None:
     parsers["check"].add_argument("folder", help="a model folder")
     about_keys = "add, list, rotate and revoke API keys"
     key_commands.add_parser(subparsers.add_parser(KEYS, help=about_keys, description=about_keys))
+    topic_commands.add_parsers(subparsers)
     arguments = parser.parse_args()
     os.environ.update(_options(arguments))
     try:
         if arguments.command == KEYS:
             key_commands.run(load_settings(), arguments)
+        elif arguments.command in topic_commands.COMMANDS:
+            topic_commands.run(arguments)
         else:
             COMMANDS[arguments.command](load_settings())
     except SettingsError as error:

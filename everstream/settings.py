@@ -30,6 +30,9 @@ PLAIN_NAMES = {
     "valkey_url": "VALKEY_URL",
     "workers": "WEB_CONCURRENCY",
 }
+CLIENT_NAMES = ("EVERSTREAM_URL", "EVERSTREAM_API_KEY")
+"""Those that the Python client and `everstream publish` read. They are no settings of a server, but may be set where
+one runs."""
 DEMO_MODEL = "smollm2-135m-instruct"
 MAX_FLUSH_MS = 1000
 MAX_HEARTBEAT_S = 30
@@ -342,8 +345,8 @@ def _check_names(env: Mapping[str, str], variables: Mapping[str, str], models: M
         except ValueError as error:
             raise SettingsError(f"{name}: {error}") from None
         base, model = model_list.split(name, models) or (name, "")
-        if base.startswith(PREFIX) and base not in variables:
-            closest = difflib.get_close_matches(base, variables, n=1)
+        if base.startswith(PREFIX) and base not in variables and name not in CLIENT_NAMES:
+            closest = difflib.get_close_matches(base, [*variables, *CLIENT_NAMES], n=1)
             hint = f"; did you mean {closest[0]}{name.removeprefix(base)}?" if closest else ""
             raise SettingsError(f"unknown setting {name}{hint}")
         if model and base in variables:

@@ -27,6 +27,17 @@ class SyncReader:
                 on_event(event, answer)
             return answer.result(), events
 
+    def messages(self, url, topics, count, on_message=lambda message: None, *, options=None, **start):
+        """So many messages of topics; fewer if they end before. `start`: where to begin. `options`: the client's."""
+        found = []
+        with Client(url, **options or {}) as client, client.follow_topics(topics, **start) as messages:
+            for message in messages:
+                found.append(message)
+                on_message(message)
+                if len(found) == count:
+                    break
+        return found
+
     def texts(self, url, **inputs):
         with Client(url) as client:
             return list(client.start(**inputs).texts())
@@ -49,6 +60,22 @@ class AsyncReader:
                     events.append(event)
                     on_event(event, answer)
                 return await answer.result(), events
+
+        return asyncio.run(read())
+
+    def messages(self, url, topics, count, on_message=lambda message: None, *, options=None, **start):
+        async def read():
+            found = []
+            async with (
+                AsyncClient(url, **options or {}) as client,
+                client.follow_topics(topics, **start) as messages,
+            ):
+                async for message in messages:
+                    found.append(message)
+                    on_message(message)
+                    if len(found) == count:
+                        break
+            return found
 
         return asyncio.run(read())
 

@@ -7,9 +7,12 @@
 `Client` and `AsyncClient` have the same words. A generation goes on where it was, over lost connections, restarted
 servers and frozen links: nothing is repeated, nothing is missing, and an incomplete answer never looks finished.
 
-Pure, without I/O: the decoder (`sse`), what is new and when to connect again (`subscription`, `backoff`), what
-responses mean (`replies`), what is sent (`requests`). On httpx, and as thin as possible: `sync_client`, `answer` and
-`link`; `async_client` and `async_answer`. Nothing else of the package is imported.
+`publish`, `progress` and `LogHandler` send messages to topics in the background, and `follow` reads them.
+
+Pure, without I/O: the decoder (`sse`), what is new and when to connect again (`stream`, `subscription`,
+`topic_subscription`, `backoff`), what is sent (`requests`, `messages`) and when (`outbox`), what responses mean
+(`replies`). On httpx, and as thin as possible: `sync_client`, `reader`, `answer`, `topic_reader` and `link`; the same
+with `async_`; `sender`. Nothing else of the package is imported.
 """
 
 try:
@@ -22,6 +25,7 @@ except ModuleNotFoundError as error:
 from everstream.client.answer import Answer
 from everstream.client.async_answer import AsyncAnswer
 from everstream.client.async_client import AsyncClient
+from everstream.client.async_topic_reader import AsyncMessages
 from everstream.client.errors import (
     AnswerCancelled,
     AnswerClosed,
@@ -32,7 +36,14 @@ from everstream.client.errors import (
     RequestRefused,
 )
 from everstream.client.events import Event, Result
+from everstream.client.log_handler import LogHandler
+from everstream.client.messages import Message
+from everstream.client.outbox import Stats
+from everstream.client.progress_report import Progress, progress
+from everstream.client.publisher import Publisher
+from everstream.client.publishing import flush, follow, publish, stats
 from everstream.client.sync_client import Client
+from everstream.client.topic_reader import Messages
 
 __all__ = [
     "Answer",
@@ -41,11 +52,23 @@ __all__ = [
     "AnswerFailed",
     "AsyncAnswer",
     "AsyncClient",
+    "AsyncMessages",
     "Client",
     "Event",
     "EverstreamError",
     "GaveUp",
     "InvalidStream",
+    "LogHandler",
+    "Message",
+    "Messages",
+    "Progress",
+    "Publisher",
     "RequestRefused",
     "Result",
+    "Stats",
+    "flush",
+    "follow",
+    "progress",
+    "publish",
+    "stats",
 ]

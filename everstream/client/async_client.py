@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -10,9 +11,11 @@ import httpx
 
 from everstream.client import replies
 from everstream.client.async_answer import AsyncAnswer
+from everstream.client.async_topic_reader import AsyncMessages
 from everstream.client.errors import Unavailable
 from everstream.client.replies import MAX_REPLY_BYTES, Reply
-from everstream.client.requests import JSON, Addresses, start_body
+from everstream.client.requests import JSON, Addresses, start_body, topic_body
+from everstream.client.topic_subscription import TopicSubscription, follow_options
 from everstream.client.transport import (
     CONNECT_TIMEOUT_S,
     LIMITS,
@@ -67,6 +70,30 @@ class AsyncClient:
         """See `Client.follow`. There is nothing to await: it connects with the first read."""
         return AsyncAnswer(self, self._options.subscription(generation, after))
 
+    def follow_topics(
+        self,
+        topics: str | Sequence[str],
+        *,
+        last: int | None = None,
+        since: float | str | datetime | None = None,
+        after: str | None = None,
+    ) -> AsyncMessages:
+        """See `Client.follow_topics`. There is nothing to await."""
+        return AsyncMessages(self, self._options.topic_subscription(topics, follow_options(last, since, after)))
+
+    async def make_topic(
+        self,
+        topic: str,
+        *,
+        latest: bool | None = None,
+        history: int | None = None,
+        ttl_s: int | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        """See `Client.make_topic`."""
+        body = topic_body({"latest": latest, "history": history, "ttl_s": ttl_s, "content_type": content_type})
+        await self._call("PUT", self._options.addresses.topic(topic), replies.made, body)
+
     async def stop(self, generation: str) -> str:
         """See `Client.stop`."""
         return await self._call("DELETE", self._options.addresses.generation(generation), replies.stopped)
@@ -84,9 +111,8 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def open_stream(self, generation: str, headers: Mapping[str, str]) -> tuple[httpx.Response, Reply]:
-        """For `AsyncAnswer`, see `Client.open_stream`."""
-        address = self._options.addresses.events(generation)
+    async def open_stream(self, address: str, headers: Mapping[str, str]) -> tuple[httpx.Response, Reply]:
+        """For `AsyncReader`, see `Client.open_stream`."""
         request = self._http.build_request(
             "GET", address, headers=self._options.all_headers(headers), timeout=self._options.timeout()
         )
@@ -98,6 +124,14 @@ class AsyncClient:
             finally:
                 await response.aclose()
         return response, reply
+
+    def events_address(self, generation: str) -> str:
+        """For `AsyncAnswer`."""
+        return self._options.addresses.events(generation)
+
+    def messages_address(self, subscription: TopicSubscription) -> str:
+        """For `AsyncMessages`."""
+        return self._options.addresses.messages(subscription.topics, subscription.query())
 
     async def show_end(self, generation: str, after: int) -> dict[str, Any]:
         """For `AsyncAnswer`, see `Client.show_end`."""

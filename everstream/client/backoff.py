@@ -31,7 +31,13 @@ class Backoff:
         self._since = None
 
     def failed(self, cause: Unavailable, now: float) -> float:
-        """The delay until the next attempt. Raises GaveUp."""
+        """The delay until the next attempt, which it logs. Raises GaveUp."""
+        delay = self.delay(cause, now)
+        logger.info("trying again in %.1f s: %s", delay, cause)
+        return delay
+
+    def delay(self, cause: Unavailable, now: float) -> float:
+        """The same without logging, for those that hold a lock."""
         if self._since is None:
             self._since = now
         delay = max(self._own_delay(), self.retry_s or 0.0, cause.retry_after_s)
@@ -39,7 +45,6 @@ class Backoff:
         if self._give_up_after_s is not None and now - self._since + delay > self._give_up_after_s:
             message = f"gave up after {self._failures} attempts in {now - self._since:.0f} s: {cause.message}"
             raise GaveUp(cause.code, message, status=cause.status) from cause
-        logger.info("trying again in %.1f s: %s", delay, cause)
         return delay
 
     def _own_delay(self) -> float:

@@ -30,6 +30,14 @@ class GaveUp(EverstreamError):
     """`give_up_after_s` is over. The generation may still be running; its cause is the last `Unavailable`."""
 
 
+class ProducerFenced(EverstreamError):
+    """The service has another state of this producer than the publisher: a new epoch has to begin. Publishers begin one
+    by themselves."""
+
+    epoch = 0
+    """The service's."""
+
+
 class AnswerFailed(EverstreamError):
     """The generation ended with `failed`. The answer is incomplete."""
 

@@ -1,18 +1,20 @@
 """What an HTTP response means: success, a refusal, or a reason to try again. Pure."""
 
 import json
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from everstream.client.errors import EverstreamError, RequestRefused, Unavailable
+from everstream.client.errors import EverstreamError, ProducerFenced, RequestRefused, Unavailable
 from everstream.client.events import is_generation
 
 EXPIRED = "generation_expired"
 MAX_REPLY_BYTES = 1 << 20
 MAX_RETRY_AFTER_S = 3600.0
 _MAX_MESSAGE_CHARS = 1000
+_NUMBER = re.compile("[0-9]{1,15}")
 _WORTH_WAITING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 
 
@@ -56,6 +58,33 @@ def shown(reply: Reply) -> dict[str, Any]:
     if not isinstance(fields.get("state"), str):
         raise problem(reply)
     return fields
+
+
+def made(reply: Reply) -> None:
+    """Raises RequestRefused, Unavailable."""
+    if reply.status not in (HTTPStatus.OK, HTTPStatus.CREATED) or "topic" not in _fields(reply):
+        raise problem(reply)
+
+
+def published(reply: Reply) -> tuple[str, ...]:
+    """The positions of the messages that a POST has published; empty if it had published them before. Raises
+    ProducerFenced, RequestRefused, Unavailable."""
+    positions = _fields(reply).get("ids") if reply.status == HTTPStatus.OK else None
+    if isinstance(positions, list):
+        return tuple(map(str, positions))
+    raise _fence(reply) or problem(reply)
+
+
+def _fence(reply: Reply) -> ProducerFenced | None:
+    """Of a producer with an old epoch, or whose numbers skip some: the service's state of it is lost."""
+    epoch = reply.headers.get("producer-epoch", "") if reply.status == HTTPStatus.FORBIDDEN else ""
+    is_gap = reply.status == HTTPStatus.CONFLICT and "producer-expected-seq" in reply.headers
+    if not is_gap and not _NUMBER.fullmatch(epoch):
+        return None
+    code, message, _ = _said(reply)
+    error = ProducerFenced(code, message, status=reply.status)
+    error.epoch = int(epoch or 0)
+    return error
 
 
 def problem(reply: Reply) -> EverstreamError:

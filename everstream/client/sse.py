@@ -23,10 +23,12 @@ class ServerSentEvent(NamedTuple):
 
 
 class Decoder:
-    """Decodes one connection's bytes, in chunks of any size. `retry_ms`: the reconnection time, once one was sent."""
+    """Decodes one connection's bytes, in chunks of any size. `retry_ms`: the reconnection time, once one was sent.
+    `last_id`: of the last block that is complete, which may have an id and no event."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self.retry_ms: int | None = None
+        self.last_id = ""
         self._max_event_bytes = max_event_bytes
         self._is_start = True
         self._after_cr = False
@@ -96,6 +98,7 @@ class Decoder:
     def _dispatch(self) -> ServerSentEvent | None:
         data, event_type, own_id = self._data, self._type, self._own_id
         self._data, self._type, self._own_id, self._event_bytes = [], "", None, 0
+        self.last_id = self._last_id
         if not data:
             return None
         return ServerSentEvent(event_type or "message", "\n".join(data), self._last_id, own_id)

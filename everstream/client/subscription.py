@@ -5,44 +5,35 @@ In: responses and bytes of consecutive connections, and their failures. Out: `ev
 order; `wait_s`, the delay before the next connection; and `end`, the terminal event.
 """
 
-import json
 import re
 from collections import deque
 from http import HTTPStatus
 from typing import Any
 
 from everstream.client.backoff import Backoff
-from everstream.client.errors import InvalidStream, Unavailable
+from everstream.client.errors import Unavailable
 from everstream.client.events import FAILED, TERMINAL, Event, checked_generation, error_of
-from everstream.client.replies import Reply, problem
+from everstream.client.replies import Reply
 from everstream.client.requests import EVENT_STREAM
-from everstream.client.sse import Decoder, ServerSentEvent
+from everstream.client.sse import ServerSentEvent
+from everstream.client.stream import Stream, json_of
 
 _NUMBER = re.compile("0|[1-9][0-9]{0,8}")
 _GONE = "expired"
 """Replaces the number in the id of a terminal event that is not in the log."""
-_MISSED_PINGS = 2
-_SILENCES_S = (0.5, 3600.0)
-"""Bounds what a server may ask for."""
 
 
-class Subscription:
-    """`silence_s`: a link without bytes for that long is dead; None: no ping has said so yet."""
-
+class Subscription(Stream):
     def __init__(self, generation: str, after: int | None, backoff: Backoff, max_event_bytes: int) -> None:
         """`after`: the last entry that the caller has; None: none. Raises ValueError."""
         if after is not None and (isinstance(after, bool) or not isinstance(after, int) or after < 0):
             raise ValueError(f"after must be the number of an entry, not {after!r}")
+        super().__init__(backoff, max_event_bytes)
         self.generation = checked_generation(generation)
         self.after = -1 if after is None else after
         self.last = self.after
         self.events: deque[Event] = deque()
         self.end: Event | None = None
-        self.silence_s: float | None = None
-        self._max_event_bytes = max_event_bytes
-        self._backoff = backoff
-        self._decoder = Decoder(max_event_bytes)
-        self._connect_at = 0.0
 
     def headers(self) -> dict[str, str]:
         """Of the next connection's request."""
@@ -50,32 +41,13 @@ class Subscription:
             return EVENT_STREAM
         return {**EVENT_STREAM, "Last-Event-ID": f"{self.generation}.{self.last}"}
 
-    def wait_s(self, now: float) -> float:
-        """How long to wait before the next connection."""
-        return max(self._connect_at - now, 0.0)
-
     def opened(self, reply: Reply) -> bool:
         """Whether the response is a stream. If it isn't, the generation has ended and the caller had seen all of it;
         then call `settle`. Raises RequestRefused, Unavailable."""
         if reply.status == HTTPStatus.NO_CONTENT and self.last >= 0:
             return False
-        if not reply.is_stream:
-            raise problem(reply)
-        self._decoder = Decoder(self._max_event_bytes)
+        self._begin(reply)
         return True
-
-    def feed(self, chunk: bytes) -> None:
-        """Append what is new to `events`. Raises Unavailable, if the rest needs another connection, and InvalidStream:
-        in both cases, what came before is in `events`."""
-        for event in self._decoder.feed(chunk):
-            if self.end is None:
-                self._take(event)
-
-    def failed(self, cause: Unavailable, now: float) -> None:
-        """The connection, or the attempt to make one, has failed. Raises GaveUp."""
-        if self._decoder.retry_ms is not None:
-            self._backoff.retry_s = self._decoder.retry_ms / 1000
-        self._connect_at = now + self._backoff.failed(cause, now)
 
     def settle(self, snapshot: dict[str, Any]) -> None:
         """Take the end from the generation's snapshot. Raises Unavailable if it is not what the caller had seen."""
@@ -89,21 +61,20 @@ class Subscription:
         if self.end is not None and (error := error_of(self.end)):
             raise error
 
+    @property
+    def is_over(self) -> bool:
+        return self.end is not None
+
     def _take(self, event: ServerSentEvent) -> None:
-        if event.type == "ping":
-            self._read_ping(_json(event))
-            return
-        if event.type == "busy":
-            raise _busy(_json(event))
         if event.id is None:
-            self._give(Event(event.type, "", None, _json(event)))
+            self._give(Event(event.type, "", None, json_of(event)))
             return
         n = self._number(event.id)
         if n is not None and n <= self.last:
             return
         if n is not None and n > self.last + 1:
             raise Unavailable("gap", f"entry {n} came after entry {self.last}; the server skipped some")
-        self._give(Event(event.type, event.id, n, _json(event)))
+        self._give(Event(event.type, event.id, n, json_of(event)))
 
     def _number(self, event_id: str) -> int | None:
         """The number in an id; None if the event is not in the log. Raises Unavailable."""
@@ -122,22 +93,3 @@ class Subscription:
             self._backoff.progressed()
         if event.type in TERMINAL:
             self.end = event
-
-    def _read_ping(self, data: Any) -> None:
-        interval = data.get("interval_ms") if isinstance(data, dict) else None
-        if isinstance(interval, int | float) and interval > 0:
-            least, most = _SILENCES_S
-            self.silence_s = min(max(_MISSED_PINGS * interval / 1000, least), most)
-
-
-def _busy(data: Any) -> Unavailable:
-    """What a server sends in place of 429 or 503, because those close an EventSource for good."""
-    said = data if isinstance(data, dict) else {}
-    return Unavailable(str(said.get("code", "busy")), str(said.get("message", "the server is busy")))
-
-
-def _json(event: ServerSentEvent) -> Any:
-    try:
-        return json.loads(event.data)
-    except (ValueError, RecursionError):
-        raise InvalidStream("invalid_event", f"the data of an event of type {event.type!r} is not JSON") from None

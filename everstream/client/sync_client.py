@@ -1,7 +1,8 @@
 """The sync client."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -11,14 +12,17 @@ from everstream.client import replies
 from everstream.client.answer import Answer
 from everstream.client.errors import Unavailable
 from everstream.client.link import Watchdog
-from everstream.client.replies import MAX_REPLY_BYTES, Reply
-from everstream.client.requests import JSON, Addresses, start_body
+from everstream.client.replies import Reply
+from everstream.client.requests import JSON, Addresses, start_body, topic_body
+from everstream.client.topic_reader import Messages
+from everstream.client.topic_subscription import TopicSubscription, follow_options
 from everstream.client.transport import (
     CONNECT_TIMEOUT_S,
     LIMITS,
     MAX_EVENT_BYTES,
     REQUEST_TIMEOUT_S,
     Options,
+    bounded,
     unavailable,
 )
 
@@ -74,6 +78,35 @@ class Client:
         """Read a generation from its beginning, or after entry `after`, from the first read on. Raises ValueError."""
         return Answer(self, self._options.subscription(generation, after))
 
+    def follow_topics(
+        self,
+        topics: str | Sequence[str],
+        *,
+        last: int | None = None,
+        since: float | str | datetime | None = None,
+        after: str | None = None,
+    ) -> Messages:
+        """Read the messages of topics, and of patterns (`news/*`, `logs/**`), from the first read on: those that are
+        published from then, or also the `last` ones, those `since` a time, or those `after` a position. Raises
+        ValueError, TypeError."""
+        return Messages(self, self._options.topic_subscription(topics, follow_options(last, since, after)))
+
+    def make_topic(
+        self,
+        topic: str,
+        *,
+        latest: bool | None = None,
+        history: int | None = None,
+        ttl_s: int | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        """Make a topic that is not as publishing makes it. The request is repeated until it is answered. `latest`: it
+        has one message, the present state, which each new follower is sent. `history`: how many messages are kept;
+        None: all. `ttl_s`: it is forgotten after that long without a reader or writer. Raises RequestRefused if it
+        exists and was made otherwise, GaveUp, ValueError."""
+        body = topic_body({"latest": latest, "history": history, "ttl_s": ttl_s, "content_type": content_type})
+        self._call("PUT", self._options.addresses.topic(topic), replies.made, body)
+
     def stop(self, generation: str) -> str:
         """Stop a generation. The request is repeated until it is answered. Returns `stopping`, how the generation
         had ended before, or `expired`. Raises RequestRefused, GaveUp, ValueError."""
@@ -92,10 +125,9 @@ class Client:
     ) -> None:
         self.close()
 
-    def open_stream(self, generation: str, headers: Mapping[str, str]) -> tuple[httpx.Response, Reply]:
-        """For `Answer`: one attempt to read a generation's events. The body of a response that is no stream is in the
+    def open_stream(self, address: str, headers: Mapping[str, str]) -> tuple[httpx.Response, Reply]:
+        """For `Reader`: one attempt to read a stream. The body of a response that is no stream is in the
         reply. Raises httpx.RequestError."""
-        address = self._options.addresses.events(generation)
         request = self._http.build_request(
             "GET", address, headers=self._options.all_headers(headers), timeout=self._options.timeout()
         )
@@ -103,10 +135,18 @@ class Client:
         reply = Reply(response.status_code, response.headers, b"", time.time())
         if not reply.is_stream:
             try:
-                reply = reply._replace(body=_bounded(response.iter_bytes()))
+                reply = reply._replace(body=bounded(response.iter_bytes()))
             finally:
                 response.close()
         return response, reply
+
+    def events_address(self, generation: str) -> str:
+        """For `Answer`."""
+        return self._options.addresses.events(generation)
+
+    def messages_address(self, subscription: TopicSubscription) -> str:
+        """For `Messages`."""
+        return self._options.addresses.messages(subscription.topics, subscription.query())
 
     def show_end(self, generation: str, after: int) -> dict[str, Any]:
         """For `Answer`: a generation's state, and what came after this entry. Raises RequestRefused, GaveUp."""
@@ -126,14 +166,4 @@ class Client:
         with self._http.stream(
             method, address, content=body, headers=headers, timeout=timeout, follow_redirects=False
         ) as response:
-            return Reply(response.status_code, response.headers, _bounded(response.iter_bytes()), time.time())
-
-
-def _bounded(chunks: Iterable[bytes]) -> bytes:
-    """A body's beginning: a proxy may send any amount."""
-    body = b""
-    for chunk in chunks:
-        body += chunk
-        if len(body) > MAX_REPLY_BYTES:
-            break
-    return body
+            return Reply(response.status_code, response.headers, bounded(response.iter_bytes()), time.time())

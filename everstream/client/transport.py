@@ -1,7 +1,7 @@
 """What both clients take from httpx: their options, and what its errors mean."""
 
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -9,8 +9,10 @@ import httpx
 from everstream import __version__
 from everstream.client.backoff import Backoff
 from everstream.client.errors import RequestRefused, Unavailable
+from everstream.client.replies import MAX_REPLY_BYTES
 from everstream.client.requests import Addresses
 from everstream.client.subscription import Subscription
+from everstream.client.topic_subscription import TopicSubscription
 
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 60.0
@@ -36,6 +38,9 @@ class Options:
 
     def subscription(self, generation: str, after: int | None) -> Subscription:
         return Subscription(generation, after, self.backoff(), self.max_event_bytes)
+
+    def topic_subscription(self, topics: str | Sequence[str], options: dict[str, str]) -> TopicSubscription:
+        return TopicSubscription(topics, options, self.backoff(), self.max_event_bytes)
 
     def timeout(self) -> httpx.Timeout:
         return httpx.Timeout(self.request_timeout_s, connect=self.connect_timeout_s)
@@ -70,6 +75,16 @@ def stop_read_timeout(response: httpx.Response) -> None:
     timeouts = response.request.extensions.get("timeout")
     if isinstance(timeouts, dict):
         timeouts["read"] = None
+
+
+def bounded(chunks: Iterable[bytes]) -> bytes:
+    """A body's beginning: a proxy may send any amount."""
+    body = b""
+    for chunk in chunks:
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            break
+    return body
 
 
 def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
