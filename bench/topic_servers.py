@@ -7,6 +7,7 @@ installed once, at pinned versions, into the user's cache directory (`bench.peer
 
 import os
 import shutil
+import sys
 from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
@@ -38,6 +39,7 @@ class Server:
     answers_at_once = True
     """Whether the head of an answer is sent before the first message."""
     content_type = "application/json"
+    most_followers = sys.maxsize
     several_to = ""
     """Where to POST messages to several topics at once; empty: nowhere."""
 
@@ -177,6 +179,8 @@ class FlaskSse(Server):
     name = "flask-sse"
     history = "none"
     answers_at_once = False
+    most_followers = 10_000
+    """Each takes two open files, and one worker may get nearly all of them."""
 
     def _start(self, followers):
         environ = os.environ | {"REDIS_URL": f"redis://127.0.0.1:{_start_valkey(self)}"}
