@@ -32,6 +32,10 @@ def message(n):
     return json.dumps({"text": _TEXT, "n": n, "at": time.perf_counter_ns(), "end": True}, separators=(",", ":"))
 
 
+class Refused(Exception):
+    """The server's answer is no event stream."""
+
+
 class Follower:
     """One connection. `last` is the number of the newest message; None before the first."""
 
@@ -42,14 +46,52 @@ class Follower:
         self.status, self.last, self.tail = False, None, b""
 
 
+class Tally:
+    """What followers got. Without I/O."""
+
+    def __init__(self):
+        self.late_ns, self.newest_at_ns = array("q"), 0
+        self.lost = self.repeated = self.cut = 0
+
+    def take(self, follower, data, now_ns):
+        """The bytes of one read. Raises Refused."""
+        if follower.tail:
+            data = follower.tail + data
+        if not follower.status:
+            if b"\r\n\r\n" not in data:
+                follower.tail = data
+                return
+            if not _OK.match(data):
+                raise Refused(f"a follower was answered {data[:300]!r}")
+            follower.status = True
+        self.newest_at_ns = now_ns
+        for number, at in _MESSAGE.findall(data):
+            self._count(follower, int(number), now_ns - int(at))
+        follower.tail = b"" if data.endswith(b"\n") else _unfinished(data)
+
+    def _count(self, follower, n, late_ns):
+        last = follower.last
+        if last is not None and n <= last:
+            self.repeated += 1
+            return
+        if last is not None:
+            self.lost += n - last - 1
+        follower.last = n
+        self.late_ns.append(late_ns)
+
+
+def _unfinished(data):
+    """The part of the data that may be the beginning of a message."""
+    at = data.rfind(b'"n":')
+    return data[-3:] if at < 0 or _MESSAGE.match(data, at) else data[at:]
+
+
 class Followers:
     """The process's side. Its methods are called through `FollowersProcess.call`."""
 
     def __init__(self, pipe, received):
         self._pipe, self._received = pipe, received
-        self._epoll, self._open, self._late_ns = select.epoll(), {}, array("q")
-        self._lost = self._repeated = self._cut = 0
-        self._newest_at = 0
+        self._epoll, self._open, self._tally = select.epoll(), {}, Tally()
 
     def run(self):
         self._epoll.register(self._pipe.fileno(), select.EPOLLIN)
@@ -88,8 +130,7 @@ class Followers:
 
     def begin(self):
         """Forget what was counted so far."""
-        self._late_ns = array("q")
-        self._lost = self._repeated = self._cut = 0
+        self._tally = Tally()
         self._received.value = 0
 
     def wait_for(self, newest, timeout_s):
@@ -105,15 +146,15 @@ class Followers:
     def report(self, newest):
         """What was counted since `begin`. A message that has not come yet is lost."""
         behind = sum(max(0, newest.get(each.topic, 0) - (each.last or 0)) for each in self._open.values())
-        late = sorted(self._late_ns)
+        tally, late = self._tally, sorted(self._tally.late_ns)
         return {
             "delivered": len(late),
-            "lost": self._lost + behind,
-            "repeated": self._repeated,
-            "cut": self._cut,
+            "lost": tally.lost + behind,
+            "repeated": tally.repeated,
+            "cut": tally.cut,
             "median_ms": late[len(late) // 2] / 1e6 if late else float("nan"),
             "p99_ms": late[min(len(late) - 1, len(late) * 99 // 100)] / 1e6 if late else float("nan"),
-            "newest_at": self._newest_at / 1e9,
+            "newest_at": tally.newest_at_ns / 1e9,
         }
 
     def close(self):
@@ -132,14 +173,14 @@ class Followers:
             self._poll(0.05)
 
     def _poll(self, timeout_s):
-        before = len(self._late_ns)
+        before = len(self._tally.late_ns)
         for fileno, _ in self._epoll.poll(timeout_s):
             if follower := self._open.get(fileno):
                 try:
                     self._serve(follower, fileno)
                 except ConnectionError:
                     self._drop(follower, fileno)
-        self._received.value += len(self._late_ns) - before
+        self._received.value += len(self._tally.late_ns) - before
 
     def _serve(self, follower, fileno):
         if follower.request:
@@ -147,45 +188,15 @@ class Followers:
             follower.request = b""
             self._epoll.modify(fileno, select.EPOLLIN)
         elif data := follower.socket.recv(READ_BYTES):
-            self._take(follower, data)
+            self._tally.take(follower, data, time.perf_counter_ns())
         else:
             self._drop(follower, fileno)
 
     def _drop(self, follower, fileno):
-        self._cut += 1
+        self._tally.cut += 1
         self._epoll.unregister(fileno)
         del self._open[fileno]
         follower.socket.close()
-
-    def _take(self, follower, data):
-        if follower.tail:
-            data = follower.tail + data
-        if not follower.status:
-            if b"\r\n\r\n" not in data:
-                follower.tail = data
-                return
-            if not _OK.match(data):
-                raise SystemExit(f"a follower was answered {data[:300]!r}")
-            follower.status = True
-        self._newest_at = now = time.perf_counter_ns()
-        for number, at in _MESSAGE.findall(data):
-            n, last = int(number), follower.last
-            if last is not None and n <= last:
-                self._repeated += 1
-                continue
-            if last is not None:
-                self._lost += n - last - 1
-            follower.last = n
-            self._late_ns.append(now - int(at))
-        follower.tail = b"" if data.endswith(b"\n") else _unfinished(data)
-
-
-def _unfinished(data):
-    """The part of the data that may be the beginning of a message."""
-    at = data.rfind(b'"n":')
-    if at < 0:
-        return data[-4:]
-    return data[-4:] if _MESSAGE.match(data, at) else data[at:]
 
 
 def _run(pipe, received):

@@ -7,7 +7,9 @@ installed once, at pinned versions, into the user's cache directory (`bench.peer
 
 import os
 import shutil
+import sys
 from contextlib import suppress
+from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -38,6 +40,7 @@ class Server:
     answers_at_once = True
     """Whether the head of an answer is sent before the first message."""
     content_type = "application/json"
+    most_followers = sys.maxsize
     several_to = ""
     """Where to POST messages to several topics at once; empty: nowhere."""
 
@@ -142,12 +145,12 @@ class Nchan(Server):
             f"worker_processes {WORKERS}; worker_rlimit_nofile 20000;\n"
             f"events {{ worker_connections {followers + 1000}; }}\n"
             f"http {{ access_log off; nchan_shared_memory_size 256M; {self.upstream}\n"
-            f" server {{ listen 127.0.0.1:{self.port};\n"
-            f" nchan_eventsource_ping_interval {HEARTBEAT_S};"
-            f" nchan_message_buffer_length 1000; nchan_message_timeout 10m; {self.store}\n"
-            " location ~ /publish/(.+) { nchan_publisher; nchan_channel_id $1; }\n"
-            " location ~ /events/(.+) { nchan_subscriber eventsource; nchan_channel_id $1;"
-            " nchan_subscriber_first_message newest; }\n} }\n"
+            f"server {{ listen 127.0.0.1:{self.port};\n"
+            "nchan_message_buffer_length 1000; nchan_message_timeout 10m; nchan_subscriber_first_message newest;\n"
+            f"nchan_eventsource_ping_interval {HEARTBEAT_S};\n"
+            f"location ~ /publish/(.+) {{ nchan_publisher; nchan_channel_id $1; {self.store} }}\n"
+            f"location ~ /events/(.+) {{ nchan_subscriber eventsource; nchan_channel_id $1; {self.store} }}\n"
+            "} }\n"
         )
         self._run("nginx", [nginx_executable(), "-p", str(self._folder), "-c", str(config)], self.port)
 
@@ -161,6 +164,15 @@ class NchanValkey(Nchan):
         self.upstream = f"upstream store {{ nchan_redis_server redis://127.0.0.1:{port}; }}"
         self.store = "nchan_redis_pass store;"
         super()._start(followers)
+        # Each of nginx's workers has a connection to Valkey of its own.
+        wait_for(lambda: all(self._takes_messages() for _ in range(20)), what="nchan to connect to Valkey")
+
+    def _takes_messages(self):
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection.request("POST", self.publish_to("ready"), "{}")
+        status = connection.getresponse().status
+        connection.close()
+        return status < HTTPStatus.BAD_REQUEST
 
 
 class SseStarlette(Server):
@@ -177,6 +189,8 @@ class FlaskSse(Server):
     name = "flask-sse"
     history = "none"
     answers_at_once = False
+    most_followers = 10_000
+    """Each takes two open files, and one worker may get nearly all of them."""
 
     def _start(self, followers):
         environ = os.environ | {"REDIS_URL": f"redis://127.0.0.1:{_start_valkey(self)}"}

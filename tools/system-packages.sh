@@ -8,6 +8,8 @@ need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$m
 need chromium-headless-shell chromium-headless-shell
 need firefox-esr firefox-esr
 need nginx nginx-light
+# For bench.topics and bench.fan_out.
+[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || missing="$missing libnginx-mod-nchan"
 need node nodejs
 need openssl openssl
 need ip iproute2
