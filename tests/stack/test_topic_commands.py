@@ -15,6 +15,7 @@ import requests
 
 from everstream.client import Client, publishing
 from everstream.settings import CLIENT_NAMES, PROJECT_ROOT, SettingsError, load_settings
+from everstream.topic_commands.tailed_file import QUIET_LOOKS, TailedFile
 from harness.callers import keys
 from harness.cutting_proxy import CuttingProxy
 from harness.python_client import READERS
@@ -286,6 +287,31 @@ def test_tail_of_a_growing_file(topics, name, tmp_path):
         wait_for_lines(topics, name, 6)
     expected = ["old", "in two pieces", "next", "to the old one", "rotated", "t"]
     assert kept(topics, name, 6) == expected
+
+
+def test_rotated_file_that_is_still_written(tmp_path):
+    """Whoever writes it notices the rotation later."""
+    path = tmp_path / "app.log"
+    append(path, "one")
+    file = TailedFile(path)
+    file.open(None)
+
+    def look():
+        return [line.content for line in file.lines()]
+
+    assert look() == [b"one\n"]
+    path.rename(tmp_path / "app.log.1")
+    assert look() == []
+    append(path, "new")
+    for late in ("late", "later"):
+        assert look() == []
+        append(tmp_path / "app.log.1", late)
+        assert look() == [f"{late}\n".encode()]
+    with (tmp_path / "app.log.1").open("a") as old:
+        old.write("not complete")
+    seen = [line for _ in range(QUIET_LOOKS + 2) for line in look()]
+    assert seen == [b"not complete", b"new\n"]
+    file.close()
 
 
 def test_tail_of_a_file_that_appears(topics, name, tmp_path):

@@ -54,6 +54,8 @@ def test_python_client_needs_httpx_alone(wheel, fast, tmp_path):
     run(*install, "-r", str(PROJECT_ROOT / "requirements-python-client.txt"))
     call = f"import everstream.client as c; print(*c.Client({fast.url!r}).start(texts=['a', 'b']).texts())"
     assert run(*use, call, cwd=tmp_path) == "a b\n"
+    publish = f"import everstream as e; p = e.Publisher({fast.url!r}); p.publish('wheel', 1); print(p.close(30))"
+    assert run(*use, publish, cwd=tmp_path) == "True\n"
 
 
 def test_wheel_serves_from_an_empty_environment(wheel, own_stack, tmp_path):
