@@ -210,7 +210,7 @@ class Topics(RuleBasedStateMachine):
         config=CONFIGS,
         is_json=st.sampled_from([True] * 9 + [False]),
     )
-    def publish(self, name, client, batch, closes, producer, makes, config, is_json):  # noqa: PLR0913
+    def publish(self, name, client, batch, closes, producer, makes, config, is_json):
         messages = [NewMessage(self.entry(size), each, expires_ms) for size, each, expires_ms in batch]
         kind = JSON if is_json or producer else "text/plain"
         append = Append(topic_id(OWNER, name), messages, kind, config if makes else None, closes, producer)
@@ -349,10 +349,10 @@ class Topics(RuleBasedStateMachine):
         self.take_new(topic, [partial] if partial else [])
 
     def fork_is_not_made(self, there, source, given, options):
-        if there and there.config.fork == given[2].fork and not there.is_deleted and there.closed_by is None:
-            if there.config.ttl_s == source.config.ttl_s:
-                assert not self.log.make(*given, **options).is_new
-                return
+        is_same = there and (there.config.fork, there.config.ttl_s) == (given[2].fork, source.config.ttl_s)
+        if is_same and not there.is_deleted and there.closed_by is None:
+            assert not self.log.make(*given, **options).is_new
+            return
         with pytest.raises((TopicConflict, LogFull)) as refused:
             self.log.make(*given, **options)
         assert isinstance(refused.value, LogFull) == (there is None and not source.is_deleted)
