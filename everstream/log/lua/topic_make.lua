@@ -15,7 +15,7 @@ end
 
 -- One that was made by its first message takes what is asked for now.
 local function adopt(found)
-  if not found.implicit or found.type ~= config.type or closes then return false end
+  if not found.implicit or found.type ~= config.type or closes or source then return false end
   redis.call('HDEL', topic_key(topic), 'implicit', 'history', 'latest', 'ttl_s', 'due_ms', 'expires_at')
   redis.call('ZREM', ns .. 'topics_due', topic)
   found.ttl_s, found.due_ms = false, false
