@@ -3,6 +3,7 @@
 python examples/topics/run_all.py
 """
 
+import signal
 import subprocess
 import sys
 import time
@@ -15,20 +16,24 @@ PAUSE_S = 20
 
 
 def main():
-    running = [subprocess.Popen([sys.executable, HERE / name]) for name in PUBLISHERS]
-    log = subprocess.Popen([HERE / "log.sh"], stdin=subprocess.PIPE, text=True)
+    # No publisher must go on alone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    running = []
     try:
+        running += [subprocess.Popen([sys.executable, HERE / name]) for name in PUBLISHERS]
+        running += [log := subprocess.Popen([HERE / "log.sh"], stdin=subprocess.PIPE, text=True)]
         for number, text in enumerate(NOTE, 1):
             subprocess.run([HERE / "note.sh", str(number), text], check=True)
-        while all(each.poll() is None for each in [*running, log]):
-            job = subprocess.Popen([sys.executable, HERE / "progress.py", sys.prefix])
+        while all(each.poll() is None for each in running):
+            running += [job := subprocess.Popen([sys.executable, HERE / "progress.py", sys.prefix])]
             watch(job, log.stdin)
+            running.remove(job)
             subprocess.run([HERE / "notify.sh", f"The job ended with status {job.returncode}"], check=True)
             time.sleep(PAUSE_S)
     except KeyboardInterrupt:
         pass
     finally:
-        for each in [*running, log]:
+        for each in running:
             each.terminate()
 
 

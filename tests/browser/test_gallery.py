@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager
 from urllib.parse import quote
 
+import psutil
 import pytest
 import requests
 from playwright.sync_api import expect
@@ -426,8 +427,10 @@ def test_all_at_once(stack, shown, tmp_path):
     page = shown("index")
     with publishing(stack, tmp_path, "run_all.py") as process:
         expect(page.locator(".cards .fresh")).to_have_count(len(EXAMPLES), timeout=120_000)
-        process.kill(signal.SIGINT)
-        assert process.children == [] or process.popen.returncode == 0
+        children = process.children()
+        process.kill(signal.SIGTERM)
+        _, alive = psutil.wait_procs(children, timeout=TIMEOUT_S)
+        assert children and not alive
 
 
 # What publishers should not send.

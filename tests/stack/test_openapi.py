@@ -80,7 +80,9 @@ NEEDS_NO_LOG = {
     *("GET /v2/models/{name}", "GET /v2/models/{name}/versions/{version}"),
     "POST /v1/embeddings",
     *("GET /session", "POST /session", "DELETE /session"),
+    *("GET /examples/", "GET /examples/{name}", "GET /examples/source/{name}"),
 }
+PAGES = {"GET /examples/{name}": {"name": "log"}, "GET /examples/source/{name}": {"name": "log.html"}}
 TEXT = {"type": "string"}
 PRODUCER = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
 
@@ -152,6 +154,7 @@ def test_operation_does_what_is_said(schema, chat, generation, label, mode):
     known = {"generation": generation, "run": generation, "response_id": background_response(chat)}
     if label.endswith(TOPICS):
         known["name"] = topic_for(chat, label)
+    known |= PAGES.get(label, {})
     statuses = set()
     operation = schema.find_operation_by_label(label)
     coverage = schema.iter_coverage_cases(

@@ -73,5 +73,6 @@ def test_wheel_serves_from_an_empty_environment(wheel, own_stack, tmp_path):
     assert_whole(read_all(f"{stack.url}/stream?texts=a"))
     assert "<title>" in requests.get(stack.url, timeout=30).text
     assert requests.get(f"{stack.url}/static/page/main.js", timeout=30).ok
+    assert requests.get(f"{stack.url}/examples/ticker", timeout=30).ok
     where = run(str(python), "-c", "import everstream; print(everstream.__file__)", cwd=tmp_path)
     assert where.startswith(str(tmp_path))
