@@ -31,7 +31,7 @@ TEMPLATE_TOKENS = 512
 """Room for a chat template when a prompt's byte count serves as the upper bound of its tokens."""
 MAX_KEY_CHARS = 255
 Struct = TypeVar("Struct", bound=msgspec.Struct)
-_FIELD = re.compile(r"(?:`\$\.|required field `)([a-z_]+)`")
+_FIELD = re.compile(r"(?:`\$\.|required field `)([a-z_]+)[^`]*`")
 REQUEST_ID = "[A-Za-z0-9._-]{16,64}"
 _REQUEST_ID = re.compile(REQUEST_ID, re.ASCII)
 

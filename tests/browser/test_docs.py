@@ -23,7 +23,7 @@ def test_operations_open_and_types_are_linked(fast, plain_page, artifacts):
     operation.locator("summary").click()
     assert "integer" in body.inner_text()
     plain_page.screenshot(path=artifacts / "docs.png")
-    operation.get_by_role("link", name="ErrorBody").first.click()
+    operation.locator("a[href='#type-native.ErrorBody']").first.click()
     assert plain_page.url.endswith("/docs#type-native.ErrorBody")
     heading = plain_page.locator("[id='type-native.ErrorBody']")
     assert 0 <= heading.bounding_box()["y"] < 800

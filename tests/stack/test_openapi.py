@@ -72,6 +72,7 @@ KNOWN = "the generation that has ended"
 QUERIES = {
     "GET /stream": {"prompt": "a"},
     "GET /events": {"generation": "0" * 32},
+    "GET /presence": {"topic": "a"},
     "GET /topics/{name}": {"last_event_id": "0" * 15 + "1"},
 }
 NEEDS_NO_LOG = {

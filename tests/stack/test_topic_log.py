@@ -1,5 +1,5 @@
-"""The log of topics in a real Valkey: what fails half-way, what is large, and what isn't ours. `test_topic_protocol` has
-what may happen in any order."""
+"""The log of topics in a real Valkey: what fails half-way, what is large, and what isn't ours. `test_topic_protocol`
+has what may happen in any order."""
 
 from contextlib import contextmanager
 
@@ -73,7 +73,10 @@ def publish(log, topic, *entries, make=PLAIN, **options):
     return log.publish(Append(topic, messages, JSON, make, **options), PAYER)
 
 
-def read(log, *patterns, start=Start("after", 0), max_bytes=READ_BYTES):
+BEGINNING = Start("after", 0)
+
+
+def read(log, *patterns, start=BEGINNING, max_bytes=READ_BYTES):
     return log.read([(Subscription("o", patterns), start)], max_bytes)[0]
 
 
