@@ -4,10 +4,9 @@ the process stops or a key is revoked.
 A follower makes streams (`reader`, `topic_reader`) and says here which it has.
 """
 
-import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -171,11 +170,12 @@ class OpenStreams:
         """Count these streams in, whenever all are asked for."""
         self._sources.append(source)
 
-    def all(self) -> Iterator[OpenStream]:
-        return itertools.chain.from_iterable(source() for source in self._sources)
+    def all(self) -> list[OpenStream]:
+        """A list, because a stream that is woken changes the collections of its follower."""
+        return [stream for source in self._sources for stream in source()]
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.all())
+        return len(self.all())
 
     def admit(self) -> Callable[[], None]:
         """Take one of the worker's stream slots, and return a function that releases it. Raises TooManyStreams."""
@@ -243,5 +243,5 @@ class OpenStreams:
         """End the streams of keys that were revoked or have expired."""
         shown = {stream.credential for stream in self.all() if stream.credential}
         if revoked := {credential for credential in shown if not is_valid(credential)}:
-            for stream in [each for each in self.all() if each.credential in revoked]:
+            for stream in (each for each in self.all() if each.credential in revoked):
                 stream.fail(Unauthorized("the API key was revoked, or has expired"))
