@@ -219,6 +219,16 @@ def test_durable_control():
     assert list(encoder.page(TopicPage([message], 12, "history", more=False, is_closed=False), is_first=False)) == []
 
 
+def test_end_after_live_messages_names_no_earlier_offset():
+    encoder = DurableEncoder(JSON, "", 5)
+    list(encoder.page(TopicPage([], 7, "", more=False, is_closed=False), is_first=True))
+    # Live messages may be encoded by another stream's encoder.
+    DurableEncoder(JSON, "", 5).live([Message("a", 9, "", b"1")])
+    ended = b"".join(encoder.page(TopicPage([], 12, "", more=False, is_closed=True), is_first=False))
+    (control,) = Decoder().feed(ended)
+    assert int(control.json["streamNextOffset"]) >= 9 and control.json["streamClosed"]
+
+
 @given(st.text(max_size=6) | st.integers(0, 10**15 - 1).map(str), st.integers(0, 10**9))
 def test_cursors_always_grow(given, passed):
     now = cdn_cursor.EPOCH_S + passed

@@ -39,8 +39,8 @@ class DurableEncoder:
         if page.messages:
             yield _data(page.messages, self._type)
             self._offset = page.messages[-1].position
-        elif page.more:
-            # Those that were read have expired.
+        elif page.more or not is_first:
+            # Messages have expired, or were encoded by `live`, which may be another stream's.
             self._offset = page.position
         if page.messages or page.is_closed or is_first:
             yield self._control(self._offset, up_to_date=not page.more, is_closed=page.is_closed)
