@@ -3,6 +3,8 @@ topics."""
 
 from collections.abc import Callable
 
+from msgspec import UNSET
+
 from everstream.errors import InvalidInput
 from everstream.log.topic_errors import ContentTypeConflict
 from everstream.log.topic_log import JSON, Append, NewMessage, Producer, Published, name_of, owner_of
@@ -17,7 +19,7 @@ MakeMessages = Callable[[str], list[NewMessage]]
 
 def publish_json(topic: str, found: list[Publication], producer: Producer | None) -> Published:
     """Raises InvalidInput, and whatever `TopicLog.publish` does."""
-    content_type = _type_of(topic) if any(each.base64 for each in found) else JSON
+    content_type = _type_of(topic) if any(each.base64 is not UNSET for each in found) else JSON
     return _publish(topic, content_type, messages_of(found), producer, lambda _: True)
 
 
