@@ -29,7 +29,6 @@ from everstream.log.web_log import WebLog
 from everstream.settings import Settings
 
 JSON = "application/json"
-MAX_LISTED = 1000
 
 _encode = msgspec.msgpack.Encoder().encode
 _live_decoder = msgspec.json.Decoder(tuple[int, str, int, list[msgspec.Raw]])

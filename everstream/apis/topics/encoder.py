@@ -11,7 +11,7 @@ import msgspec
 from everstream.errors import EverstreamError
 from everstream.log.entries import encode_json
 from everstream.log.presence import Present
-from everstream.log.topic_log import Message, TopicPage
+from everstream.log.topic_log import Message, TopicPage, name_of
 from everstream.web.sse import GREETING, HEARTBEAT, event, retry, text_lines
 
 
@@ -60,7 +60,7 @@ class TopicEventEncoder:
         return b"".join(map(self._message, messages))
 
     def presence(self, topic: str, present: Present) -> bytes:
-        return event("presence", encode_json({"topic": topic.rpartition(":")[2], **msgspec.to_builtins(present)}))
+        return event("presence", encode_json({"topic": name_of(topic), **msgspec.to_builtins(present)}))
 
     def reconnect(self, retry_ms: int) -> bytes:
         return retry(retry_ms)
