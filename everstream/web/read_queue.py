@@ -1,4 +1,4 @@
-"""Reads the log for streams, in batches: of generations (`log_reads`), of topics (`topic_reads`).
+"""Reads the log for streams, in batches: of generations (`log_reads`), of topics (`topic_follower`).
 
 A stream's own greenlet never waits for Valkey; a few greenlets here do. So a slow or absent Valkey delays no heartbeat,
 and streams that all return at once do not all query at once.
@@ -45,7 +45,7 @@ R = TypeVar("R", bound=Readable)
 
 class ReadQueue(Generic[R]):
     def __init__(self, read: Callable[[list[R]], None], what: str) -> None:
-        """`read` gives the cursors of several streams what comes next. `what`, for messages, they read."""
+        """`read` gives the cursors of several streams what comes next. `what` it reads, for error messages."""
         self._read = read
         self._what = what
         self._waiting: Queue[R] = Queue()

@@ -26,12 +26,12 @@ from everstream.web import duties
 from everstream.web.open_streams import Heartbeat, OpenStreams
 from everstream.web.presence import Presence
 from everstream.web.read_queue import ReadQueue
-from everstream.web.topic_group import Batch, Group, Heard
+from everstream.web.topic_group import Batch, Group, LastReceived
 from everstream.web.topic_reader import PresenceNews, TopicReader
 
 RETRY_S = 0.5
 CHECK_S = 2.0
-"""How often it is checked whether all messages were heard."""
+"""How often it is checked whether all messages were received."""
 
 
 class TopicFollower:
@@ -43,7 +43,7 @@ class TopicFollower:
         self._by_name: dict[str, set[Group]] = {}
         self._with_patterns: dict[str, set[Group]] = {}
         self._reads = ReadQueue(self._read, "topics")
-        self._heard = Heard()
+        self._received = LastReceived()
         streams.include(self._all_readers)
 
     def start(self) -> None:
@@ -63,19 +63,19 @@ class TopicFollower:
         """Give the reader its topics' live messages until `unregister`."""
         subscription = reader.subscription
         if (group := self._groups.get(subscription)) is None:
-            group = self._groups[subscription] = Group(subscription, self._heard)
+            group = self._groups[subscription] = Group(subscription, self._received)
             for name in group.names:
                 self._by_name.setdefault(topic_id(subscription.owner, name), set()).add(group)
             if group.has_patterns:
                 self._with_patterns.setdefault(subscription.owner, set()).add(group)
         reader.group = group
-        group.apart[reader] = None
+        group.individual[reader] = None
         self.streams.begin(reader)
 
     def unregister(self, reader: TopicReader) -> None:
         subscription = reader.subscription
         group = self._groups[subscription]
-        group.apart.pop(reader, None)
+        group.individual.pop(reader, None)
         if any(group):
             return
         del self._groups[subscription]
@@ -118,7 +118,7 @@ class TopicFollower:
         while True:
             try:
                 for live in self._log.subscribe():
-                    self._hear(live)
+                    self._dispatch(live)
                     # A read that finds data waiting does not yield, so under load no other greenlet would run.
                     gevent.sleep(0)
             except Exception as error:
@@ -127,16 +127,16 @@ class TopicFollower:
             # Jitter, so that not all processes reconnect at once after a restart of Valkey.
             gevent.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
 
-    def _hear(self, live: Sequence[LiveMessages]) -> None:
-        heard = self._heard
-        if not live or (heard.number is not None and live[0].number != heard.number + 1):
-            # Messages that were published before the subscription was in place were missed, or some that were sent.
+    def _dispatch(self, live: Sequence[LiveMessages]) -> None:
+        received = self._received
+        if not live or (received.number is not None and live[-1].number != received.number + len(live)):
+            # A new subscription may have missed messages, and a number that does not follow shows a lost one.
             self._mark_all_behind()
-        heard.number = live[-1].number if live else None
+        received.number = live[-1].number if live else None
         # One write per stream, however many messages have come.
         batches: dict[Group, Batch] = {}
         for each in live:
-            heard.position = each.first + max(0, len(each.entries) - 1)
+            received.position = each.first + max(0, len(each.entries) - 1)
             for group in self._groups_of(each.topic):
                 batches.setdefault(group, Batch()).add(each)
         for group, batch in batches.items():
@@ -157,13 +157,13 @@ class TopicFollower:
         """A message that was lost shows in the number of the next one, but there may be none for long."""
         if not self._groups:
             return
-        heard, sent = self._heard.number, self._log.last_sent()
-        if sent == heard or self._heard.number != heard:
+        received, sent = self._received.number, self._log.last_sent()
+        if sent == received or self._received.number != received:
             return
         # Messages that were sent before we asked may be on their way.
         gevent.sleep(RETRY_S)
-        if self._heard.number == heard:
-            self._heard.number = sent
+        if self._received.number == received:
+            self._received.number = sent
             self._mark_all_behind()
 
 

@@ -50,7 +50,7 @@ class TopicEncoder(Protocol):
 
 
 class TopicReader(OpenStream):
-    """Who follows topics, and how far. `opened_at`: Unix seconds."""
+    """One client's stream and its position in the topics. `opened_at`: Unix seconds."""
 
     __slots__ = (
         "_lane",
@@ -75,7 +75,7 @@ class TopicReader(OpenStream):
         self.presence = client.presence
         self.opened_at = int(time.time())
         self.group: Group | None = None
-        """Set while it is registered."""
+        """Set when it is registered."""
         self._lane: Lane | None = None
         self._lane_bytes = 0
         self._present: dict[str, Present] | None = None
@@ -115,7 +115,7 @@ class TopicReader(OpenStream):
             lane.join(self, writer.fileno)
 
     def leave_lane(self, unsent: bytes | None = b"") -> None:
-        """Take over what was written meanwhile. `unsent`: what the kernel did not take; None: the client left."""
+        """Account for what the lane has written. `unsent`: what the kernel did not take; None: the client left."""
         if (lane := self._lane) is None:
             return
         self._lane = None
@@ -139,7 +139,7 @@ class TopicReader(OpenStream):
             self.wake()
 
     def take_present(self) -> PresenceNews | None:
-        """What the client does not know yet about who follows its topics."""
+        """The next change that the client has not been told."""
         if not self._unsent_present:
             return None
         topic, present = self._unsent_present.popitem()

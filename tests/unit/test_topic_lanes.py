@@ -11,12 +11,12 @@ from everstream.log.topic_log import LiveMessages, Start, Subscription, TopicPag
 from everstream.settings import Settings
 from everstream.web.direct_writer import DirectWriter
 from everstream.web.open_streams import OpenStreams, StreamClient
-from everstream.web.topic_group import Batch, Group, Heard
+from everstream.web.topic_group import Batch, Group, LastReceived
 from everstream.web.topic_reader import TopicReader
 from harness.sse_client import Decoder
 
 SUBSCRIPTION = Subscription("owner", ("a",))
-READ_TO, HEARD = 10, 20
+READ_TO, RECEIVED = 10, 20
 BOUND_BYTES = 100_000
 
 
@@ -31,7 +31,7 @@ class Stream:
         client = StreamClient(writer=writer, can_return=True)
         self.reader = TopicReader(SUBSCRIPTION, Start("after", READ_TO), TopicEventEncoder({}), BOUND_BYTES, client)
         self.reader.group = group
-        group.apart[self.reader] = None
+        group.individual[self.reader] = None
         cursor = self.reader.cursor
         cursor.begin_read()
         cursor.end_read(TopicPage([], READ_TO, "", more=False, is_closed=False))
@@ -58,9 +58,9 @@ class Stream:
 
 @pytest.fixture
 def group():
-    heard = Heard()
-    heard.position = HEARD
-    return Group(SUBSCRIPTION, heard)
+    received = LastReceived()
+    received.position = RECEIVED
+    return Group(SUBSCRIPTION, received)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def streams(group):
             stack.callback(each.close)
         gevent.sleep(0)
         (lane,) = group.lanes.values()
-        assert list(lane.writes) == [each.reader for each in made] and not group.apart
+        assert list(lane.writes) == [each.reader for each in made] and not group.individual
         yield made
 
 
@@ -96,10 +96,10 @@ def finish(streams):
 def test_message_reaches_all(group, streams):
     send(group, 21, b'["",1]', b'["",2]')
     assert [each.received() for each in streams] == [["1", "2"]] * 3
-    assert not group.apart
+    assert not group.individual
     streams[0].reader.wake()
     finish(streams[:1])
-    assert streams[0].reader.cursor.position == 22 and list(group.apart) == [streams[0].reader]
+    assert streams[0].reader.cursor.position == 22 and list(group.individual) == [streams[0].reader]
 
 
 def test_draining_ends_all(open_streams, streams):
@@ -149,16 +149,16 @@ def test_rest_that_the_kernel_did_not_take(group, streams):
 
 def test_stream_that_is_killed_leaves(group, streams):
     streams[1].greenlet.kill()
-    assert list(group.apart) == [streams[1].reader]
+    assert list(group.individual) == [streams[1].reader]
     send(group, 21, b'["",1]')
     assert streams[1].received() == []
 
 
 def test_what_may_still_come_through_the_channel_keeps_a_stream_out(group):
-    group._heard.position = READ_TO - 1
+    group._received.position = READ_TO - 1
     late = Stream(group)
     gevent.sleep(0)
-    assert list(group.apart) == [late.reader]
+    assert list(group.individual) == [late.reader]
     send(group, READ_TO - 1, b'["",0]', b'["",1]')
     assert late.received() == []
     late.close()
