@@ -1,5 +1,6 @@
-"""The log of topics in a real Valkey: what fails half-way, what is large, and what isn't ours. `test_topic_protocol`
-has what may happen in any order."""
+"""The log of topics in a real Valkey: what fails half-way, what is large, and what isn't ours.
+
+`test_topic_protocol` has what may happen in any order."""
 
 from contextlib import contextmanager
 
@@ -32,6 +33,7 @@ from harness.stack import Stack
 A, B = "o:a", "o:b"
 PAYER = Payer("client")
 PLAIN = TopicConfig()
+BEGINNING = Start("after", 0)
 SEGMENTS = st.text("ab%.-+~_@[]^$()*?", min_size=1, max_size=3).filter(lambda text: "*" not in text)
 
 
@@ -71,9 +73,6 @@ def ns(log):
 def publish(log, topic, *entries, make=PLAIN, **options):
     messages = [each if isinstance(each, NewMessage) else NewMessage(f'["",{each}]') for each in entries]
     return log.publish(Append(topic, messages, JSON, make, **options), PAYER)
-
-
-BEGINNING = Start("after", 0)
 
 
 def read(log, *patterns, start=BEGINNING, max_bytes=READ_BYTES):
@@ -346,6 +345,17 @@ def test_follower_of_very_many_topics_is_told(log, client):
     first = log.show("o", ["0"])[0].top
     assert read(log, "**", start=Start("since", 0)).reset == "too_many_topics"
     assert read(log, "**", start=Start("after", first + 10**12)).reset == "lost"
+
+
+def test_page_does_not_end_between_equal_positions(log):
+    """A fork's messages have those of its source's."""
+    publish(log, A, *range(5))
+    log.make(B, PAYER, TopicConfig(fork="a"), source=A, anchor=log.show("o", ["a"])[0].top)
+    after, found = 0, []
+    while (page := read(log, "**", start=Start("after", after), max_bytes=1)).messages:
+        found += [(message.topic, message.data) for message in page.messages]
+        after = page.position
+    assert found == [(name, str(n).encode()) for n in range(5) for name in "ab"]
 
 
 def test_expired_messages_do_not_hide_later_ones(log):

@@ -65,6 +65,13 @@ BATCHES = st.lists(
     max_size=4,
 )
 PRODUCERS = st.none() | st.builds(Producer, st.sampled_from("pq"), st.integers(0, 2), st.integers(0, 3))
+OPTIONS = st.fixed_dictionaries(
+    {
+        "closes": st.sampled_from([False, False, False, False, True]),
+        "producer": PRODUCERS,
+        "is_json": st.sampled_from([True] * 9 + [False]),
+    }
+)
 CONFIGS = st.builds(
     TopicConfig,
     history=st.sampled_from([None, None, 1, 3, 20]),
@@ -200,20 +207,11 @@ class Topics(RuleBasedStateMachine):
 
     # Publishers.
 
-    @rule(
-        name=NAMES,
-        client=PAYERS,
-        batch=BATCHES,
-        closes=st.sampled_from([False, False, False, False, True]),
-        producer=PRODUCERS,
-        makes=st.sampled_from([True, True, False]),
-        config=CONFIGS,
-        is_json=st.sampled_from([True] * 9 + [False]),
-    )
-    def publish(self, name, client, batch, closes, producer, makes, config, is_json):
+    @rule(name=NAMES, client=PAYERS, batch=BATCHES, config=CONFIGS | st.none(), options=OPTIONS)
+    def publish(self, name, client, batch, config, options):
         messages = [NewMessage(self.entry(size), each, expires_ms) for size, each, expires_ms in batch]
-        kind = JSON if is_json or producer else "text/plain"
-        append = Append(topic_id(OWNER, name), messages, kind, config if makes else None, closes, producer)
+        kind = JSON if options["is_json"] or options["producer"] else "text/plain"
+        append = Append(topic_id(OWNER, name), messages, kind, config, options["closes"], options["producer"])
         self.last_append = (append, client)
         self.append(append, client)
 

@@ -61,7 +61,10 @@ end
 
 local function position_of(message) return tonumber(string.match(message[1], '^%d+')) end
 
-local function in_order(one, other) return one[1] < other[1] end
+-- A fork's messages have the positions of its source's.
+local function in_order(one, other)
+  return one[1] < other[1] or (one[1] == other[1] and one[2] < other[2])
+end
 
 -- The newest messages: up to `count`, and that of each topic that greets with it.
 local function newest(request, names, found, count)
@@ -84,7 +87,7 @@ local function cut_to_bytes(messages)
   local left = max_bytes
   for at, message in ipairs(messages) do
     left = left - #message[3]
-    if left < 0 and at > 1 then
+    if left < 0 and at > 1 and message[1] ~= messages[at - 1][1] then
       for index = #messages, at, -1 do messages[index] = nil end
       return true
     end
