@@ -62,8 +62,8 @@ class Sender:
             self.outbox.changed.wait_for(lambda: self.outbox.is_sent(target) or not self._is_running, timeout_s)
         if not self._is_running and self._may_send:
             self._send_here(target, until)
-        # Or a short program would end before its thread says what was refused.
-        self._report()
+        if not self._is_running:
+            self._report()
         return self.outbox.is_sent(target)
 
     def stop(self) -> None:
@@ -99,6 +99,7 @@ class Sender:
             with http:
                 while self._may_send:
                     self._step(http, None)
+            self._report()
         finally:
             self._is_running = False
             self._notify()
@@ -161,8 +162,9 @@ class Sender:
             return Reply(response.status_code, response.headers, bounded(response.iter_bytes()), time.time())
 
     def _report(self) -> None:
-        for warning in self.outbox.warnings():
-            logger.warning("%s", warning)
+        with self.outbox.warnings() as warnings:
+            for warning in warnings:
+                logger.warning("%s", warning)
 
     def _report_once(self, warning: str) -> None:
         if warning != self._reported:

@@ -8,7 +8,7 @@ notes that it does; what a handler publishes meanwhile is put down, and taken by
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from everstream.client.errors import EverstreamError
 from everstream.client.outbox import Batch, Body, Outbox, Stats
@@ -22,6 +22,7 @@ class SharedOutbox:
         self._outbox = outbox
         self._put_down: deque[tuple[str, Body, float]] = deque()
         self._is_used = False
+        self._is_reporting = False
 
     def add(self, topic: str, body: Body, due: float) -> None:
         """See `Outbox.add`."""
@@ -41,9 +42,9 @@ class SharedOutbox:
             return outbox.has_room()
 
     def is_sent(self, target: int) -> bool:
-        """Whether nothing waits of the first so many messages."""
+        """Whether nothing waits of the first so many messages, and warnings about them are in the log."""
         with self._used() as outbox:
-            return outbox.oldest() >= target
+            return outbox.oldest() >= target and not self._is_reporting and not outbox.warnings
 
     def next(self, now: float) -> Batch | float | None:
         with self._used() as outbox:
@@ -56,11 +57,20 @@ class SharedOutbox:
             self.changed.notify_all()
         return delay
 
-    def warnings(self) -> Iterator[str]:
-        """Those that were not reported yet."""
-        with suppress(IndexError):
-            while True:
-                yield self._outbox.warnings.popleft()
+    @contextmanager
+    def warnings(self) -> Iterator[list[str]]:
+        """Those that were not reported yet: in the body they are."""
+        with self._used() as outbox:
+            found = list(outbox.warnings)
+            outbox.warnings.clear()
+            self._is_reporting = self._is_reporting or bool(found)
+        try:
+            yield found
+        finally:
+            if found:
+                with self.changed:
+                    self._is_reporting = False
+                    self.changed.notify_all()
 
     @contextmanager
     def _used(self) -> Iterator[Outbox]:
