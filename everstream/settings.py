@@ -104,7 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_generation_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 64 << 20
     max_log_bytes: Annotated[int, Meta(ge=65536)] = 1 << 30
     max_topic_bytes: Annotated[int, Meta(ge=65536)] = 256 << 20
-    topic_history: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    topic_history: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     topic_retention_s: Annotated[int, Meta(ge=1, le=31_536_000)] = 604_800
     max_streams: Annotated[int, Meta(ge=1, le=60_000)] = 4000
     proxies: Annotated[int, Meta(ge=0, le=10)] = 0
