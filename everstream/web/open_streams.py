@@ -7,7 +7,7 @@ A follower makes streams (`reader`, `topic_reader`) and says here which it has.
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -171,11 +171,12 @@ class OpenStreams:
         """Count these streams in, whenever all are asked for."""
         self._sources.append(source)
 
-    def all(self) -> Iterator[OpenStream]:
-        return itertools.chain.from_iterable(source() for source in self._sources)
+    def all(self) -> list[OpenStream]:
+        """A copy, because a stream that is woken may move within its source."""
+        return list(itertools.chain.from_iterable(source() for source in self._sources))
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.all())
+        return len(self.all())
 
     def admit(self) -> Callable[[], None]:
         """Take one of the worker's stream slots, and return a function that releases it. Raises TooManyStreams."""
