@@ -102,8 +102,9 @@ def topic_followers(found):
             if other in used:
                 title = f"{what}: CPU per delivered event vs {other}"
                 yield Goal(title, AT_MOST, bound, [used[OURS] / used[other]])
-    wrong = sum(each["lost"] + each["repeated"] for name in topics.DELIVERING for each in ours.get(name, ()))
-    yield Goal("messages lost or repeated by that", AT_MOST, 0, [wrong])
+    turns = [each for name in topics.DELIVERING for each in ours.get(name, ())]
+    wrong = sum(each["lost"] + each["repeated"] + each["cut"] for each in turns)
+    yield Goal("messages lost or repeated, and followers cut, by that", AT_MOST, 0, [wrong])
 
 
 def main():

@@ -51,7 +51,7 @@ class Tally:
 
     def __init__(self):
         self.late_ns, self.newest_at_ns = array("q"), 0
-        self.lost = self.repeated = self.cut = 0
+        self.lost = self.repeated = 0
 
     def take(self, follower, data, now_ns):
         """The bytes of one read. Raises Refused."""
@@ -92,6 +92,7 @@ class Followers:
     def __init__(self, pipe, received):
         self._pipe, self._received = pipe, received
         self._epoll, self._open, self._tally = select.epoll(), {}, Tally()
+        self._cut = 0
 
     def run(self):
         self._epoll.register(self._pipe.fileno(), select.EPOLLIN)
@@ -144,14 +145,14 @@ class Followers:
         return Counter(each.topic for each in missing)
 
     def report(self, newest):
-        """What was counted since `begin`. A message that has not come yet is lost."""
+        """What was counted since `begin`; `cut`, since `open`. A message that has not come yet is lost."""
         behind = sum(max(0, newest.get(each.topic, 0) - (each.last or 0)) for each in self._open.values())
         tally, late = self._tally, sorted(self._tally.late_ns)
         return {
             "delivered": len(late),
             "lost": tally.lost + behind,
             "repeated": tally.repeated,
-            "cut": tally.cut,
+            "cut": self._cut,
             "median_ms": late[len(late) // 2] / 1e6 if late else float("nan"),
             "p99_ms": late[min(len(late) - 1, len(late) * 99 // 100)] / 1e6 if late else float("nan"),
             "newest_at": tally.newest_at_ns / 1e9,
@@ -164,6 +165,7 @@ class Followers:
             follower.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             follower.socket.close()
         self._open.clear()
+        self._cut = 0
 
     def _poll_while(self, condition):
         deadline = time.perf_counter() + 120
@@ -193,7 +195,7 @@ class Followers:
             self._drop(follower, fileno)
 
     def _drop(self, follower, fileno):
-        self._tally.cut += 1
+        self._cut += 1
         self._epoll.unregister(fileno)
         del self._open[fileno]
         follower.socket.close()

@@ -126,7 +126,7 @@ def table(columns, rows):
 def one_topic(found, args):
     title = f"one topic, {args.followers:,} followers, {args.rate_one:g} messages/s"
     columns = [title, "CPU µs per delivered event", f"{OURS} relative to it", "median ms", "p99 ms"]
-    columns += ["lost, repeated", "at saturation: events/s", "CPU µs", "lost, repeated"]
+    columns += ["lost, repeated, cut", "at saturation: events/s", "CPU µs", "lost, repeated, cut"]
     return table(
         columns, (_row(found, name, ONE, args) + _saturated(found[name]) for name in found if ONE in found[name])
     )
@@ -135,7 +135,7 @@ def one_topic(found, args):
 def many_topics(found, args):
     title = f"{args.topics:,} topics, {args.per_topic} followers each, {args.rate_many:g} messages/s"
     columns = [title, "CPU µs per delivered event", f"{OURS} relative to it", "median ms", "p99 ms"]
-    columns += ["lost, repeated", "CPU µs per message that nobody gets"]
+    columns += ["lost, repeated, cut", "CPU µs per message that nobody gets"]
     rows = []
     for name, figures in found.items():
         if MANY in figures:
@@ -147,13 +147,20 @@ def many_topics(found, args):
 
 
 def held(found):
-    columns = ["followers held", "number", "KB of memory each", "CPU at rest, of one core", "history"]
+    columns = [
+        "followers held",
+        "number",
+        "KB of memory each",
+        "opened within, s",
+        "CPU at rest, of one core",
+        "history",
+    ]
     rows = []
     for name, figures in found.items():
         for each in figures.get(HELD, ()):
             resting = max(0.0, figures.get("resting", [float("nan")])[0])
-            cells = [f"{each['followers']:,}", f"{each['kb_each']:.1f}", f"{resting:.3f}", figures["history"]]
-            rows.append([name, *cells])
+            cells = [f"{each['followers']:,}", f"{each['kb_each']:.1f}", f"{each['opened_s']:.1f}", f"{resting:.3f}"]
+            rows.append([name, *cells, figures["history"]])
     return table(columns, rows)
 
 
@@ -167,7 +174,8 @@ def _row(found, name, scenario, args):
 
 
 def _wrong(rounds):
-    return ", ".join(f"{sum(each[figure] for each in rounds):,}" for figure in ("lost", "repeated"))
+    lost, repeated = (sum(each[figure] for each in rounds) for figure in ("lost", "repeated"))
+    return f"{lost:,}, {repeated:,}, {rounds[-1]['cut']:,}"
 
 
 def _saturated(figures):
