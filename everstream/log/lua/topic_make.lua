@@ -18,11 +18,12 @@ local function adopt(found)
   if not found.implicit or found.type ~= config.type or closes or source then return false end
   redis.call('HDEL', topic_key(topic), 'implicit', 'history', 'latest', 'ttl_s', 'due_ms', 'expires_at')
   redis.call('ZREM', ns .. 'topics_due', topic)
-  found.ttl_s, found.due_ms = false, false
+  found.history, found.ttl_s, found.due_ms = false, false, false
   for name, value in pairs(config) do
     redis.call('HSET', topic_key(topic), name, tostring(value))
     found[name] = value
   end
+  if found.history then trim_to_history(topic, found) end
   if found.due_ms then redis.call('ZADD', ns .. 'topics_due', found.due_ms, topic) end
   keep_alive(topic, found)
   return true
