@@ -190,6 +190,15 @@ def test_shorter_history_counts_at_once(log):
     assert read(log, "a", start=Start("after", before.born)).reset == "history"
 
 
+def test_topic_that_was_asked_for_as_it_is_stays_so(log):
+    config = TopicConfig(history=5)
+    publish(log, A, 1, make=TopicConfig(history=5, implicit=True))
+    assert not log.make(A, PAYER, config).is_new
+    with pytest.raises(TopicConflict):
+        log.make(A, PAYER, TopicConfig(history=6))
+    assert not log.make(A, PAYER, config).is_new
+
+
 def test_full_memory_of_valkey_keeps_no_half(log, client, ns):
     """Reads and deletions still work, and whatever is refused leaves nothing."""
     publish(log, A, *(f'"{"x" * 1000}"' for _ in range(100)))

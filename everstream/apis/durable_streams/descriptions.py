@@ -157,7 +157,7 @@ DESCRIPTION = ApiDescription(
             failures=(
                 *BODY,
                 *READ,
-                *failures(LogFull, UnknownTopic, TopicConflict, ContentTypeConflict),
+                *failures(LogFull, UnknownTopic, TopicConflict, ContentTypeConflict, PositionGone),
             ),
             headers=(CreationHeaders,),
             body=Any,
