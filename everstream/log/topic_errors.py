@@ -1,6 +1,7 @@
 """Errors of topics, one class per remedy."""
 
 from everstream.errors import EverstreamError
+from everstream.log.positions import position_text
 
 
 class UnknownTopic(EverstreamError):
@@ -54,7 +55,7 @@ class TopicClosed(TopicConflict):
 
     def __init__(self, top: int) -> None:
         super().__init__("this topic is closed")
-        self.headers = {"Stream-Closed": "true", "Stream-Next-Offset": f"{top:016d}"}
+        self.headers = {"Stream-Closed": "true", "Stream-Next-Offset": position_text(top)}
 
 
 class ProducerFenced(EverstreamError):

@@ -6,11 +6,10 @@ from typing import NamedTuple
 from flask import request
 
 from everstream.errors import InvalidInput
+from everstream.log.positions import POSITION
 from everstream.web import sse
 from everstream.web.sse import EventId
 
-POSITION = r"[0-9]{16}"
-"""The id of an event of topics, without a signature."""
 _POSITION = re.compile(rf"({POSITION})(?:\.([0-9a-f]{{32}}))?", re.ASCII)
 
 

@@ -128,3 +128,19 @@ def test_client_follows_a_generation_through_killed_processes(node, own_stack, g
     said = [each["data"]["text"] for each in found if each["event"] == "message"]
     assert said == texts
     assert [each["event"] for each in found if each["event"] != "message"] == ["resumed", "done"]
+
+
+def test_fork_can_not_count_from_messages_that_are_gone(stack):
+    url = f"{stack.url}/topics/short"
+    assert requests.put(url, json={"history": 2}, timeout=TIMEOUT_S).status_code == 201
+    ids = [requests.post(url, json={"data": n}, timeout=TIMEOUT_S).json()["last"] for n in range(5)]
+
+    def fork(name, offset):
+        headers = {"Stream-Forked-From": "/v1/stream/short", "Stream-Fork-Offset": offset}
+        headers["Stream-Fork-Sub-Offset"] = "1"
+        return requests.put(f"{stack.url}/v1/stream/{name}", headers=headers, timeout=TIMEOUT_S)
+
+    refused = fork("fork/gone", ids[0])
+    assert (refused.status_code, refused.json()["error"]["code"]) == (410, "position_gone")
+    assert fork("fork/kept", ids[2]).status_code == 201
+    assert requests.get(f"{stack.url}/v1/stream/fork/kept", timeout=TIMEOUT_S).json() == [3]

@@ -232,6 +232,10 @@ def test_claims_of_a_token(guarded):
     assert messages(f"{guarded.url}{ticket['url']}&last=1")[0].json == 1
     refused = tom.call("POST", "/tickets", json={"access": "follow", "topics": ["logs/*"]})
     assert error_of(refused) == (403, "topic_not_allowed")
+    none = Caller(guarded, jwt.encode({**claims, "publish": [], "follow": []}, JWT_SECRET, "HS256"))
+    assert error_of(none.call("POST", "/topics/logs/a", json={"data": 1})) == (403, "topic_not_allowed")
+    assert error_of(none.call("GET", "/topics/logs/a")) == (403, "topic_not_allowed")
+    assert none.call("GET", "/topics").json() == {"topics": [], "more": False}
     bad = jwt.encode({**claims, "follow": "logs/a"}, JWT_SECRET, "HS256")
     assert Caller(guarded, bad).call("GET", "/topics").status_code == 401
 

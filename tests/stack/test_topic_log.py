@@ -170,6 +170,35 @@ def test_message_that_can_never_fit_costs_no_history(log):
     assert datas(read(log, "a"))[-1].startswith('"xxx')
 
 
+def test_producers_that_leave_no_room_cost_no_history(log):
+    log._settings = structs.replace(log._settings, max_topic_bytes=65536)
+    for n in range(100):
+        publish(log, A, n, make=TopicConfig(history=20), producer=Producer(f"{n:0100d}", 0, 0))
+    with pytest.raises(LogFull):
+        publish(log, A, f'"{"x" * 20_000}"')
+    assert datas(read(log, "a")) == [str(n) for n in range(80, 100)]
+
+
+def test_shorter_history_counts_at_once(log):
+    implicit = TopicConfig(history=1000, implicit=True)
+    publish(log, A, *range(10), make=implicit)
+    (before,) = log.show("o", ["a"])
+    log.make(A, PAYER, TopicConfig(history=3))
+    (after,) = log.show("o", ["a"])
+    assert (after.messages, after.top) == (3, before.top) and after.bytes < before.bytes
+    assert datas(read(log, "a")) == ["7", "8", "9"]
+    assert read(log, "a", start=Start("after", before.born)).reset == "history"
+
+
+def test_topic_that_was_asked_for_as_it_is_stays_so(log):
+    config = TopicConfig(history=5)
+    publish(log, A, 1, make=TopicConfig(history=5, implicit=True))
+    assert not log.make(A, PAYER, config).is_new
+    with pytest.raises(TopicConflict):
+        log.make(A, PAYER, TopicConfig(history=6))
+    assert not log.make(A, PAYER, config).is_new
+
+
 def test_full_memory_of_valkey_keeps_no_half(log, client, ns):
     """Reads and deletions still work, and whatever is refused leaves nothing."""
     publish(log, A, *(f'"{"x" * 1000}"' for _ in range(100)))

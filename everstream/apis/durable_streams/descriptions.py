@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from everstream.apis.durable_streams.requests import MAX_MESSAGES, MAX_SEQUENCE_CHARS, OFFSET
 from everstream.errors import ErrorBody, InvalidInput, LogFull, TooManyStreams, UnknownGeneration
+from everstream.log.positions import POSITION
 from everstream.log.topic_errors import (
     ContentTypeConflict,
     PositionGone,
@@ -20,7 +21,6 @@ from everstream.log.topic_errors import (
 from everstream.log.topic_names import MAX_CHARS, NAME
 from everstream.web.description import BODY, READ, Answer, ApiDescription, Description, Fields, failures
 from everstream.web.publications import MAX_ID_CHARS, MAX_INTEGER
-from everstream.web.resume_point import POSITION
 from everstream.web.sse import GENERATION_ID
 
 Offset = Annotated[str, Meta(pattern=f"^{POSITION}$")]
@@ -157,7 +157,7 @@ DESCRIPTION = ApiDescription(
             failures=(
                 *BODY,
                 *READ,
-                *failures(LogFull, UnknownTopic, TopicConflict, ContentTypeConflict),
+                *failures(LogFull, UnknownTopic, TopicConflict, ContentTypeConflict, PositionGone),
             ),
             headers=(CreationHeaders,),
             body=Any,

@@ -12,6 +12,7 @@ import msgspec
 from everstream.apis.durable_streams.cdn_cursor import next_cursor
 from everstream.errors import EverstreamError
 from everstream.log.entries import encode_json
+from everstream.log.positions import position_text
 from everstream.log.presence import Present
 from everstream.log.topic_log import JSON, Message, TopicPage
 from everstream.web.publications import is_binary
@@ -109,4 +110,5 @@ def _bytes_of(data: bytes, content_type: str) -> bytes:
 
 
 def offset_text(offset: int) -> str:
-    return f"{offset:016d}"
+    """`offset`: a position, or the number of a generation's entry."""
+    return position_text(offset)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from everstream.apis.durable_streams.encoder import body_of
 from everstream.apis.durable_streams.requests import Fork, position_of
 from everstream.errors import InvalidInput
-from everstream.log.topic_errors import UnknownTopic
+from everstream.log.topic_errors import PositionGone, UnknownTopic
 from everstream.log.topic_log import JSON, Message, NewMessage, Start, Subscription, name_of, owner_of
 from everstream.log.web_log import READ_BYTES
 from everstream.web.context import app_context
@@ -44,10 +44,12 @@ def anchor_of(fork: Fork, content_type: str) -> Anchor:
 
 
 def _following(source: str, position: int, count: int) -> Message:
-    """The message which is so many after the position."""
+    """The message that is so many after the position. Raises InvalidInput, PositionGone."""
     subscription = Subscription(owner_of(source), (name_of(source),))
     while True:
         page = app_context().topics.read([(subscription, Start("after", position))], READ_BYTES)[0]
+        if page.reset:
+            raise PositionGone("the source no longer has what follows this offset", param="Stream-Fork-Offset")
         if count <= len(page.messages):
             return page.messages[count - 1]
         if not page.more:

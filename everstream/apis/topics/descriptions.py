@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from everstream.errors import ErrorBody, ErrorDetails, InvalidInput, LogFull, TooManyStreams, UnsupportedMediaType
+from everstream.log.positions import POSITION
 from everstream.log.presence import Named
 from everstream.log.topic_errors import (
     ContentTypeConflict,
@@ -19,7 +20,6 @@ from everstream.log.topic_log import JSON
 from everstream.log.topic_names import MAX_CHARS, NAME
 from everstream.web.description import BODY, READ, Answer, ApiDescription, Description, Fields, failures
 from everstream.web.publications import MAX_ID_CHARS, MAX_INTEGER, MAX_MESSAGES
-from everstream.web.resume_point import POSITION
 from everstream.web.topic_requests import MAX_LAST, MAX_TOPICS
 
 Position = Annotated[str, Meta(pattern=f"^{POSITION}$")]

@@ -10,6 +10,7 @@ import msgspec
 
 from everstream.errors import EverstreamError
 from everstream.log.entries import encode_json
+from everstream.log.positions import position_text
 from everstream.log.presence import Present
 from everstream.log.topic_log import Message, TopicPage, name_of
 from everstream.web.sse import GREETING, HEARTBEAT, event, retry, text_lines
@@ -79,7 +80,7 @@ class TopicEventEncoder:
         return event(message.event, data, event_id)
 
     def _id(self, position: int) -> str:
-        return f"{position:016d}{self._suffix}"
+        return position_text(position) + self._suffix
 
 
 def text_of(data: bytes) -> str:

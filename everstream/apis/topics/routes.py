@@ -26,6 +26,7 @@ from everstream.apis.topics.descriptions import (
 )
 from everstream.apis.topics.encoder import TopicEventEncoder
 from everstream.errors import EverstreamError, InvalidInput, UnsupportedMediaType
+from everstream.log.positions import position_text
 from everstream.log.topic_log import JSON, Append, Published, Topic, TopicConfig, name_of
 from everstream.log.topic_names import is_pattern
 from everstream.web import publications, topic_publishing
@@ -116,8 +117,8 @@ def _outcome(append: Append, outcome: Published | EverstreamError) -> Outcome:
 
 
 def _acknowledged(name: str, published: Published) -> Acknowledged:
-    positions = [f"{position:016d}" for position in published.positions]
-    return Acknowledged(name, positions, f"{published.top:016d}", duplicate=published.seq is not None)
+    positions = [position_text(position) for position in published.positions]
+    return Acknowledged(name, positions, position_text(published.top), duplicate=published.seq is not None)
 
 
 @blueprint.get("/topics/<path:name>")
@@ -199,8 +200,8 @@ def _state(known: Topic) -> TopicState:
         known.config.type,
         known.messages,
         known.bytes,
-        f"{known.first:016d}" if known.first else None,
-        f"{known.top:016d}",
+        position_text(known.first) if known.first else None,
+        position_text(known.top),
         closed=known.is_closed,
         latest=known.config.latest,
         history=known.config.history,

@@ -13,16 +13,21 @@ local function is_same(found)
   return (found.closed and true or false) == closes
 end
 
+-- From now on it counts as made by request.
+local function confirm() redis.call('HDEL', topic_key(topic), 'implicit') end
+
 -- One that was made by its first message takes what is asked for now.
 local function adopt(found)
   if not found.implicit or found.type ~= config.type or closes or source then return false end
-  redis.call('HDEL', topic_key(topic), 'implicit', 'history', 'latest', 'ttl_s', 'due_ms', 'expires_at')
+  confirm()
+  redis.call('HDEL', topic_key(topic), 'history', 'latest', 'ttl_s', 'due_ms', 'expires_at')
   redis.call('ZREM', ns .. 'topics_due', topic)
-  found.ttl_s, found.due_ms = false, false
+  found.history, found.ttl_s, found.due_ms = false, false, false
   for name, value in pairs(config) do
     redis.call('HSET', topic_key(topic), name, tostring(value))
     found[name] = value
   end
+  if found.history then trim_to_history(topic, found) end
   if found.due_ms then redis.call('ZADD', ns .. 'topics_due', found.due_ms, topic) end
   keep_alive(topic, found)
   return true
@@ -70,8 +75,12 @@ end
 local found = find_topic(topic)
 if found and found.deleted then return {'conflict'} end
 if found then
-  if is_same(found) or adopt(found) then return {'known', found.top, found.closed or '', found.type} end
-  return {'conflict'}
+  if is_same(found) then
+    confirm()
+  elseif not adopt(found) then
+    return {'conflict'}
+  end
+  return {'known', found.top, found.closed or '', found.type}
 end
 if source then
   if origin.deleted then return {'gone_source'} end

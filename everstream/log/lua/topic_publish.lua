@@ -52,7 +52,8 @@ if #messages > 0 and kind and kind ~= found.type then return {'type_conflict', f
 if sequence and found.seq and not is_after(sequence, found.seq) then return {'sequence_conflict', found.seq} end
 
 local plan = plan_messages(topic, messages)
-if producer and not known then plan.bytes = plan.bytes + #producer[1] + producer_bytes end
+local new_producer_bytes = producer and not known and #producer[1] + producer_bytes or 0
+plan.bytes = plan.bytes + new_producer_bytes
 if not make_room(topic, found, plan.bytes + (made and topic_bytes or 0), limits) then return {'full'} end
 
 all_or_nothing(function()
@@ -61,6 +62,11 @@ all_or_nothing(function()
     local key, id = producers_key(topic), producer[1]
     write(known and {'HSET', key, id, known} or {'HDEL', key, id},
       'HSET', key, id, digits(producer[2]) .. ' ' .. digits(producer[3]))
+  end
+  if new_producer_bytes > 0 then
+    local key, before = topic_key(topic), found.unfreeable
+    write(before and {'HSET', key, 'unfreeable', before} or {'HDEL', key, 'unfreeable'},
+      'HINCRBY', key, 'unfreeable', new_producer_bytes)
   end
   if sequence then
     local key = topic_key(topic)

@@ -5,9 +5,9 @@
 local clock_key = ns .. 'topics_clock'
 local topic_fields = {
   'type', 'born', 'floor', 'top', 'messages', 'bytes', 'history', 'latest', 'ttl_s', 'expires_at', 'due_ms', 'closed',
-  'closed_by', 'seq', 'client', 'implicit', 'forks', 'fork_of', 'fork', 'deleted',
+  'closed_by', 'seq', 'client', 'implicit', 'forks', 'fork_of', 'fork', 'deleted', 'unfreeable',
 }
--- Valkey's approximate overhead. A topic's `bytes` are those of its messages and producers.
+-- Valkey's approximate overhead. A topic's `bytes` are those of its messages and producers, `unfreeable` the latter alone.
 local topic_bytes, message_bytes, producer_bytes = 1024, 64, 64
 local trim_at_most, at_once = 4096, 64
 
@@ -55,10 +55,10 @@ end
 -- Tell all followers. The messages are numbered, so that a web process notices when it has missed one. `entries` is
 -- empty when the topic has ended.
 local function announce(topic, first, entries)
-  count('topic_messages', #entries)
   local number = redis.call('HINCRBY', clock_key, 'sent', 1)
   redis.call('PUBLISH', ns .. 'topics_live',
     '[' .. number .. ',' .. cjson.encode(topic) .. ',' .. digits(first) .. ',[' .. table.concat(entries, ',') .. ']]')
+  count('topic_messages', #entries)
 end
 
 local function account_topic(client, bytes)
@@ -175,6 +175,14 @@ local function trim_topic(topic, found, count)
   return freed
 end
 
+local function trim_to_history(topic, found)
+  local excess = redis.call('XLEN', messages_key(topic)) - found.history
+  while excess > 0 do
+    trim_topic(topic, found, math.min(excess, trim_at_most))
+    excess = excess - trim_at_most
+  end
+end
+
 -- Whether there is room for more bytes of a client. It may have as many as are free after it, so that there is always
 -- something left for another. `most`: of all topics; `own`: the client's own limit, or nil.
 local function has_room(client, bytes, most, own)
@@ -186,7 +194,8 @@ end
 -- `limits`: {most, own}. Makes room for a topic that keeps a limited history by forgetting its oldest messages, unless
 -- even without all of them there would be none.
 local function make_room(topic, found, bytes, limits)
-  if not has_room(found.client, bytes - (found.history and found.bytes or 0), limits[1], limits[2]) then return false end
+  local freeable = found.history and found.bytes - (found.unfreeable or 0) or 0
+  if not has_room(found.client, bytes - freeable, limits[1], limits[2]) then return false end
   for _ = 1, trim_at_most do
     if has_room(found.client, bytes, limits[1], limits[2]) then return true end
     if not found.history or trim_topic(topic, found, 16) == 0 then return false end
@@ -259,13 +268,7 @@ local function extend(topic, found, plan, closed_by)
       'HSET', topic_key(topic), 'closed', found.closed, 'closed_by', closed_by)
   end
   if closed_by or #entries > 0 then note_change(topic, before, found.closed or found.top) end
-  if found.history and #entries > 0 then
-    local excess = redis.call('XLEN', messages_key(topic)) - found.history
-    while excess > 0 do
-      trim_topic(topic, found, math.min(excess, trim_at_most))
-      excess = excess - trim_at_most
-    end
-  end
+  if found.history and #entries > 0 then trim_to_history(topic, found) end
   if #entries > 0 then announce(topic, first, entries) end
   if closed_by then announce(topic, tonumber(found.closed), {}) end
 end

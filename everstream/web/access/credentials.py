@@ -94,8 +94,8 @@ class Credentials:
                 owner=who.owner,
                 name=who.name,
                 scopes=sorted(who.scopes),
-                publish=list(who.publish),
-                follow=list(who.follow),
+                publish=who.publish,
+                follow=who.follow,
             )
         if not self.is_valid(who.credential):
             raise Unauthorized("this API key was revoked")
@@ -155,8 +155,8 @@ class Credentials:
             session.owner,
             session.name,
             scopes=scopes,
-            publish=tuple(session.publish),
-            follow=tuple(session.follow),
+            publish=session.publish,
+            follow=session.follow,
             expires_at=session.expires_at,
         )
 
@@ -236,8 +236,8 @@ def _principal_of(key: ApiKey, shown: str) -> Principal:
         frozenset(key.scopes),
         frozenset(key.models),
         key.limits,
-        tuple(key.publish),
-        tuple(key.follow),
+        tuple(key.publish) or None,
+        tuple(key.follow) or None,
     )
 
 

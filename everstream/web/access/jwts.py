@@ -128,9 +128,11 @@ def _principal(claims: dict[str, Any]) -> Principal:
     )
 
 
-def _patterns(claims: dict[str, Any], name: str) -> tuple[str, ...]:
-    """Of topics: a list of texts; without the claim, all. Raises InvalidTokenError."""
-    given = claims.get(name, [])
+def _patterns(claims: dict[str, Any], name: str) -> tuple[str, ...] | None:
+    """Of topics: a list of texts, and an empty one allows none; without the claim, all. Raises InvalidTokenError."""
+    if name not in claims:
+        return None
+    given = claims[name]
     if not isinstance(given, list):
         raise jwt.InvalidTokenError(f"the claim {name} must be a list of topics")
     try:

@@ -14,8 +14,8 @@ ALL = frozenset(SCOPES)
 class Principal(msgspec.Struct, frozen=True):
     """`owner`: whose generations and topics it makes and sees; empty if the service has no keys. `name`: its API key's,
     for logs. `key` and `hash`: that key's id, and the beginning of the hash of the secret that was shown. `models`:
-    those that it may use; `publish` and `follow`: patterns of the topics that it may; empty: all. `expires_at`: when
-    the token of an identity provider does, or the session that stands for it, in Unix seconds.
+    those that it may use; empty: all. `publish` and `follow`: patterns of the topics that it may; None: all.
+    `expires_at`: when the token of an identity provider does, or the session that stands for it, in Unix seconds.
 
     `only_generation`: the one that a ticket or a share link lets it read. `ticket`: the ticket's id, for the ids of
     events; without `only_generation` it may start one, whose request id it is.
@@ -28,8 +28,8 @@ class Principal(msgspec.Struct, frozen=True):
     scopes: frozenset[Scope] = ALL
     models: frozenset[str] = frozenset()
     limits: KeyLimits = KeyLimits()
-    publish: tuple[str, ...] = ()
-    follow: tuple[str, ...] = ()
+    publish: tuple[str, ...] | None = None
+    follow: tuple[str, ...] | None = None
     expires_at: int = 0
     only_generation: str = ""
     ticket: str = ""
@@ -65,7 +65,7 @@ class Principal(msgspec.Struct, frozen=True):
         _check_topic(pattern, self.follow, "follow")
 
     def may_follow(self, pattern: str) -> bool:
-        return not self.follow or any(covers(each, pattern) for each in self.follow)
+        return _is_allowed(pattern, self.follow)
 
     def check_model(self, model: str) -> None:
         """Raises ModelNotAllowed."""
@@ -73,9 +73,15 @@ class Principal(msgspec.Struct, frozen=True):
             raise ModelNotAllowed(f"this key may use {', '.join(sorted(self.models))}, not {model[:100]}")
 
 
-def _check_topic(wanted: str, allowed: tuple[str, ...], what: str) -> None:
-    if allowed and not any(covers(each, wanted) for each in allowed):
-        raise Forbidden(f"you may {what} {', '.join(allowed)}", param="topic", code="topic_not_allowed")
+def _check_topic(wanted: str, allowed: tuple[str, ...] | None, what: str) -> None:
+    if not _is_allowed(wanted, allowed):
+        raise Forbidden(
+            f"you may {what} {', '.join(allowed or ()) or 'no topic'}", param="topic", code="topic_not_allowed"
+        )
+
+
+def _is_allowed(wanted: str, allowed: tuple[str, ...] | None) -> bool:
+    return allowed is None or any(covers(each, wanted) for each in allowed)
 
 
 ANONYMOUS = Principal()

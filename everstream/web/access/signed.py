@@ -38,8 +38,8 @@ class Session(msgspec.Struct, frozen=True, array_like=True):
     owner: str = ""
     name: str = ""
     scopes: list[Scope] = []
-    publish: list[str] = []
-    follow: list[str] = []
+    publish: tuple[str, ...] | None = None
+    follow: tuple[str, ...] | None = None
 
 
 class Ticket(msgspec.Struct, frozen=True, array_like=True):
