@@ -370,7 +370,7 @@ class Topics(RuleBasedStateMachine):
         if expires and topic.config.ttl_s:
             self.web._client.hset(f"{ns}topic:{key}", "due_ms", 1)
             self.web._client.zadd(f"{ns}topics_due", {key: 1})
-            self.log.touch([])
+            self.log.show(OWNER, [topic.name])
         else:
             self.log.delete(key)
         self.note_clock()
@@ -404,8 +404,8 @@ class Topics(RuleBasedStateMachine):
                 reader.has_lost_log = reader.position > 0
 
     @rule(names=st.lists(NAMES))
-    def topics_are_touched(self, names):
-        self.log.touch([topic_id(OWNER, name) for name in names])
+    def topics_are_shown(self, names):
+        self.log.show(OWNER, names)
 
     # Followers.
 
