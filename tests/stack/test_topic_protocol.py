@@ -152,14 +152,15 @@ class Topics(RuleBasedStateMachine):
         there = {id(each): each for each in self.topics.values()}.values()
         return sum(each.bytes + TOPIC_BYTES for each in there if client in (None, each.client))
 
-    def has_room(self, client, more):
-        return self.used(client) + more <= min(MOST - self.used() - more, OWN[client] or MOST)
+    def has_room(self, client, more, publisher=None):
+        """A topic takes the room of whoever made it; the limit is the publisher's."""
+        return self.used(client) + more <= min(MOST - self.used() - more, OWN[publisher or client] or MOST)
 
-    def make_room(self, topic, more):
+    def make_room(self, topic, more, publisher):
         """Trims, as the log does. `topic`: it has no message of the request yet."""
-        if not self.has_room(topic.client, more - (topic.bytes if topic.config.history else 0)):
+        if not self.has_room(topic.client, more - (topic.bytes if topic.config.history else 0), publisher):
             return False
-        while not self.has_room(topic.client, more):
+        while not self.has_room(topic.client, more, publisher):
             if not topic.config.history or not topic.kept:
                 return False
             self.trim(topic, min(TRIMMED_AT_ONCE, len(topic.kept)))
@@ -261,7 +262,7 @@ class Topics(RuleBasedStateMachine):
         producer = append.producer
         if producer and producer.id not in topic.producers:
             more += len(producer.id) + PRODUCER_BYTES
-        if not self.make_room(topic, more):
+        if not self.make_room(topic, more, client):
             self.expect(LogFull, append, client)
             return
         published = self.log.publish(append, Payer(client, OWN[client]))
