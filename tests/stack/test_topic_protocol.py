@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
 from everstream.errors import EverstreamError, InvalidInput, LogFull
 from everstream.log.topic_errors import (
@@ -115,7 +116,12 @@ class Topic:
     def bytes(self):
         if self.is_deleted:
             return 0
-        return sum(each.bytes for each in self.kept) + sum(len(each) + PRODUCER_BYTES for each in self.producers)
+        return self.freeable + sum(len(each) + PRODUCER_BYTES for each in self.producers)
+
+    @property
+    def freeable(self):
+        """By forgetting messages."""
+        return sum(each.bytes for each in self.kept)
 
 
 @dataclass
@@ -158,7 +164,7 @@ class Topics(RuleBasedStateMachine):
 
     def make_room(self, topic, more, publisher):
         """Trims, as the log does. `topic`: it has no message of the request yet."""
-        if not self.has_room(topic.client, more - (topic.bytes if topic.config.history else 0), publisher):
+        if not self.has_room(topic.client, more - (topic.freeable if topic.config.history else 0), publisher):
             return False
         while not self.has_room(topic.client, more, publisher):
             if not topic.config.history or not topic.kept:
@@ -296,8 +302,13 @@ class Topics(RuleBasedStateMachine):
                     self.log.make(topic_id(OWNER, name), payer, config, messages, **options)
             else:
                 assert not self.log.make(topic_id(OWNER, name), payer, config, messages, **options).is_new
-                # What was made the same way stays as it is.
-                topic.config = topic.config if is_same else config
+                # From now on it counts as made by request, also if nothing changes.
+                was_implicit = topic.config.implicit
+                topic.config = (
+                    config if not is_same else replace(config, implicit=False) if was_implicit else topic.config
+                )
+                if topic.config.history:
+                    self.trim(topic, max(0, len(topic.kept) - topic.config.history))
             self.note_clock()
             return
         more = TOPIC_BYTES + sum(Kept(0, *message).bytes for message in messages)
@@ -515,7 +526,7 @@ class Topics(RuleBasedStateMachine):
         client, ns = self.web._client, self.log._keys.ns
         assert int(client.get(ns + "topic_bytes") or 0) == 0
         left = {key.decode().removeprefix(ns).partition(":")[0] for key in client.keys("*")}
-        assert left <= {"topic_bytes", "topics_clock", "gone_topics", "gone_tops"}
+        assert left <= {"counters", "topic_bytes", "topics_clock", "gone_topics", "gone_tops"}
         self.web.close()
 
 

@@ -102,7 +102,8 @@ purge = function(topic, found)
   redis.call('UNLINK', messages_key(topic), ids_key(topic), producers_key(topic))
   if not found.deleted then
     local position = take_positions(1)
-    remember_gone(topic, position, found.top)
+    -- Without messages there is nothing that a follower could have missed.
+    remember_gone(topic, position, found.top ~= found.born and found.top or '0')
     announce(topic, position, {})
   end
   redis.call('ZREM', topics_key(owner_of(topic)), name_of(topic))
