@@ -1,5 +1,5 @@
-"""Who follows topics: each web process says it of its own streams, every few seconds. So those of a process that was
-killed are gone soon."""
+"""The followers of topics. Each web process reports its own every few seconds, and a report expires, so the followers
+of a process that was killed disappear soon."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
@@ -15,7 +15,7 @@ from everstream.settings import Settings
 TTL_S = 30.0
 """How long a report counts. A topic with a time to live does not expire while one does."""
 MAX_NAMES = 200
-"""That are told of one topic."""
+"""The most names that are shown for one topic."""
 
 
 class Named(msgspec.Struct, frozen=True):

@@ -31,7 +31,7 @@ class Heartbeat(NamedTuple):
 
 
 class StreamClient(NamedTuple):
-    """Who reads a stream. `credential`: of the principal that opened it, see `access.principal`. `writer` takes live
+    """A stream's client. `credential`: of the principal that opened it, see `access.principal`. `writer` takes live
     entries while the stream's greenlet waits. `can_return`: it comes back by itself for the rest of a stream that ended
     without a terminal event. `presence`: the name that other followers of its topics see; empty: none."""
 

@@ -1,5 +1,5 @@
-"""Tells other processes who follows topics here, and streams that want to know who does anywhere. Used by
-`topic_follower`."""
+"""Reports this process's followers of topics to the log, and tells streams that ask for presence about the followers in
+all processes. Used by `topic_follower`."""
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
