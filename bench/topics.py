@@ -151,7 +151,7 @@ def held(found):
         "followers held",
         "number",
         "KB of memory each",
-        "opened within, s",
+        "all got a message within, s",
         "CPU at rest, of one core",
         "history",
     ]
