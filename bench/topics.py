@@ -151,7 +151,7 @@ def held(found):
         "followers held",
         "number",
         "KB of memory each",
-        "opened within, s",
+        "all got a message within, s",
         "CPU at rest, of one core",
         "history",
     ]
@@ -191,7 +191,7 @@ def _alone(figures):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=4, help="of each turn (4)")
+    parser.add_argument("--seconds", type=float, default=3, help="of each turn (3)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--followers", type=int, default=1000, help="of the one topic (1000)")
     parser.add_argument("--topics", type=int, default=1000)
