@@ -10,7 +10,7 @@ MAX_TOPIC_CHARS = 200
 MAX_ID_CHARS = 128
 MAX_TTL_S = 31_536_000
 RESET, CLOSED = "reset", "closed"
-OWN_EVENTS = frozenset({"open", "ping", "presence", "busy", "failed", "message", RESET, CLOSED})
+OWN_EVENTS = frozenset({"open", "ping", "presence", "busy", "failed", "message", "error", RESET, CLOSED})
 """Names that a publisher can't give."""
 _SEGMENT = re.compile("[A-Za-z0-9._~@+-]+")
 _EVENT = re.compile("[A-Za-z0-9_.:-]{1,64}")

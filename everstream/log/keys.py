@@ -45,7 +45,8 @@
                     its own two, {ns}:validations:<queue> and {ns}:long_validations:<queue>
 {ns}:topic:<owner>:<name>  hash: what is known about a topic, see `lua/topics.lua`; {ns}:messages:<owner>:<name> is the
                  stream of its messages, whose ids are <position>-0; {ns}:message_ids:… a hash, the position of each
-                 that has an id of its publisher's; {ns}:producers:… a hash, each producer's epoch and sequence number
+                 that has an id of its publisher's; {ns}:producers:… a hash, each producer's epoch and sequence number;
+                 {ns}:producers_heard:… a sorted set, the position of the last that each has sent
 {ns}:topics:<owner>  sorted set: the names of an owner's topics, by the position of the last change
 {ns}:topics_clock    hash: the last position of all topics, and how many messages were sent to {ns}:topics_live
 {ns}:present:<owner>:<name>  hash: who follows a topic in each web process, in JSON, after the time at which that

@@ -24,11 +24,14 @@ from everstream.log.topic_errors import (
     TopicGone,
     UnknownTopic,
 )
-from everstream.log.topic_names import is_pattern, lua_patterns
+from everstream.log.topic_names import is_pattern
 from everstream.log.web_log import WebLog
 from everstream.settings import Settings
 
 JSON = "application/json"
+
+SHOWN_AT_ONCE = 50
+MAX_NAMES = 10_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _live_decoder = msgspec.json.Decoder(tuple[int, str, int, list[msgspec.Raw]])
@@ -259,15 +262,17 @@ class TopicLog:
 
     def show(self, owner: str, names: Sequence[str]) -> list[Topic | None]:
         """What is known about topics; None: it does not exist."""
+        found: list[Any] = []
         with self._web_log.faults.recording("show of topics"):
-            reply = self._show(keys=[self._keys.jobs], args=[self._keys.ns, owner, *names])
-        return [
-            _topic(name, *found) if found else None for name, found in zip(names, cast(list[Any], reply), strict=True)
-        ]
+            # A few at a time: all other requests wait meanwhile.
+            for at in range(0, len(names), SHOWN_AT_ONCE):
+                arguments = [self._keys.ns, owner, *names[at : at + SHOWN_AT_ONCE]]
+                found += cast(list[Any], self._show(keys=[self._keys.jobs], args=arguments))
+        return [_topic(name, *each) if each else None for name, each in zip(names, found, strict=True)]
 
     def names(self, owner: str, prefix: str) -> list[str]:
-        """Those that begin with the prefix, last written first."""
-        found = cast(list[bytes], self._client.zrevrange(f"{self._keys.ns}topics:{owner}", 0, -1))
+        """Those that begin with the prefix, last written first, of the MAX_NAMES that were."""
+        found = cast(list[bytes], self._client.zrevrange(f"{self._keys.ns}topics:{owner}", 0, MAX_NAMES - 1))
         return [name.decode() for name in found if name.startswith(prefix.encode())]
 
     def delete(self, topic: str) -> None:
@@ -327,7 +332,7 @@ def live_message(topic: str, position: int, entry: bytes) -> Message:
 
 def _read_request(subscription: Subscription, start: Start) -> list[Any]:
     names = [each for each in subscription.patterns if not is_pattern(each)]
-    patterns = [text for each in subscription.patterns if is_pattern(each) for text in lua_patterns(each)]
+    patterns = [each.split("/") for each in subscription.patterns if is_pattern(each)]
     return [subscription.owner, names, patterns, start.kind, str(start.number)]
 
 
@@ -418,7 +423,7 @@ _REFUSALS: dict[bytes, Callable[[], EverstreamError]] = {
     ),
     b"epoch_begins_at_0": lambda: InvalidInput("a new epoch begins with the sequence number 0", param="Producer-Seq"),
     b"too_many_to_copy": lambda: InvalidInput(
-        "a topic with more than 100,000 messages can't be forked", param="Stream-Forked-From"
+        "a topic with more than 10,000 messages or 16 MiB can't be forked", param="Stream-Forked-From"
     ),
     b"full": lambda: LogFull("the topics have no room for more; delete some, or try again later"),
 }

@@ -1,9 +1,8 @@
 """Names of topics, and patterns of them: `news/*` is every name with one more segment, `news/**` also those with none
 or several. Pure."""
 
-import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 
 from everstream.errors import InvalidInput
@@ -13,8 +12,8 @@ SEGMENT = r"[A-Za-z0-9._~@+-]+"
 NAME = rf"{SEGMENT}(?:/{SEGMENT})*"
 RESERVED = ("__ds", "generations")
 """First segments of other things that Durable Streams' addresses name."""
-MAX_DOUBLE = 2
-"""Of `**` in one pattern: each doubles the work to find names."""
+MAX_SEGMENTS = 16
+"""Of a name or a pattern: names are compared part by part, while Valkey does nothing else."""
 _NAME = re.compile(NAME, re.ASCII)
 _PATTERN = re.compile(rf"(?:{SEGMENT}|\*\*?)(?:/(?:{SEGMENT}|\*\*?))*", re.ASCII)
 
@@ -22,10 +21,11 @@ _PATTERN = re.compile(rf"(?:{SEGMENT}|\*\*?)(?:/(?:{SEGMENT}|\*\*?))*", re.ASCII
 def check_name(text: str, param: str = "topic") -> str:
     """Returns it. Raises InvalidInput."""
     segments = text.split("/")
-    if len(text) > MAX_CHARS or not _NAME.fullmatch(text) or segments[0] in RESERVED or {".", ".."} & set(segments):
+    is_plain = len(text) <= MAX_CHARS and _NAME.fullmatch(text) and not {".", ".."} & set(segments)
+    if not is_plain or len(segments) > MAX_SEGMENTS or segments[0] in RESERVED:
         raise InvalidInput(
-            f"a topic's name has up to {MAX_CHARS} characters of A-Z a-z 0-9 . _ ~ @ + -, and / between its parts; "
-            f"the first part is not {' or '.join(RESERVED)}",
+            f"a topic's name has up to {MAX_CHARS} characters of A-Z a-z 0-9 . _ ~ @ + -, and / between its parts, of "
+            f"which there are up to {MAX_SEGMENTS}; the first is not {' or '.join(RESERVED)}",
             param=param,
         )
     return text
@@ -35,10 +35,12 @@ def check_pattern(text: str, param: str = "topic") -> str:
     """A name, or a pattern. Returns it. Raises InvalidInput."""
     if not is_pattern(text):
         return check_name(text, param)
-    if len(text) > MAX_CHARS or not _PATTERN.fullmatch(text) or text.split("/").count("**") > MAX_DOUBLE:
+    segments = text.split("/")
+    is_short = len(text) <= MAX_CHARS and len(segments) <= MAX_SEGMENTS
+    # Of two, the first could stand for many numbers of parts, and all of them would have to be tried.
+    if not is_short or not _PATTERN.fullmatch(text) or segments.count("**") > 1:
         raise InvalidInput(
-            "a pattern is a topic's name in which * stands for one of its parts, and ** for any number of them "
-            f"(at most {MAX_DOUBLE} times)",
+            "a pattern is a topic's name in which * stands for one of its parts, and ** for any number of them, once",
             param=param,
         )
     return text
@@ -51,25 +53,20 @@ def is_pattern(text: str) -> bool:
 @lru_cache(1000)
 def regex(pattern: str) -> re.Pattern[str]:
     """Matches the names that a pattern stands for."""
-    return re.compile("|".join(f"(?:{text})" for text in _alternatives(pattern, re.escape, "[^/]+", ".+")))
+    one = {"*": "[^/]+"}
+    before, several, after = (
+        [one.get(each, re.escape(each)) for each in part.split("/") if each] for part in _parted(pattern)
+    )
+    if not several:
+        return re.compile("/".join(before))
+    # `**` stands for nothing, and then has no slash either, or for one part or several.
+    alternatives = ("/".join([*before, *between, *after]) for between in ([], [".+"]))
+    return re.compile("|".join(f"(?:{text})" for text in alternatives if text))
 
 
-def lua_patterns(pattern: str) -> list[str]:
-    """The same for Lua: a name matches if it matches one of them."""
-    return [f"^{text}$" for text in _alternatives(pattern, _escaped_for_lua, "[^/]+", ".+")]
-
-
-def _alternatives(pattern: str, escape: Callable[[str], str], one: str, several: str) -> list[str]:
-    """A `**` stands for nothing, and then has no slash either, or for one or several segments."""
-    choices = [
-        [None, several] if each == "**" else [one if each == "*" else escape(each)] for each in pattern.split("/")
-    ]
-    found = ("/".join(part for part in parts if part is not None) for parts in itertools.product(*choices))
-    return [text for text in found if text]
-
-
-def _escaped_for_lua(text: str) -> str:
-    return re.sub(r"([^A-Za-z0-9])", r"%\1", text)
+def _parted(pattern: str) -> tuple[str, str, str]:
+    """Around its `**`, if it has one."""
+    return pattern.partition("**")
 
 
 def covers(allowed: str, wanted: str) -> bool:

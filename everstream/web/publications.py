@@ -14,8 +14,8 @@ from everstream.errors import InvalidInput
 from everstream.log.entries import encode_json
 from everstream.log.topic_log import JSON, NewMessage, Producer, binary_data
 
-OWN_EVENTS = ("open", "reset", "closed", "failed", "ping", "presence", "busy", "message")
-"""Names of events that a publisher may not use: the first are ours, and an event without a name is a `message`."""
+OWN_EVENTS = ("open", "reset", "closed", "failed", "ping", "presence", "busy", "message", "error")
+"""Names of events that a publisher may not use: they are ours, or EventSource's."""
 MAX_MESSAGES = 1000
 MAX_ID_CHARS = 128
 MAX_TTL_S = 31_536_000

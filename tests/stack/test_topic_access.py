@@ -111,6 +111,25 @@ def test_a_publisher_does_not_read(guarded):
     assert error_of(sensor.call("POST", "/generations", json={"texts": ["a"]})) == (403, "insufficient_scope")
 
 
+def test_a_publisher_forks_nothing(guarded, alice):
+    """A fork would be a copy of what it may not read."""
+    publish(alice, "forked/secret", "secret")
+    writer = Caller(guarded, keys(guarded, "add", "writer", "--scopes", "publish", "--owner", "alice"))
+    for source in ("forked/secret", "forked/none"):
+        fork = {"Stream-Forked-From": f"/v1/stream/{source}"}
+        assert error_of(writer.call("PUT", "/v1/stream/forked/copy", headers=fork)) == (403, "insufficient_scope")
+
+
+def test_a_topic_of_any_type_runs_no_scripts(alice):
+    for kind in ("text/html", "image/svg+xml", "text/plain"):
+        body, headers = "<script>alert(1)</script>", {"Content-Type": kind}
+        assert alice.call("PUT", f"/v1/stream/any/{kind}", data=body, headers=headers).status_code == 201
+        read = alice.call("GET", f"/v1/stream/any/{kind}")
+        assert (read.text, read.headers["Content-Type"].partition(";")[0]) == (body, kind)
+        assert read.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+        assert read.headers["X-Content-Type-Options"] == "nosniff"
+
+
 def test_patterns_of_a_key(guarded, alice):
     options = ["--scopes", "read,publish", "--owner", "alice", "--publish", "logs/**", "--follow", "news/*,logs/a"]
     limited = Caller(guarded, keys(guarded, "add", "limited", *options))

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 from everstream.apis.durable_streams.encoder import body_of
 from everstream.apis.durable_streams.requests import Fork, position_of
-from everstream.errors import InvalidInput
+from everstream.errors import Forbidden, InvalidInput
 from everstream.log.topic_errors import PositionGone, UnknownTopic
 from everstream.log.topic_log import JSON, Message, NewMessage, Start, Subscription, name_of, owner_of
 from everstream.log.web_log import READ_BYTES
+from everstream.web.access.principal import principal
 from everstream.web.context import app_context
 from everstream.web.publications import data_of_body, new_message
 from everstream.web.topic_requests import topic_to_follow
@@ -24,6 +25,8 @@ class Anchor(NamedTuple):
 
 def anchor_of(fork: Fork, content_type: str) -> Anchor:
     """`content_type`: what the request says; empty: the source's. Raises InvalidInput, UnknownTopic, Forbidden."""
+    if not principal().may("read"):
+        raise Forbidden("to fork a topic needs the scope read, too", param="Stream-Forked-From")
     source = topic_to_follow(fork.source)
     known = app_context().topics.show(owner_of(source), [name_of(source)])[0]
     if known is None:

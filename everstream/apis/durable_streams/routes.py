@@ -29,6 +29,8 @@ from everstream.web.topic_requests import payer, topic_to_follow, topic_to_publi
 
 def _add_headers(response: Response) -> None:
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    # A topic may be of any type, also one whose scripts would run as this service's own if somebody opened it.
+    response.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
 
 
 blueprint = Blueprint("durable_streams", __name__)

@@ -48,7 +48,7 @@ from everstream.web.topic_requests import (
 )
 from everstream.web.topic_streaming import follow_topics
 
-MAX_LISTED = 1000
+MAX_LISTED = 200
 MAX_PRESENCE_CHARS = 64
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data", "")
 
@@ -69,7 +69,9 @@ def make(name: str) -> Response:
     history = 1 if wanted.latest else wanted.history
     config = TopicConfig(content_type, history, wanted.latest, wanted.ttl_s)
     made = app_context().topics.make(topic, payer(), config)
-    return small_json(_states([name])[0], 201 if made.is_new else 200)
+    # Somebody may delete it meanwhile: then it is said what it was.
+    states = _states([name]) or [_state(Topic(name, config, 0, 0, 0, made.top, made.top, 0, is_deleted=False))]
+    return small_json(states[0], 201 if made.is_new else 200)
 
 
 @blueprint.post("/topics/<path:name>")

@@ -3,7 +3,7 @@
 -- message of its own or false}.
 -- Returns {'made' | 'known', top, closed or '', content type}, or why not.
 local topic, client, limits, config, messages, closes, source, anchor, partial = unpack(cmsgpack.unpack(ARGV[2]))
-local most_copied = 100000
+local most_copied, most_copied_bytes = 10000, 16 * 1024 * 1024
 local compared = {'type', 'history', 'latest', 'ttl_s', 'expires_at', 'fork'}
 
 local function is_same(found)
@@ -18,7 +18,7 @@ local function confirm() redis.call('HDEL', topic_key(topic), 'implicit') end
 
 -- One that was made by its first message takes what is asked for now.
 local function adopt(found)
-  if not found.implicit or found.type ~= config.type or closes or source then return false end
+  if not found.implicit or found.type ~= config.type or closes or source or #messages > 0 then return false end
   confirm()
   redis.call('HDEL', topic_key(topic), 'history', 'latest', 'ttl_s', 'due_ms', 'expires_at')
   redis.call('ZREM', ns .. 'topics_due', topic)
@@ -85,7 +85,9 @@ end
 if source then
   if origin.deleted then return {'gone_source'} end
   if origin.type ~= config.type then return {'type_conflict', origin.type} end
-  if redis.call('XLEN', messages_key(source)) > most_copied then return {'too_many_to_copy'} end
+  if redis.call('XLEN', messages_key(source)) > most_copied or tonumber(origin.bytes) > most_copied_bytes then
+    return {'too_many_to_copy'}
+  end
   if tonumber(anchor) > math.max(tonumber(origin.top), tonumber(origin.born)) then return {'beyond_source'} end
 end
 local copied, last = 0, nil

@@ -3,6 +3,7 @@
 -- false, sequence or false}. A producer is {id, epoch, seq}, as Durable Streams has it (PROTOCOL.md, section 5.2.1).
 -- Returns {'ok', top, closed or '', made, positions}, {'duplicate', top, closed or '', highest seq}, or why not.
 local topic, client, kind, limits, config, messages, closes, producer, sequence = unpack(cmsgpack.unpack(ARGV[2]))
+local found
 
 local function name_of_request() return producer[1] .. ' ' .. digits(producer[2]) .. ' ' .. digits(producer[3]) end
 
@@ -23,6 +24,19 @@ local function refused_producer(found, known)
   if producer[3] > last + 1 then return {'gap', last + 1} end
 end
 
+-- Called last: nothing can fail any more.
+local function note_producer()
+  local heard = producers_heard_key(topic)
+  redis.call('ZADD', heard, digits(last_position()), producer[1])
+  if redis.call('ZCARD', heard) <= most_producers then return end
+  local oldest = redis.call('ZPOPMIN', heard)[1]
+  local bytes = #oldest + producer_bytes
+  redis.call('HDEL', producers_key(topic), oldest)
+  redis.call('HINCRBY', topic_key(topic), 'unfreeable', -bytes)
+  redis.call('HINCRBY', topic_key(topic), 'bytes', -bytes)
+  account_topic(found.client, -bytes)
+end
+
 -- By their bytes. Lua's own order is that of the server's locale.
 local function is_after(one, other)
   for at = 1, math.min(#one, #other) do
@@ -33,7 +47,7 @@ local function is_after(one, other)
 end
 
 sweep_topics()
-local found = find_topic(topic)
+found = find_topic(topic)
 local made = not found
 if made then
   if not config then return {'unknown'} end
@@ -74,5 +88,6 @@ all_or_nothing(function()
   end
   extend(topic, found, plan, closes and (producer and name_of_request() or '') or nil)
 end)
+if producer then note_producer() end
 keep_alive(topic, found)
 return {'ok', found.top, found.closed or '', made and '1' or '0', plan.positions}

@@ -1,5 +1,5 @@
 -- Read topics, each request from a position on. ARGV: ns, max bytes, and in MessagePack the requests, each {owner,
--- exact names, patterns of names, from, where}. Patterns are Lua's. `from`: `after` a position that a client has seen,
+-- exact names, patterns of names, from, where}. A pattern is an array of its parts. `from`: `after` a position that a client has seen,
 -- `since` a position, the `last` messages, or `now`; `where` is that position or number.
 -- Returns for each {position, reason of a reset or '', 'more' or '', 'closed' or '', topic name, position, entry, ...}:
 -- up to which position the topics were read; why what follows may not be contiguous with what the client has seen;
@@ -7,11 +7,32 @@
 -- order. `last` is of each topic.
 local max_bytes, requests = tonumber(ARGV[2]), cmsgpack.unpack(ARGV[3])
 -- All other requests wait while names are compared.
-local most_topics, most_compared = 1000, 50000
+local most_topics, most_compared = 1000, 20000
+
+local function parts_of(name)
+  local parts = {}
+  for part in string.gmatch(name, '[^/]+') do parts[#parts + 1] = part end
+  return parts
+end
+
+-- A pattern is an array of parts, of which one at most is `**`. From there on, they are compared from the end.
+local function fits(parts, pattern)
+  local shift = 0
+  for at, wanted in ipairs(pattern) do
+    if wanted == '**' then
+      shift = #parts - #pattern
+      if shift < -1 then return false end
+    elseif wanted ~= '*' and wanted ~= parts[at + shift] or not parts[at + shift] then
+      return false
+    end
+  end
+  return #parts == #pattern + shift
+end
 
 local function matches(request, name)
+  local parts = parts_of(name)
   for _, pattern in ipairs(request[3]) do
-    if string.find(name, pattern) then return true end
+    if fits(parts, pattern) then return true end
   end
   return false
 end
@@ -67,16 +88,23 @@ local function in_order(one, other)
 end
 
 -- The newest messages: up to `count`, and that of each topic that greets with it.
+-- All topics together have bounds, and each its share of them.
+local most_newest, most_newest_bytes = 5000, 4 * 1024 * 1024
 local function newest(request, names, found, count)
-  local messages, now = {}, now_ms()
+  local messages, now, total = {}, now_ms(), 0
+  local most, most_bytes = math.max(1, math.floor(most_newest / #names)), most_newest_bytes / #names
   for _, name in ipairs(names) do
-    local wanted = count
+    local wanted, key, before, bytes, step = math.min(count, most), messages_key(request[1] .. ':' .. name), '+', 0, 1
     if found[name].latest == '1' then wanted = 1 end
-    if wanted > 0 then
-      local key = messages_key(request[1] .. ':' .. name)
-      for _, message in ipairs(redis.call('XREVRANGE', key, '+', '-', 'COUNT', wanted)) do
+    while wanted > 0 and bytes < most_bytes and total < most_newest_bytes do
+      step = math.min(step, wanted)
+      local page = redis.call('XREVRANGE', key, before, '-', 'COUNT', step)
+      for _, message in ipairs(page) do
+        bytes, total = bytes + #message[2][2], total + #message[2][2]
         if is_current(message, now) then messages[#messages + 1] = {position_of(message), name, message[2][2]} end
       end
+      if #page < step then break end
+      wanted, before, step = wanted - step, '(' .. page[#page][1], math.min(4 * step, 64)
     end
   end
   table.sort(messages, in_order)

@@ -10,11 +10,14 @@ local topic_fields = {
 -- Valkey's approximate overhead. A topic's `bytes` are those of its messages and producers, `unfreeable` the latter alone.
 local topic_bytes, message_bytes, producer_bytes = 1024, 64, 64
 local trim_at_most, at_once = 4096, 64
+-- Of a topic. One more, and the one that has been silent longest is forgotten.
+local most_producers = 1000
 
 local function topic_key(topic) return ns .. 'topic:' .. topic end
 local function messages_key(topic) return ns .. 'messages:' .. topic end
 local function ids_key(topic) return ns .. 'message_ids:' .. topic end
 local function producers_key(topic) return ns .. 'producers:' .. topic end
+local function producers_heard_key(topic) return ns .. 'producers_heard:' .. topic end
 local function owner_of(topic) return string.match(topic, '^(.*):') end
 local function name_of(topic) return string.match(topic, '[^:]*$') end
 local function topics_key(owner) return ns .. 'topics:' .. owner end
@@ -99,7 +102,7 @@ end
 
 -- Remove a topic and its messages. Its name stays blocked while it has forks.
 purge = function(topic, found)
-  redis.call('UNLINK', messages_key(topic), ids_key(topic), producers_key(topic))
+  redis.call('UNLINK', messages_key(topic), ids_key(topic), producers_key(topic), producers_heard_key(topic))
   if not found.deleted then
     local position = take_positions(1)
     -- Without messages there is nothing that a follower could have missed.
@@ -288,7 +291,9 @@ local function save_topic(topic, found)
   for name, value in pairs(found) do
     fields[#fields + 1], fields[#fields + 2] = name, value
   end
-  local keys = {topic_key(topic), messages_key(topic), ids_key(topic), producers_key(topic)}
+  local keys = {
+    topic_key(topic), messages_key(topic), ids_key(topic), producers_key(topic), producers_heard_key(topic),
+  }
   write({'UNLINK', unpack(keys)}, 'HSET', topic_key(topic), unpack(fields))
   write({'ZREM', topics_key(owner_of(topic)), name_of(topic)}, 'ZADD', topics_key(owner_of(topic)), found.born, name_of(topic))
   charge(found.client, topic_bytes)
