@@ -49,7 +49,11 @@ class Server:
         self._folder, self._processes = folder, []
         folder.mkdir()
         self.port = free_port()
-        self._start(followers)
+        try:
+            self._start(followers)
+        except BaseException:
+            self.stop()
+            raise
 
     def _start(self, followers):
         raise NotImplementedError
