@@ -18,7 +18,7 @@ local function confirm() redis.call('HDEL', topic_key(topic), 'implicit') end
 
 -- One that was made by its first message takes what is asked for now.
 local function adopt(found)
-  if not found.implicit or found.type ~= config.type or closes or source or #messages > 0 then return false end
+  if not found.implicit or found.type ~= config.type or closes or source then return false end
   confirm()
   redis.call('HDEL', topic_key(topic), 'history', 'latest', 'ttl_s', 'due_ms', 'expires_at')
   redis.call('ZREM', ns .. 'topics_due', topic)
@@ -75,6 +75,8 @@ end
 local found = find_topic(topic)
 if found and found.deleted then return {'conflict'} end
 if found then
+  -- Messages of a request that was repeated are there. Those for a topic that others have begun are not.
+  if found.implicit and #messages > 0 then return {'conflict'} end
   if is_same(found) then
     confirm()
   elseif not adopt(found) then

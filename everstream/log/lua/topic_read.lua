@@ -96,8 +96,10 @@ local function newest(request, names, found, count)
   for _, name in ipairs(names) do
     local wanted, key, before, bytes, step = math.min(count, most), messages_key(request[1] .. ':' .. name), '+', 0, 1
     if found[name].latest == '1' then wanted = 1 end
+    local given = wanted
     while wanted > 0 and bytes < most_bytes and total < most_newest_bytes do
-      step = math.min(step, wanted)
+      local average = bytes / math.max(1, given - wanted)
+      step = math.min(step, wanted, math.max(1, math.floor((most_bytes - bytes) / math.max(1, average))))
       local page = redis.call('XREVRANGE', key, before, '-', 'COUNT', step)
       for _, message in ipairs(page) do
         bytes, total = bytes + #message[2][2], total + #message[2][2]
