@@ -96,17 +96,17 @@ local function newest(request, names, found, count)
   for _, name in ipairs(names) do
     local wanted, key, before, bytes, step = math.min(count, most), messages_key(request[1] .. ':' .. name), '+', 0, 1
     if found[name].latest == '1' then wanted = 1 end
-    local given = wanted
-    while wanted > 0 and bytes < most_bytes and total < most_newest_bytes do
-      local average = bytes / math.max(1, given - wanted)
-      step = math.min(step, wanted, math.max(1, math.floor((most_bytes - bytes) / math.max(1, average))))
+    local left, average = wanted, 0
+    while left > 0 and bytes + average <= most_bytes and total < most_newest_bytes do
+      step = math.min(step, left, math.max(1, math.floor((most_bytes - bytes) / math.max(1, average))))
       local page = redis.call('XREVRANGE', key, before, '-', 'COUNT', step)
       for _, message in ipairs(page) do
         bytes, total = bytes + #message[2][2], total + #message[2][2]
         if is_current(message, now) then messages[#messages + 1] = {position_of(message), name, message[2][2]} end
       end
       if #page < step then break end
-      wanted, before, step = wanted - step, '(' .. page[#page][1], math.min(4 * step, 64)
+      left, before = left - step, '(' .. page[#page][1]
+      average, step = bytes / (wanted - left), math.min(4 * step, 64)
     end
   end
   table.sort(messages, in_order)
