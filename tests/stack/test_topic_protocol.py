@@ -324,11 +324,13 @@ class Topics(RuleBasedStateMachine):
     def take_new(self, topic, messages):
         """Their positions, which the answer doesn't have."""
         found = self.stored(topic)[len(topic.kept) :]
-        if topic.config.history:
-            messages = messages[-topic.config.history :]
-        assert len(found) == len(messages)
-        self.note(*found)
-        topic.all += [Kept(position, *message) for position, message in zip(found, messages, strict=True)]
+        assert len(found) == min(len(messages), topic.config.history or len(messages))
+        # Those of one request are in a row.
+        positions = [found[-1] - n for n in reversed(range(len(messages)))] if found else []
+        assert positions[len(positions) - len(found) :] == found
+        self.note(*positions)
+        topic.all += [Kept(position, *message) for position, message in zip(positions, messages, strict=True)]
+        self.trim(topic, len(messages) - len(found))
         self.note_clock()
 
     def stored(self, topic):
