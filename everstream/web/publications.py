@@ -12,7 +12,7 @@ from werkzeug.datastructures import Headers
 
 from everstream.errors import InvalidInput
 from everstream.log.entries import encode_json
-from everstream.log.topic_log import JSON, NewMessage, Producer, binary_data
+from everstream.log.topic_records import JSON, NewMessage, Producer, binary_data
 
 OWN_EVENTS = ("open", "reset", "closed", "failed", "ping", "presence", "busy", "message", "error")
 """Names of events that a publisher may not use: they are ours, or EventSource's."""

@@ -4,7 +4,7 @@ Unlike the entries of a generation, the messages of several topics have no conti
 here: `topic_follower` sees it in the numbers of the live channel, and calls `mark_behind`.
 """
 
-from everstream.log.topic_log import Message, Start, TopicPage
+from everstream.log.topic_records import Message, Start, TopicPage
 
 
 class TopicCursor:

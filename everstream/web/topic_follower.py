@@ -12,15 +12,8 @@ from itertools import chain
 import gevent
 
 from everstream.log.presence import PresenceLog
-from everstream.log.topic_log import (
-    LiveMessages,
-    Subscription,
-    TopicLog,
-    TopicPage,
-    name_of,
-    owner_of,
-    topic_id,
-)
+from everstream.log.topic_log import TopicLog
+from everstream.log.topic_records import LiveMessages, Subscription, TopicPage, name_of, owner_of, topic_id
 from everstream.log.web_log import READ_BYTES
 from everstream.web import duties
 from everstream.web.open_streams import Heartbeat, OpenStreams
@@ -133,6 +126,9 @@ class TopicFollower:
             # A new subscription may have missed messages, and a number that does not follow shows a lost one.
             self._mark_all_behind()
         received.number = live[-1].number if live else None
+        if not live:
+            # The log may have begun anew, with earlier positions.
+            received.position = 0
         # One write per stream, however many messages have come.
         batches: dict[Group, Batch] = {}
         for each in live:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 
-from everstream.log.topic_log import LiveMessages, Message, Subscription, live_message, name_of
 from everstream.log.topic_names import is_pattern, regex
+from everstream.log.topic_records import LiveMessages, Message, Subscription, live_message, name_of
 from everstream.web.direct_writer import http_chunk
 from everstream.web.topic_reader import TopicEncoder, TopicReader
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from everstream.errors import EverstreamError
 from everstream.log.presence import Present
-from everstream.log.topic_log import Message, Start, Subscription, TopicPage
+from everstream.log.topic_records import Message, Start, Subscription, TopicPage
 from everstream.web.open_streams import OpenStream, StreamClient
 from everstream.web.topic_cursor import TopicCursor
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from flask import request
 
 from everstream.errors import InvalidInput
-from everstream.log.topic_log import Payer, Start, Subscription, TopicConfig, topic_id
 from everstream.log.topic_names import check_name, check_pattern, is_pattern
+from everstream.log.topic_records import Payer, Start, Subscription, TopicConfig, topic_id
 from everstream.web.access.client_limits import client_of
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context

@@ -8,7 +8,7 @@ import logging
 from flask import Response
 
 from everstream.errors import EverstreamError, InternalError
-from everstream.log.topic_log import Start, Subscription, TopicPage
+from everstream.log.topic_records import Start, Subscription, TopicPage
 from everstream.web.access.principal import principal
 from everstream.web.access_log import StreamLine
 from everstream.web.context import app_context

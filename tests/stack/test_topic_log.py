@@ -15,18 +15,9 @@ from valkey.exceptions import ValkeyError
 
 from everstream.errors import InvalidInput, LogFull
 from everstream.log.topic_errors import ProducerFenced, SequenceConflict, TopicConflict, UnknownTopic
-from everstream.log.topic_log import (
-    JSON,
-    Append,
-    NewMessage,
-    Payer,
-    Producer,
-    Start,
-    Subscription,
-    TopicConfig,
-    TopicLog,
-)
+from everstream.log.topic_log import TopicLog
 from everstream.log.topic_names import regex
+from everstream.log.topic_records import JSON, Append, NewMessage, Payer, Producer, Start, Subscription, TopicConfig
 from everstream.log.web_log import READ_BYTES, WebLog
 from everstream.web.publications import MAX_INTEGER
 from harness.stack import Stack

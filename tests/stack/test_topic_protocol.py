@@ -30,7 +30,9 @@ from everstream.log.topic_errors import (
     TopicGone,
     UnknownTopic,
 )
-from everstream.log.topic_log import (
+from everstream.log.topic_log import TopicLog
+from everstream.log.topic_names import is_pattern, regex
+from everstream.log.topic_records import (
     JSON,
     Append,
     NewMessage,
@@ -39,10 +41,8 @@ from everstream.log.topic_log import (
     Start,
     Subscription,
     TopicConfig,
-    TopicLog,
     topic_id,
 )
-from everstream.log.topic_names import is_pattern, regex
 from everstream.log.web_log import WebLog
 from harness.stack import Stack
 

@@ -12,7 +12,8 @@ import requests
 import valkey
 
 from everstream.log.scripts import load_topic_script
-from everstream.log.topic_log import Append, NewMessage, Payer, TopicLog
+from everstream.log.topic_log import TopicLog
+from everstream.log.topic_records import Append, NewMessage, Payer
 from everstream.log.web_log import WebLog
 from harness.callers import Caller, keys
 from harness.sse_client import Decoder, connect, read_all

@@ -13,7 +13,7 @@ from werkzeug.datastructures import Headers
 from everstream.apis.durable_streams import requests
 from everstream.errors import InvalidInput
 from everstream.log.entries import decode_entry
-from everstream.log.topic_log import JSON, Producer
+from everstream.log.topic_records import JSON, Producer
 from everstream.web import publications
 from everstream.web.publications import MAX_ID_CHARS, MAX_INTEGER, MAX_MESSAGES, MAX_TTL_S, OWN_EVENTS, MessageOptions
 

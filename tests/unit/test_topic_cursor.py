@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from everstream.log.topic_log import Message, Start, TopicPage
+from everstream.log.topic_records import Message, Start, TopicPage
 from everstream.web.topic_cursor import TopicCursor
 
 

@@ -12,7 +12,7 @@ from everstream.apis.durable_streams import cdn_cursor
 from everstream.apis.durable_streams.encoder import DurableEncoder, body_of
 from everstream.apis.topics.encoder import TopicEventEncoder
 from everstream.errors import InternalError
-from everstream.log.topic_log import JSON, Message, TopicPage
+from everstream.log.topic_records import JSON, Message, TopicPage
 from everstream.web.publications import compact_json, data_of_body
 from harness.sse_client import Decoder
 

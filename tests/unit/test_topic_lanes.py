@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 from everstream.apis.topics.encoder import TopicEventEncoder
-from everstream.log.topic_log import LiveMessages, Start, Subscription, TopicPage
+from everstream.log.topic_records import LiveMessages, Start, Subscription, TopicPage
 from everstream.settings import Settings
 from everstream.web.direct_writer import DirectWriter
 from everstream.web.open_streams import OpenStreams, StreamClient

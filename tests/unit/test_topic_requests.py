@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 
 from everstream.errors import InvalidInput
-from everstream.log.topic_log import Start
+from everstream.log.topic_records import Start
 from everstream.web import topic_requests
 
 POSITION = "1796049849090180"

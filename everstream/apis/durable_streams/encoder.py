@@ -14,7 +14,7 @@ from everstream.errors import EverstreamError
 from everstream.log.entries import encode_json
 from everstream.log.positions import position_text
 from everstream.log.presence import Present
-from everstream.log.topic_log import JSON, Message, TopicPage
+from everstream.log.topic_records import JSON, Message, TopicPage
 from everstream.web.publications import is_binary
 from everstream.web.sse import GREETING, HEARTBEAT
 

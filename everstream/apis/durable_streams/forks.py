@@ -6,7 +6,7 @@ from everstream.apis.durable_streams.encoder import body_of
 from everstream.apis.durable_streams.requests import Fork, position_of
 from everstream.errors import Forbidden, InvalidInput
 from everstream.log.topic_errors import PositionGone, UnknownTopic
-from everstream.log.topic_log import JSON, Message, NewMessage, Start, Subscription, name_of, owner_of
+from everstream.log.topic_records import JSON, Message, NewMessage, Start, Subscription, name_of, owner_of
 from everstream.log.web_log import READ_BYTES
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context

@@ -17,7 +17,7 @@ from everstream.errors import EverstreamError, UnknownGeneration
 from everstream.log.entries import TOKEN, Entry
 from everstream.log.records import Generation
 from everstream.log.topic_errors import PositionGone
-from everstream.log.topic_log import JSON
+from everstream.log.topic_records import JSON
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context
 from everstream.web.event_encoder import EventEncoder

@@ -8,7 +8,7 @@ from everstream.apis.durable_streams.encoder import DurableEncoder, body_of, off
 from everstream.apis.durable_streams.requests import NOW, ReadRequest
 from everstream.apis.durable_streams.responses import Chunk, chunk_response, nothing_new
 from everstream.log.topic_errors import PositionGone, TopicGone, UnknownTopic
-from everstream.log.topic_log import Start, Subscription, Topic, TopicPage
+from everstream.log.topic_records import Start, Subscription, Topic, TopicPage
 from everstream.log.web_log import READ_BYTES
 from everstream.web.access.principal import principal
 from everstream.web.context import app_context

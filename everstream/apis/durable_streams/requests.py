@@ -9,7 +9,7 @@ import msgspec
 from flask import request
 
 from everstream.errors import InvalidInput
-from everstream.log.topic_log import JSON, NewMessage, TopicConfig
+from everstream.log.topic_records import JSON, NewMessage, TopicConfig
 from everstream.web.publications import compact_json, data_of_body, new_message
 
 PREFIX = "/v1/stream/"

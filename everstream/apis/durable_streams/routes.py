@@ -18,7 +18,7 @@ from everstream.apis.durable_streams.descriptions import DESCRIPTION
 from everstream.apis.durable_streams.encoder import offset_text
 from everstream.apis.durable_streams.forks import anchor_of
 from everstream.errors import InvalidInput
-from everstream.log.topic_log import Append, Producer, Published
+from everstream.log.topic_records import Append, Producer, Published
 from everstream.web.access.rules import PUBLISH, READ, allow
 from everstream.web.api import Api
 from everstream.web.context import app_context

@@ -16,8 +16,8 @@ from everstream.log.topic_errors import (
     TopicGone,
     UnknownTopic,
 )
-from everstream.log.topic_log import JSON
 from everstream.log.topic_names import MAX_CHARS, NAME
+from everstream.log.topic_records import JSON
 from everstream.web.description import BODY, READ, Answer, ApiDescription, Description, Fields, failures
 from everstream.web.publications import MAX_ID_CHARS, MAX_INTEGER, MAX_MESSAGES
 from everstream.web.topic_requests import MAX_LAST, MAX_TOPICS

@@ -12,7 +12,7 @@ from everstream.errors import EverstreamError
 from everstream.log.entries import encode_json
 from everstream.log.positions import position_text
 from everstream.log.presence import Present
-from everstream.log.topic_log import Message, TopicPage, name_of
+from everstream.log.topic_records import Message, TopicPage, name_of
 from everstream.web.sse import GREETING, HEARTBEAT, event, retry, text_lines
 
 

@@ -27,8 +27,8 @@ from everstream.apis.topics.descriptions import (
 from everstream.apis.topics.encoder import TopicEventEncoder
 from everstream.errors import EverstreamError, InvalidInput, UnsupportedMediaType
 from everstream.log.positions import position_text
-from everstream.log.topic_log import JSON, Append, Published, Topic, TopicConfig, name_of
 from everstream.log.topic_names import is_pattern
+from everstream.log.topic_records import JSON, Published, Topic, TopicConfig, name_of
 from everstream.web import publications, topic_publishing
 from everstream.web.access.principal import principal
 from everstream.web.access.rules import PUBLISH, Rule, allow
@@ -39,7 +39,6 @@ from everstream.web.resume_point import last_position
 from everstream.web.streaming import admitted, is_eventsource
 from everstream.web.submission import body, body_bytes, parsed
 from everstream.web.topic_requests import (
-    made_by_publishing,
     payer,
     start,
     subscription_to,
@@ -98,20 +97,18 @@ def publish(name: str) -> Response:
 @blueprint.post("/topics")
 @allow(Rule("publish"))
 def publish_to_several() -> Response:
-    found = publications.parse(body_bytes())
-    appends = []
+    groups = []
     # Those of one topic in a row are appended together.
-    for name, group in itertools.groupby(found, lambda each: each.topic):
+    for name, group in itertools.groupby(publications.parse(body_bytes()), lambda each: each.topic):
         if not name:
             raise InvalidInput("each message needs the topic's name", param="topic")
-        messages = topic_publishing.messages_of(list(group))(JSON)
-        appends.append(Append(topic_to_publish(name), messages, JSON, made_by_publishing(JSON)))
-    outcomes = app_context().topics.publish_all(appends, payer())
-    return small_json(SeveralAcknowledged([_outcome(*each) for each in zip(appends, outcomes, strict=True)]))
+        groups.append((topic_to_publish(name), list(group)))
+    outcomes = topic_publishing.publish_several(groups)
+    found = [_outcome(name_of(topic), outcome) for (topic, _), outcome in zip(groups, outcomes, strict=True)]
+    return small_json(SeveralAcknowledged(found))
 
 
-def _outcome(append: Append, outcome: Published | EverstreamError) -> Outcome:
-    name = name_of(append.topic)
+def _outcome(name: str, outcome: Published | EverstreamError) -> Outcome:
     if isinstance(outcome, EverstreamError):
         return Outcome(name, error=outcome.body()["error"])
     done = _acknowledged(name, outcome)
