@@ -297,7 +297,9 @@ class Topics(RuleBasedStateMachine):
             there = topic.config.fields() | {"implicit": ""} == config.fields() | {"implicit": ""}
             is_same = there and (topic.closed_by is not None) == closes and not topic.source
             adopts = topic.config.implicit and not closes and not topic.source
-            if topic.is_deleted or not (is_same or adopts):
+            # Messages for a topic that others have begun would be dropped.
+            drops = topic.config.implicit and messages
+            if topic.is_deleted or drops or not (is_same or adopts):
                 with pytest.raises(TopicConflict):
                     self.log.make(topic_id(OWNER, name), payer, config, messages, **options)
             else:
