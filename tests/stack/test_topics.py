@@ -497,3 +497,21 @@ def test_nginx_delays_nothing(proxied):
         publish(proxied, "proxied", 3)
         stream.read(until=lambda seen: len(seen.events) == 4)
         assert stream.events[2].json == [3]
+
+
+def test_several_topics_of_any_type(web):
+    made = requests.put(topic_url(web, "several/text"), json={"content_type": "text/plain"}, timeout=TIMEOUT_S)
+    assert made.status_code == 201
+    body = [
+        {"topic": "several/text", "data": "a"},
+        {"topic": "several/json", "data": {"b": 1}},
+        {"topic": "several/text", "data": 2},
+        {"topic": "several/text", "base64": "YQ=="},
+    ]
+    found = requests.post(f"{web.url}/topics", json=body[:3], timeout=TIMEOUT_S).json()["published"]
+    assert [each["topic"] for each in found] == ["several/text", "several/json", "several/text"]
+    assert [len(each.get("ids", ())) for each in found] == [1, 1, 0]
+    assert (found[2]["error"]["code"], found[2]["error"]["param"]) == ("invalid_request", "data")
+    assert values(read_some(topic_url(web, "several/text"), 1, BEGINNING)) == ["a"]
+    refused = requests.post(f"{web.url}/topics", json=body[3:], timeout=TIMEOUT_S)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "data")
