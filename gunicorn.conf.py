@@ -64,6 +64,7 @@ worker_class = "everstream.web.worker.Worker"
 loglevel = _settings.log_level
 # gunicorn's would have URLs, which may contain prompts; `web.access_log` has routes.
 accesslog = None
+logger_class = "everstream.web.server_log.ServerLog"
 logconfig_dict = dict_config(_settings.log_level, _settings.log_format, access_log.context)
 
 worker_connections = limits.connections(_settings)
