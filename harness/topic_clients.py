@@ -76,7 +76,8 @@ class Follower:
 
     def __enter__(self):
         self._thread.start()
-        wait_for(lambda: self.events or self.last_id, what="the first event")
+        # A ping comes before it is known where the stream begins.
+        wait_for(lambda: any(event.type != "ping" for event in self.events), what="the first event")
         return self
 
     def __exit__(self, *_):
