@@ -8,12 +8,12 @@ from functools import lru_cache
 from everstream.errors import InvalidInput
 
 MAX_CHARS = 200
-SEGMENT = r"[A-Za-z0-9._~@+-]+"
-NAME = rf"{SEGMENT}(?:/{SEGMENT})*"
-RESERVED = ("__ds", "generations")
-"""First segments of other things that Durable Streams' addresses name."""
 MAX_SEGMENTS = 16
 """Of a name or a pattern: names are compared part by part, while Valkey does nothing else."""
+SEGMENT = r"[A-Za-z0-9._~@+-]+"
+NAME = rf"{SEGMENT}(?:/{SEGMENT}){{0,{MAX_SEGMENTS - 1}}}"
+RESERVED = ("__ds", "generations")
+"""First segments of other things that Durable Streams' addresses name."""
 _NAME = re.compile(NAME, re.ASCII)
 _PATTERN = re.compile(rf"(?:{SEGMENT}|\*\*?)(?:/(?:{SEGMENT}|\*\*?))*", re.ASCII)
 
@@ -22,7 +22,7 @@ def check_name(text: str, param: str = "topic") -> str:
     """Returns it. Raises InvalidInput."""
     segments = text.split("/")
     is_plain = len(text) <= MAX_CHARS and _NAME.fullmatch(text) and not {".", ".."} & set(segments)
-    if not is_plain or len(segments) > MAX_SEGMENTS or segments[0] in RESERVED:
+    if not is_plain or segments[0] in RESERVED:
         raise InvalidInput(
             f"a topic's name has up to {MAX_CHARS} characters of A-Z a-z 0-9 . _ ~ @ + -, and / between its parts, of "
             f"which there are up to {MAX_SEGMENTS}; the first is not {' or '.join(RESERVED)}",
