@@ -55,6 +55,30 @@ class ChoiceEnd(msgspec.Struct, omit_defaults=True):
     stop_reason: int | str | None = None
 
 
+class _TokenDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class ChatUsage(msgspec.Struct):
+    """The part of OpenAI's usage that other APIs report in their own words."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    prompt_tokens_details: _TokenDetails | None = None
+    completion_tokens_details: _TokenDetails | None = None
+
+    @property
+    def cached(self) -> int | None:
+        """Tokens of the prompt that were found in a cache; None: not known."""
+        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+
+    @property
+    def reasoning(self) -> int | None:
+        """Tokens of the answer that are reasoning; None: not known."""
+        return self.completion_tokens_details.reasoning_tokens if self.completion_tokens_details else None
+
+
 class Ending(msgspec.Struct, omit_defaults=True):
     """The data of a `done` entry. `choices`: None if there is only one, which ended without a `stop_reason`."""
 
@@ -66,6 +90,10 @@ class Ending(msgspec.Struct, omit_defaults=True):
     def ends(self) -> list[ChoiceEnd]:
         """Of each choice."""
         return [ChoiceEnd(0, self.finish_reason)] if self.choices is None else self.choices
+
+    @property
+    def chat_usage(self) -> ChatUsage:
+        return msgspec.convert(self.usage or {}, ChatUsage)
 
 
 class _Output(msgspec.Struct):

@@ -153,25 +153,9 @@ def _failed(end: Entry) -> list[AnyChunk]:
     return [*abort, Error(error.message)]
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-class _ChatUsage(msgspec.Struct):
-    """OpenAI's."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-
-
 def _usage(end: Ending) -> Usage:
-    chat = msgspec.convert(end.usage, _ChatUsage)
-    prompt, answer = chat.prompt_tokens, chat.completion_tokens or 0
-    cached = chat.prompt_tokens_details.cached_tokens if chat.prompt_tokens_details else None
-    thought = chat.completion_tokens_details.reasoning_tokens if chat.completion_tokens_details else None
+    chat = end.chat_usage
+    prompt, answer, cached, thought = chat.prompt_tokens, chat.completion_tokens or 0, chat.cached, chat.reasoning
     return Usage(
         prompt,
         answer,

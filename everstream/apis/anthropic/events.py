@@ -5,8 +5,6 @@ In: the generation's entries, each once, in order. Out: the events that each of 
 entries always make the same events, so a client that has seen some is sent the rest after a replay from the first.
 """
 
-import msgspec
-
 from everstream.apis.anthropic.errors import error_body
 from everstream.apis.anthropic.message import (
     Block,
@@ -147,23 +145,7 @@ class MessageEvents:
         return Stop("end_turn", None)
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-
-
-class _ChatUsage(msgspec.Struct):
-    """OpenAI's."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-
-
 def _usage(end: Ending) -> Usage:
-    chat = msgspec.convert(end.usage or {}, _ChatUsage)
-    cached = chat.prompt_tokens_details.cached_tokens if chat.prompt_tokens_details else None
-    thought = chat.completion_tokens_details.reasoning_tokens if chat.completion_tokens_details else None
-    details = None if thought is None else OutputTokensDetails(thought)
-    return Usage(chat.prompt_tokens - (cached or 0), chat.completion_tokens or 0, cached, details)
+    chat = end.chat_usage
+    details = None if chat.reasoning is None else OutputTokensDetails(chat.reasoning)
+    return Usage(chat.prompt_tokens - (chat.cached or 0), chat.completion_tokens or 0, chat.cached, details)

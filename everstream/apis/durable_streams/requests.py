@@ -1,7 +1,6 @@
 """What requests of Durable Streams say, beside what those of all topics do. Pure, but for Flask's request."""
 
 import re
-import time
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -153,8 +152,3 @@ def _elements(body: bytes) -> list[bytes]:
         raise InvalidInput(f"the body must be JSON: {error}", param="body") from None
     except RecursionError:
         raise InvalidInput("arrays and objects are nested too deeply", param="body") from None
-
-
-def expires_in_s(config: TopicConfig) -> float | None:
-    """None: never, or later with each use."""
-    return max(0.0, config.due_ms / 1000 - time.time()) if config.due_ms and not config.ttl_s else None
