@@ -100,6 +100,14 @@ def text_of(output: bytes) -> str | None:
         return None
 
 
+def string_or_json(data: bytes) -> str:
+    """The string that this JSON is; any other value stays JSON."""
+    if not data.startswith(b'"'):
+        return data.decode()
+    text: str = msgspec.json.decode(data, type=str)
+    return text
+
+
 def join_outputs(outputs: Sequence[bytes]) -> bytes:
     """Join outputs, each of which is `{"text": <string>}` and nothing else, into one."""
     texts = [output[len(_TEXT_BEFORE) : -len(_TEXT_AFTER)] for output in outputs]

@@ -12,6 +12,7 @@ import msgspec
 from everstream.apis.ai_sdk.request_types import Message, Part
 from everstream.contract.chat_outputs import is_object
 from everstream.errors import InvalidInput
+from everstream.log.entries import string_or_json
 
 DENIED = "The user has denied this call."
 _IGNORED = ("custom", "reasoning-file", "source-document", "source-url")
@@ -90,7 +91,7 @@ def _joined(parts: Sequence[Part], kind: str) -> str:
 def _result(part: Part) -> str | None:
     """What the model is told of a tool call; None: the call has no result."""
     if part.state == "output-available":
-        return _text(part.output)
+        return string_or_json(bytes(part.output))
     if part.state == "output-error":
         # Chat templates have no place for errors, but the model should know.
         return f"Error: {part.error_text or ''}"
@@ -98,12 +99,6 @@ def _result(part: Part) -> str | None:
     if part.state == "output-denied" or (part.state == "approval-responded" and is_denied):
         return (part.approval and part.approval.reason) or DENIED
     return None
-
-
-def _text(value: msgspec.Raw) -> str:
-    """A string itself, any other value as JSON."""
-    found = msgspec.json.decode(value, type=str) if bytes(value)[:1] == b'"' else bytes(value).decode()
-    return str(found)
 
 
 def _call(part: Part) -> dict[str, Any]:
@@ -117,7 +112,7 @@ def _arguments(part: Part) -> str:
     text = bytes(value).decode()
     if text == "null":
         return "{}"
-    return text if is_object(text) else msgspec.json.encode({"INVALID_JSON": _text(value)}).decode()
+    return text if is_object(text) else msgspec.json.encode({"INVALID_JSON": string_or_json(bytes(value))}).decode()
 
 
 def _is_ignored(part: Part) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from everstream.errors import EverstreamError
-from everstream.log.entries import encode_json
+from everstream.log.entries import encode_json, string_or_json
 from everstream.log.positions import position_text
 from everstream.log.presence import Present
 from everstream.log.topic_records import Message, TopicPage, name_of
@@ -73,7 +73,7 @@ class TopicEventEncoder:
         event_id = self._id(message.position)
         if self._is_text:
             name = f"event: {message.event}\n" if message.event else ""
-            return f"{name}id: {event_id}\n".encode() + text_lines(text_of(message.data)) + b"\n"
+            return f"{name}id: {event_id}\n".encode() + text_lines(string_or_json(message.data)) + b"\n"
         data = message.data
         if self._has_several:
             data = b'{"topic":"%b","data":%b}' % (message.topic.encode(), data)
@@ -81,11 +81,3 @@ class TopicEventEncoder:
 
     def _id(self, position: int) -> str:
         return position_text(position) + self._suffix
-
-
-def text_of(data: bytes) -> str:
-    """A string itself; any other value in JSON."""
-    if not data.startswith(b'"'):
-        return data.decode()
-    text: str = msgspec.json.decode(data, type=str)
-    return text
