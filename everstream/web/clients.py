@@ -1,5 +1,6 @@
 """The address that a request comes from. Where there are no keys, the limits on clients go by it."""
 
+import functools
 import ipaddress
 from typing import Any
 
@@ -22,6 +23,7 @@ def client_key() -> str:
     return network(request.remote_addr or "")
 
 
+@functools.lru_cache(maxsize=1024)
 def network(address: str) -> str:
     """The network that counts as one client. Other text, such as a Unix socket's peer, stands for itself."""
     try:

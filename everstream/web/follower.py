@@ -10,7 +10,6 @@ greenlet. Everything else goes through the reader's cursor and the stream's own 
 
 import itertools
 import random
-from collections.abc import Iterator
 
 import gevent
 
@@ -46,7 +45,6 @@ class Follower:
         self._reports = ReadReports(
             web_log, self._readers, streams, min(settings.abandon_after_s, settings.post_abandon_after_s)
         )
-        streams.include(self._all_readers)
 
     def start(self) -> None:
         """Start the greenlets that serve all readers. Call it once, in the process that serves them."""
@@ -58,9 +56,6 @@ class Follower:
     def status(self) -> ProcessStatus:
         """How this process is."""
         return self._reports.status
-
-    def _all_readers(self) -> Iterator[Reader]:
-        return itertools.chain.from_iterable(self._readers.values())
 
     def lookup(self, generation: str, viewer: Principal) -> Generation | None:
         """What is known of a generation; None: nothing, or the viewer may not see it. Raises ValkeyError."""
@@ -87,6 +82,7 @@ class Follower:
             self._positions.add(reader)
 
     def unregister(self, reader: Reader) -> None:
+        self.streams.end(reader)
         self.count("gaps_healed", reader.cursor.gaps)
         self.mark_read(reader.generation)
         self._positions.discard(reader)
@@ -139,7 +135,7 @@ class Follower:
 
     def _mark_all_behind(self) -> None:
         """Entries published before the subscription was in place were missed."""
-        for reader in self._all_readers():
+        for reader in itertools.chain.from_iterable(self._readers.values()):
             reader.fall_behind()
 
 

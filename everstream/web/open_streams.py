@@ -1,12 +1,12 @@
 """The open streams of a web process, whatever they follow: how many there may be, their heartbeats, and their ends when
 the process stops or a key is revoked.
 
-A follower makes streams (`reader`, `topic_reader`) and says here which it has.
+A follower makes streams (`reader`, `topic_reader`), and says here when one begins and ends.
 """
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -17,9 +17,10 @@ from everstream.errors import EverstreamError, TooManyStreams, Unauthorized
 from everstream.settings import Settings
 from everstream.web import duties
 from everstream.web.direct_writer import DirectWriter
+from everstream.web.heartbeats import Heartbeats
 
-MAX_BEAT_S = 0.25
-"""The longest interval between checks for streams that are due a heartbeat."""
+MAX_TICK_S = 0.25
+"""The longest interval between looks for streams that are due a heartbeat."""
 CHECK_KEYS_S = 2.0
 """Between checks for streams whose API key was revoked."""
 RETURNS_PER_S = 500
@@ -53,6 +54,7 @@ class OpenStream:
         "can_return",
         "credential",
         "direct_bytes",
+        "due",
         "error",
         "first_sent_at",
         "is_drained",
@@ -66,11 +68,13 @@ class OpenStream:
         self.can_return = client.can_return
         self.writer = client.writer
         self.last_sent_at = time.monotonic()
-        """When something was last sent to the client, by the monotonic clock."""
+        """When this stream last sent something to the client, by the monotonic clock."""
         self.first_sent_at = 0.0
         """When the first entry was."""
         self.direct_bytes = 0
-        """What went to the client through `writer`."""
+        """What went to the client through `writer`, but for heartbeats."""
+        self.due = 0
+        """See `heartbeats`."""
         self.left = self.is_drained = False
         self.error: EverstreamError | None = None
         self._waiter: Waiter | None = None
@@ -96,8 +100,10 @@ class OpenStream:
         self.error = error
         self.wake()
 
-    def is_silent(self, for_s: float) -> bool:
-        return time.monotonic() > self.last_sent_at + for_s
+    @property
+    def sent_at(self) -> float:
+        """When something was last sent to the client, by whomever."""
+        return self.last_sent_at
 
     def mark_sent(self) -> None:
         """The client was just sent something."""
@@ -109,12 +115,20 @@ class OpenStream:
             self.first_sent_at = time.monotonic()
 
     def write_directly(self, chunk: bytes) -> None:
-        """Write live entries to the socket while the stream's greenlet waits. Wake it for unsent bytes or an error."""
-        assert self.writer is not None
-        self.mark_sent()
+        """Write live entries to the socket while the stream's greenlet waits."""
+        self._write(chunk)
         self.direct_bytes += len(chunk)
         if not self.first_sent_at:
             self.first_sent_at = self.last_sent_at
+
+    def beat(self) -> None:
+        """Have a heartbeat sent, while the stream's greenlet waits."""
+        self.wake()
+
+    def _write(self, chunk: bytes) -> None:
+        """Wakes the stream's greenlet for unsent bytes or an error."""
+        assert self.writer is not None
+        self.mark_sent()
         try:
             if self.writer.send(chunk):
                 return
@@ -155,27 +169,19 @@ class OpenStreams:
         self._settings = settings
         self._slots = 0
         self._on_drain: list[Callable[[], None]] = []
-        self._sources: list[Callable[[], Iterable[OpenStream]]] = []
-        self._beat_s = min(MAX_BEAT_S, settings.heartbeat_s / 4)
-        self.silence_s = settings.heartbeat_s - self._beat_s
-        """After this, a heartbeat is due by the next check."""
+        self._tick_s = min(MAX_TICK_S, settings.heartbeat_s / 8)
+        # A look comes up to a tick late, and the tick up to another.
+        self._silence_s = settings.heartbeat_s - 2 * self._tick_s
+        self._open = Heartbeats(self._silence_s, self._tick_s)
 
     def start(self, is_valid: Callable[[str], bool]) -> None:
         """Start what has to be done for all of them. `is_valid`: whether a reader's credential is still good."""
         end_revoked = partial(self._end_revoked, is_valid)
         gevent.spawn(duties.repeat, end_revoked, CHECK_KEYS_S, "can't look for revoked keys")
-        gevent.spawn(duties.repeat, self._wake_silent, self._beat_s, "can't send heartbeats")
-
-    def include(self, source: Callable[[], Iterable[OpenStream]]) -> None:
-        """Count these streams in, whenever all are asked for."""
-        self._sources.append(source)
-
-    def all(self) -> list[OpenStream]:
-        """A list, because a stream that is woken changes the collections of its follower."""
-        return [stream for source in self._sources for stream in source()]
+        gevent.spawn(duties.repeat, self._open.send_due, self._tick_s, "can't send heartbeats")
 
     def __len__(self) -> int:
-        return len(self.all())
+        return len(self._open)
 
     def admit(self) -> Callable[[], None]:
         """Take one of the worker's stream slots, and return a function that releases it. Raises TooManyStreams."""
@@ -188,9 +194,15 @@ class OpenStreams:
         self._slots -= 1
 
     def begin(self, stream: OpenStream) -> None:
-        """Called when a stream is opened: if the process stops already, it has to end like the others."""
+        """Called when a stream is opened."""
+        self._open.add(stream)
+        # If the process stops already, it has to end like the others.
         if self._drained or (self.draining and stream.can_return):
             stream.drain()
+
+    def end(self, stream: OpenStream) -> None:
+        """Called when it has ended."""
+        self._open.discard(stream)
 
     def next(self, stream: Stream, take: Callable[[Stream], Item | None]) -> Item | Heartbeat | None:
         """Wait up to heartbeat_s for the next thing to send, which is what `take` returns when the stream is woken.
@@ -200,7 +212,7 @@ class OpenStreams:
         while not stream.left:
             if item := take(stream):
                 return item
-            if stream.is_silent(self.silence_s):
+            if time.monotonic() > stream.sent_at + self._silence_s:
                 return Heartbeat()
             stream.wait()
         return None
@@ -212,7 +224,7 @@ class OpenStreams:
             # gunicorn sends SIGTERM every second to a worker that it has replaced.
             return
         self.draining = True
-        for stream in self.all():
+        for stream in list(self._open):
             if stream.can_return:
                 stream.drain()
         for leave in self._on_drain:
@@ -221,7 +233,7 @@ class OpenStreams:
 
     def _end_the_rest(self) -> None:
         self._drained = True
-        for stream in self.all():
+        for stream in list(self._open):
             stream.drain()
 
     def on_drain(self, leave: Callable[[], None]) -> None:
@@ -233,15 +245,9 @@ class OpenStreams:
         spread_ms = max(self._settings.retry_ms, 1000 * self._slots // RETURNS_PER_S)
         return self._settings.retry_ms + random.randrange(spread_ms)  # noqa: S311
 
-    def _wake_silent(self) -> None:
-        """Replaces a timer for each stream, which would take half a kilobyte."""
-        for stream in self.all():
-            if stream.is_waiting and stream.is_silent(self.silence_s):
-                stream.wake()
-
     def _end_revoked(self, is_valid: Callable[[str], bool]) -> None:
         """End the streams of keys that were revoked or have expired."""
-        shown = {stream.credential for stream in self.all() if stream.credential}
+        shown = {stream.credential for stream in self._open if stream.credential}
         if revoked := {credential for credential in shown if not is_valid(credential)}:
-            for stream in (each for each in self.all() if each.credential in revoked):
+            for stream in [each for each in self._open if each.credential in revoked]:
                 stream.fail(Unauthorized("the API key was revoked, or has expired"))

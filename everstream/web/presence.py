@@ -2,7 +2,7 @@
 all processes. Used by `topic_follower`."""
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import gevent
 
@@ -14,7 +14,7 @@ EVERY_S = 1.0
 SLICES = int(TTL_S / 3 / EVERY_S)
 """Beside the topics that have changed, each report has one of so many parts of all others."""
 
-ByTopic = Callable[[], Mapping[str, Iterable[TopicReader]]]
+ByTopic = Callable[[], Mapping[str, Collection[TopicReader]]]
 """The streams of each topic that is followed by its name."""
 
 
@@ -52,7 +52,6 @@ class Presence:
         self._said = now
 
 
-def _present(readers: Iterable[TopicReader]) -> Present:
-    return joined(
-        Present(1, [Named(reader.presence, reader.opened_at)] if reader.presence else []) for reader in readers
-    )
+def _present(readers: Collection[TopicReader]) -> Present:
+    named = [Named(reader.presence, reader.opened_at) for reader in readers if reader.presence]
+    return joined([Present(len(readers), named)])

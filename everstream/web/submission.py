@@ -106,7 +106,8 @@ def body() -> dict[str, Any]:
 
 def parsed(given: dict[str, Any], kind: type[Struct]) -> Struct:
     """A body whose struct forbids unknown fields. Raises InvalidInput, which names the field."""
-    if unknown := next((name for name in given if name not in kind.__struct_fields__), None):
+    unknown = next((name for name in given if name not in kind.__struct_fields__), None)
+    if unknown is not None:
         raise InvalidInput(f"{unknown!r:.100} is not a field of this request", param=unknown[:100])
     try:
         return msgspec.convert(given, kind)

@@ -6,7 +6,7 @@ numbered. One that is missing sends all streams back to the log.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import gevent
@@ -37,7 +37,6 @@ class TopicFollower:
         self._with_patterns: dict[str, set[Group]] = {}
         self._reads = ReadQueue(self._read, "topics")
         self._received = LastReceived()
-        streams.include(self._all_readers)
 
     def start(self) -> None:
         """Start the greenlets that serve all streams. Call it once, in the process that serves them."""
@@ -45,9 +44,6 @@ class TopicFollower:
         self._presence.start()
         gevent.spawn(self._listen)
         gevent.spawn(duties.repeat, self._check, CHECK_S, "can't find out whether messages were missed")
-
-    def _all_readers(self) -> Iterator[TopicReader]:
-        return chain.from_iterable(self._groups.values())
 
     def _readers_by_topic(self) -> dict[str, list[TopicReader]]:
         return {topic: [each for group in groups for each in group] for topic, groups in self._by_name.items()}
@@ -66,6 +62,7 @@ class TopicFollower:
         self.streams.begin(reader)
 
     def unregister(self, reader: TopicReader) -> None:
+        self.streams.end(reader)
         subscription = reader.subscription
         group = self._groups[subscription]
         group.individual.pop(reader, None)
@@ -146,7 +143,7 @@ class TopicFollower:
         return groups
 
     def _mark_all_behind(self) -> None:
-        for reader in list(self._all_readers()):
+        for reader in list(chain.from_iterable(self._groups.values())):
             reader.fall_behind()
 
     def _check(self) -> None:

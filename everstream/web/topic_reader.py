@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from everstream.errors import EverstreamError
 from everstream.log.presence import Present
 from everstream.log.topic_records import Message, Start, Subscription, TopicPage
+from everstream.web.direct_writer import http_chunk
 from everstream.web.open_streams import OpenStream, StreamClient
 from everstream.web.topic_cursor import TopicCursor
 
@@ -94,9 +95,18 @@ class TopicReader(OpenStream):
         self.leave_lane()
         super().wake()
 
-    def is_silent(self, for_s: float) -> bool:
-        is_busy = self._lane is not None and time.monotonic() <= self._lane.sent_at + for_s
-        return not is_busy and super().is_silent(for_s)
+    @property
+    def sent_at(self) -> float:
+        lane = self._lane
+        has_sent = lane is not None and lane.sent_bytes > self._lane_bytes
+        return max(lane.sent_at, self.last_sent_at) if lane and has_sent else self.last_sent_at
+
+    def beat(self) -> None:
+        # Without waking the greenlet: most followers of topics get nothing else for long.
+        if self.writer is None:
+            self.wake()
+        else:
+            self._write(http_chunk(self.encoder.heartbeat))
 
     def deliver(self, chunk: bytes, first: int, last: int) -> bool:
         """Write live messages, from the position `first` to `last`, to the socket. False: they must go another way."""
@@ -118,11 +128,11 @@ class TopicReader(OpenStream):
         """Account for what the lane has written. `unsent`: what the kernel did not take; None: the client left."""
         if (lane := self._lane) is None:
             return
+        self.last_sent_at = self.sent_at
         self._lane = None
         lane.leave(self)
         if lane.sent_bytes > self._lane_bytes:
             self.cursor.position = lane.position
-            self.last_sent_at = lane.sent_at
             self.first_sent_at = self.first_sent_at or lane.sent_at
             self.direct_bytes += lane.sent_bytes - self._lane_bytes
         if unsent is None:

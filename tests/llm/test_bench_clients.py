@@ -16,7 +16,7 @@ from harness.sse_client import connect
 from harness.stack import wait_for
 
 TOKENS = 16
-REQUESTS = 4
+REQUESTS = 3
 RUN_TIMEOUT_S = 200
 LUMP_GAP_S = 0.001
 

@@ -561,6 +561,7 @@ def test_share_link(guarded, alice):
         ("/shares", {}, "generation"),
         ("/shares", {"generation": UNKNOWN, "expires_in_s": 0}, "expires_in_s"),
         ("/shares", {"generation": UNKNOWN, "for": 1}, "for"),
+        ("/shares", {"generation": UNKNOWN, "": 1}, ""),
     ],
 )
 def test_wrong_requests_for_tickets(alice, path, body, param):

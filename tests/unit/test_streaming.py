@@ -33,7 +33,7 @@ def test_queue_that_moves_does_not_keep_the_response_from_beginning():
 
     def move_queue():
         for position in range(1, 1_000_000):
-            for reader in follower._all_readers():
+            for reader in list(streams._open):
                 reader.move_to(Queued(position, position))
             gevent.sleep(0.01)
 

@@ -1,6 +1,7 @@
 """Streams of topics that wait share a lane: what they are sent, and how they leave it."""
 
 import socket
+import time
 from contextlib import ExitStack
 
 import gevent
@@ -9,8 +10,10 @@ import pytest
 from everstream.apis.topics.encoder import TopicEventEncoder
 from everstream.log.topic_records import LiveMessages, Start, Subscription, TopicPage
 from everstream.settings import Settings
-from everstream.web.direct_writer import DirectWriter
+from everstream.web.direct_writer import DirectWriter, http_chunk
+from everstream.web.heartbeats import Heartbeats
 from everstream.web.open_streams import OpenStreams, StreamClient
+from everstream.web.sse import HEARTBEAT
 from everstream.web.topic_group import Batch, Group, LastReceived
 from everstream.web.topic_reader import TopicReader
 from harness.sse_client import Decoder
@@ -76,10 +79,26 @@ def streams(group):
 
 
 @pytest.fixture
-def open_streams(group):
+def open_streams(streams):
     made = OpenStreams(Settings())
-    made.include(lambda: iter(group))
+    for each in streams:
+        made.begin(each.reader)
     return made
+
+
+@pytest.fixture
+def clock(monkeypatch, streams):
+    found = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: found.now)
+    return found
+
+
+class Clock:
+    def __init__(self):
+        self.now = time.monotonic()
+
+    def pass_s(self, seconds):
+        self.now += seconds
 
 
 def send(group, position, *entries):
@@ -108,11 +127,36 @@ def test_draining_ends_all(open_streams, streams):
     assert all(each.reader.is_drained for each in streams)
 
 
-def test_all_silent_streams_are_woken(open_streams, streams):
+def test_silent_streams_get_heartbeats_in_their_lane(group, streams, clock):
+    """The greenlet of one whose connection the server has to write to is woken instead."""
+    heartbeats = Heartbeats(silence_s=10, tick_s=1)
     for each in streams:
-        each.reader.last_sent_at -= 2 * open_streams.silence_s
-    open_streams._wake_silent()
-    finish(streams)
+        heartbeats.add(each.reader)
+    streams[2].reader.leave_lane()
+    streams[2].reader.writer = None
+    clock.pass_s(11)
+    heartbeats.send_due()
+    assert [each.client.recv(1 << 10) for each in streams[:2]] == [http_chunk(HEARTBEAT)] * 2
+    assert list(group.lanes["topics/00"].writes) == [each.reader for each in streams[:2]]
+    finish(streams[2:])
+    assert not any(each.reader.first_sent_at for each in streams)
+
+
+def test_message_postpones_the_heartbeats_of_its_lane(group, streams, clock):
+    heartbeats = Heartbeats(silence_s=10, tick_s=1)
+    for each in streams:
+        heartbeats.add(each.reader)
+    clock.pass_s(8)
+    send(group, 21, b'["",1]')
+    clock.pass_s(8)
+    heartbeats.send_due()
+    assert [each.received() for each in streams] == [["1"]] * 3
+    clock.pass_s(3)
+    heartbeats.send_due()
+    assert [each.client.recv(1 << 10) for each in streams] == [http_chunk(HEARTBEAT)] * 3
+    # What a lane has sent is forgotten, but not when: that of a heartbeat was later.
+    streams[0].reader.wake()
+    assert streams[0].reader.sent_at == clock.now
 
 
 def test_revoked_key_ends_all_its_streams(open_streams, streams):

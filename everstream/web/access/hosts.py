@@ -5,6 +5,7 @@ and the browser would send the attacker's name as Host. Only a name with a dot i
 addresses and names without one pass. A service that is open because it is for this machine alone is stricter.
 """
 
+import functools
 import ipaddress
 from urllib.parse import urlsplit
 
@@ -44,6 +45,7 @@ def _unknown(name: str, why: str) -> UnknownHost:
     return UnknownHost(f"this service is not called {name[:100]!r}: {why}", param="Host")
 
 
+@functools.lru_cache(maxsize=256)
 def _name(host: str) -> str:
     """Without the port; in lower case."""
     try:
@@ -52,6 +54,7 @@ def _name(host: str) -> str:
         return f"{host}."
 
 
+@functools.lru_cache(maxsize=256)
 def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(name)
