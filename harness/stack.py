@@ -253,6 +253,13 @@ class Stack:
         """The pids of gunicorn's workers."""
         return [child.pid for child in psutil.Process(self.web.pid).children()]
 
+    def kill_workers(self):
+        """And wait for new ones."""
+        before = self.workers()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: len(self.workers()) == len(before) and not set(self.workers()) & set(before), what="workers")
+
     def worker_of(self, local_port):
         """The pid of the worker that serves the connection from this client port."""
         for pid in self.workers():

@@ -5,6 +5,7 @@ In: HTTP requests. Out: HTTP responses, most of them streams of entries. Each fo
 """
 
 from everstream.apis.access.routes import API as ACCESS
+from everstream.apis.ag_ui.routes import API as AG_UI
 from everstream.apis.ai_sdk.routes import API as AI_SDK
 from everstream.apis.anthropic.routes import API as ANTHROPIC
 from everstream.apis.dashboard.routes import API as DASHBOARD
@@ -26,6 +27,7 @@ APIS = (
     OPENAI,
     ANTHROPIC,
     AI_SDK,
+    AG_UI,
     INFERLESS,
     OPERATIONS,
     DASHBOARD,

@@ -56,6 +56,7 @@ ALLOWED_HEADERS = (
     "Tracestate",
     "X-Api-Key",
     "X-Request-Id",
+    "X-Run-Id",
 )
 EXPOSED_HEADERS = (
     "X-Request-Id",

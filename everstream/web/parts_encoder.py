@@ -20,6 +20,8 @@ class PartsEncoder:
     """Part of an `Encoder`. `has_ids`: whether the client gets ids."""
 
     shows_engines = False
+    is_id_first = False
+    """For clients that take an id for that of the next line with data."""
 
     def __init__(self, generation: str, *, has_ids: bool) -> None:
         self.generation = generation
@@ -45,8 +47,13 @@ class PartsEncoder:
             return b"".join(each + b"\n\n" for each in lines)
         parts = [f"-{part}" for part in range(seen, len(events) - 1)] + [""]
         ids = [f"{self.generation}.{n}{part}".encode() for part in parts[: len(lines)]]
-        return b"".join(b"%b\nid: %b\n\n" % each for each in zip(lines, ids, strict=True))
+        return b"".join(map(self._event, lines, ids))
 
     def _gone(self, lines: bytes) -> bytes:
         """The terminal event of a stream whose log can't supply one."""
-        return lines + (f"\nid: {self.generation}.{sse.GONE}".encode() if self._has_ids else b"") + b"\n\n"
+        return self._event(lines, f"{self.generation}.{sse.GONE}".encode()) if self._has_ids else lines + b"\n\n"
+
+    def _event(self, lines: bytes, event_id: bytes) -> bytes:
+        if self.is_id_first:
+            return b"id: %b\n%b\n\n" % (event_id, lines)
+        return b"%b\nid: %b\n\n" % (lines, event_id)

@@ -59,9 +59,12 @@ class CheckedRequest(NamedTuple, Generic[P]):
     options: RequestOptions
 
 
-def checked_request(parse: Callable[[dict[str, Any], Schema], P]) -> CheckedRequest[P]:
-    """Read and check the body. Raises InvalidInput, UnknownModel."""
-    context, given = app_context(), body()
+def checked_request(
+    parse: Callable[[dict[str, Any], Schema], P], given: dict[str, Any] | None = None
+) -> CheckedRequest[P]:
+    """Read and check the body. `given`: what to take for it. Raises InvalidInput, UnknownModel."""
+    context = app_context()
+    given = body() if given is None else given
     options = options_from_json(given)
     model = context.models.get(served_name(options.model))
     parsed = parse(given, model.inputs)

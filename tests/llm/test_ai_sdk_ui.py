@@ -4,8 +4,6 @@ Each chat is a call from `harness/sdk_clients/node`, and runs while its test bre
 """
 
 import json
-import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -86,13 +84,6 @@ def assert_answered(report, text=SAID, count=2):
     assert report["finishes"][-1]["finishReason"] == "stop"
 
 
-def kill_workers(stack):
-    before = stack.workers()
-    for pid in before:
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: len(stack.workers()) == len(before) and not set(stack.workers()) & set(before), what="new workers")
-
-
 def wait_for_response(number, folder):
     """Until that many of the chat's requests have been answered, as far as their headers."""
     file = folder / "responses"
@@ -141,7 +132,7 @@ def test_workflow_transport_over_killed_workers(own_stack, ask, gate, tmp_path, 
     text = script(*outputs, hold_before=5, gate=gate.path)
     asked = ask("uiAsk", stack, until, kind="workflow", text=text, body={"tools": TOOLS})
     for killed in range(1, 4):
-        kill_workers(stack)
+        stack.kill_workers()
         wait_for_response(killed + 1, tmp_path)
     gate.open()
     report = asked.result()
@@ -178,7 +169,7 @@ def test_default_transport_over_killed_workers(own_stack, ask, gate, tmp_path):
     stack = own_stack(app_dir=MODELS / "chat").start()
     given = {"kind": "default", "id": "0123456789abcdef-lost", "text": script(*WORDS, hold_before=5, gate=gate.path)}
     asked = ask("uiAskAndResume", stack, "3 ", **given)
-    kill_workers(stack)
+    stack.kill_workers()
     wait_for_response(2, tmp_path)
     gate.open()
     report = asked.result()
@@ -215,7 +206,7 @@ def test_last_chunks_alone(own_stack, ask, gate, tmp_path):
     (tmp_path / "responses").unlink()
     again = ask("uiReload", stack, kind="workflow", id=chat, messages=[user(text)], startIndex=-2)
     wait_for_response(1, tmp_path)
-    kill_workers(stack)
+    stack.kill_workers()
     wait_for_response(2, tmp_path)
     gate.open()
     report = again.result()

@@ -109,7 +109,14 @@ def test_pages_of_other_sites_start_nothing(local, nothing_starts, headers):
     with connect(f"{local.url}/stream?texts=a", headers=headers) as stream:
         assert stream.status == 403
     for path in (
-        *("/generations", "/v1/chat/completions", "/api/chat", "/v2/models/smollm2-135m-instruct/infer", "/session"),
+        *(
+            "/generations",
+            "/v1/chat/completions",
+            "/api/chat",
+            "/api/ag-ui",
+            "/v2/models/smollm2-135m-instruct/infer",
+            "/session",
+        ),
     ):
         answer = requests.post(local.url + path, json={"texts": ["a"]}, headers=headers, timeout=TIMEOUT_S)
         assert (answer.status_code, "cross_origin" in answer.text) == (403, True), path

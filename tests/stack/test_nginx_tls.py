@@ -8,7 +8,7 @@ import psutil
 import pytest
 import requests
 
-from harness.stack import wait_for
+from harness.stack import Stack, wait_for
 from tests.browser.client_page import wait_in
 
 STREAMS = 50
@@ -95,12 +95,6 @@ LISTEN = """([count, gate]) => {
 }"""
 
 
-def kill_workers(stack):
-    for pid in stack.workers():
-        psutil.Process(pid).kill()
-    wait_for(stack.web_answers, what="new workers")
-
-
 def reload_nginx(stack):
     old = stack.nginx.children()
     stack.nginx.kill(signal.SIGHUP)
@@ -113,7 +107,7 @@ def tls_connections(stack):
     return [each for each in workers if each.status == "ESTABLISHED" and each.laddr.port == stack.tls_port]
 
 
-@pytest.mark.parametrize("disturb", [kill_workers, reload_nginx])
+@pytest.mark.parametrize("disturb", [Stack.kill_workers, reload_nginx])
 def test_fifty_streams_over_one_connection_survive(chromium, proxied, gate, disturb):
     context = chromium.new_context(ignore_https_errors=True)
     page = context.new_page()

@@ -51,6 +51,7 @@ REFUSES_VALID = {
     *("GET /topics/{name}", "GET /v1/stream/{name}", "GET /v1/stream/generations/{generation}"),
     "PUT /v1/stream/{name}",
     "GET /api/chat/{run}/stream",
+    "GET /api/ag-ui",
 }
 """Queries whose schema can't say what goes with what, or which ids there are."""
 MAY_NOT_SUCCEED = {
@@ -59,6 +60,7 @@ MAY_NOT_SUCCEED = {
         "POST /tickets",
         "POST /shares",
         "POST /api/chat",
+        *("POST /api/ag-ui", "GET /api/ag-ui"),
         "POST /topics/{name}",
         "POST /topics",
         "POST /v1/stream/{name}",
@@ -73,6 +75,7 @@ QUERIES = {
     "GET /stream": {"prompt": "a"},
     "GET /events": {"generation": "0" * 32},
     "GET /presence": {"topic": "a"},
+    "GET /api/ag-ui": {"runId": "a-run-of-the-client"},
     "GET /topics/{name}": {"last_event_id": "0" * 15 + "1"},
 }
 NEEDS_NO_LOG = {
@@ -85,6 +88,7 @@ NEEDS_NO_LOG = {
 }
 PAGES = {"GET /examples/{name}": {"name": "log"}, "GET /examples/source/{name}": {"name": "log.html"}}
 TEXT = {"type": "string"}
+AG_UI_RUN = {"threadId": "1", "runId": "1"}
 PRODUCER = {"Producer-Id": "p", "Producer-Epoch": "0", "Producer-Seq": "0"}
 
 
@@ -230,7 +234,8 @@ def answers():
     yield "POST /v2/models/{name}/generate_stream", {"body": {"text_input": "fail"}}, 200
     yield "GET /stream", {"query": {"prompt": "a b c", "format": "text"}}, 200
     yield from ai_sdk_answers()
-    for wanted in ("text", "openai-chat", "completions", "responses", "messages", "ui-message-stream"):
+    yield from ag_ui_answers()
+    for wanted in ("text", "ag-ui", "openai-chat", "completions", "responses", "messages", "ui-message-stream"):
         yield "GET /generations/{generation}/events", {"query": {"format": wanted}}, 200
     yield "GET /generations/{generation}/events", {"query": {"ping": "true"}}, 200
     yield "GET /events", {"query": {"generation": KNOWN}}, 200
@@ -276,6 +281,14 @@ def ai_sdk_answers():
     for query in ({}, {"startIndex": "2"}, {"startIndex": "-1"}):
         yield "GET /api/chat/{run}/stream", {"query": query}, 200 if query else 204
     yield "POST /api/chat/{run}/stop", {}, 200
+
+
+def ag_ui_answers():
+    for text in ("a b c", "fail"):
+        for tools in ([], [{"name": "look"}]):
+            messages = [{"role": "user", "content": text}]
+            yield "POST /api/ag-ui", {"body": {**AG_UI_RUN, "messages": messages, "tools": tools}}, 200
+    yield "GET /api/ag-ui", {"query": {"runId": "unknown-run-of-nobody"}}, 404
 
 
 @pytest.mark.parametrize(

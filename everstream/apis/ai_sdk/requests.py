@@ -10,10 +10,11 @@ import msgspec
 
 from everstream.apis.ai_sdk.conversation import Turn, chat_messages
 from everstream.apis.ai_sdk.request_types import ChatRequest, ClientTool, ToolChoiceTool
-from everstream.contract.inputs import check_containers, refuse_unknown
+from everstream.contract.inputs import refuse_unknown
 from everstream.contract.schema import Schema
 from everstream.errors import InvalidInput
 from everstream.log.entries import encode_json
+from everstream.web.typed_bodies import decoded
 
 _SETTINGS = {
     "max_output_tokens": "max_tokens",
@@ -45,7 +46,7 @@ class ParsedRequest(msgspec.Struct, frozen=True):
 
 def parse(body: dict[str, Any], schema: Schema) -> ParsedRequest:
     """Raises InvalidInput."""
-    request = _decoded(body)
+    request = decoded(body, _decoder)
     own = {field.encode_name for field in _FIELDS}
     given = {name: value for name, value in body.items() if value is not None and name not in own}
     passed = {name: value for name, value in given.items() if name in schema and name not in OTHER_INPUTS}
@@ -56,29 +57,6 @@ def parse(body: dict[str, Any], schema: Schema) -> ParsedRequest:
 
 
 _decoder = msgspec.json.Decoder(ChatRequest)
-
-
-def _decoded(body: dict[str, Any]) -> ChatRequest:
-    for name, value in body.items():
-        if isinstance(value, msgspec.Raw):
-            check_containers(name[:100], value)
-    try:
-        # Decoding skips what is not honoured, without a look at its UTF-8.
-        return _decoder.decode(encode_json(body).decode())
-    except msgspec.ValidationError as error:
-        raise _explained(str(error)) from None
-    except (ValueError, RecursionError):
-        raise InvalidInput("the body is not JSON in UTF-8", param="body") from None
-
-
-def _explained(problem: str) -> InvalidInput:
-    """msgspec's messages end with the place: `$.messages[1].role`. The part before it may quote the client."""
-    what, has_place, path = problem.rpartition(" - at `$")
-    if not has_place:
-        # Only a missing field of the body itself has none.
-        return InvalidInput("messages is missing: send all messages of the chat", param="messages")
-    place = path.strip("`.")
-    return InvalidInput(f"{place}: {what[:100]}", param=place)
 
 
 def _messages(request: ChatRequest) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """Turns Anthropic's requests into the chat model's inputs, which have vLLM's names. Pure. Called by `routes`."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from everstream.apis.anthropic import request_types as types
 from everstream.apis.anthropic.conversation import ChatMessage, chat_messages
-from everstream.contract.inputs import check_containers, refuse_unknown
+from everstream.contract.inputs import refuse_unknown
 from everstream.contract.schema import Schema
 from everstream.errors import InvalidInput
 from everstream.log.entries import encode_json
+from everstream.web.typed_bodies import decoded
 
 ALLOWED_TYPES = {
     "messages": "text, image and tool_result from the user; text, tool_use, thinking and redacted_thinking from the "
@@ -34,6 +35,8 @@ _SAMPLING = {
     "cache_salt": "cache_salt",
 }
 
+
+T = TypeVar("T")
 
 ADVISORY = ("cache_salt", "chat_template_kwargs", "reasoning_effort", "thinking_token_budget")
 """A model without these inputs answers without them."""
@@ -67,31 +70,15 @@ _messages_decoder = msgspec.json.Decoder(types.MessagesRequest)
 _prompt_decoder = msgspec.json.Decoder(types.Prompt)
 
 
-def _decoded(body: dict[str, Any], decoder: msgspec.json.Decoder[Any]) -> Any:
-    for name, value in body.items():
-        if isinstance(value, msgspec.Raw):
-            check_containers(name[:100], value)
-        if name in _REFUSED and value:
-            raise InvalidInput(f"{name} is not supported", param=name, code=_REFUSED[name])
-    try:
-        # Decoding skips what is not honoured, without a look at its UTF-8.
-        return decoder.decode(encode_json(body).decode())
-    except msgspec.ValidationError as error:
-        raise _explained(str(error)) from None
-    except (ValueError, RecursionError):
-        raise InvalidInput("the body is not JSON in UTF-8", param="body") from None
+def _decoded(body: dict[str, Any], decoder: msgspec.json.Decoder[T]) -> T:
+    if refused := next((name for name in _REFUSED if body.get(name)), None):
+        raise InvalidInput(f"{refused} is not supported", param=refused, code=_REFUSED[refused])
+    return decoded(body, decoder, _allowed)
 
 
-def _explained(problem: str) -> InvalidInput:
-    """msgspec's messages end with the place: `$.messages[1].role`. The part before it may quote the client."""
-    what, has_place, path = problem.rpartition(" - at `$")
-    if not has_place:
-        # Only a missing field of the body itself has none.
-        return InvalidInput(f"{problem.split('`')[1]} is missing", param=problem.split("`")[1])
-    place = path.strip("`.")
-    first = place.split(".")[0].split("[")[0]
-    hint = f"; allowed: {ALLOWED_TYPES[first]}" if place.endswith(".type") and first in ALLOWED_TYPES else ""
-    return InvalidInput(f"{place}: {what[:100]}{hint}", param=place)
+def _allowed(place: str) -> str:
+    first = place.partition(".")[0].partition("[")[0]
+    return f"; allowed: {ALLOWED_TYPES[first]}" if place.endswith(".type") and first in ALLOWED_TYPES else ""
 
 
 def _ignored(body: dict[str, Any], request: types.Prompt) -> list[str]:

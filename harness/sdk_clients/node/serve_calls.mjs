@@ -2,13 +2,14 @@
 // JSON list of a function's name and its arguments with a line of JSON. `node serve_calls.mjs CALL URL MODEL` makes one.
 
 import readline from "node:readline";
+import * as agUi from "./ag_ui.mjs";
 import * as aiSdk from "./ai_sdk.mjs";
 import * as aiSdkUi from "./ai_sdk_ui.mjs";
 import * as openai from "./openai.mjs";
 
 const CALL_TIMEOUT_MS = 210_000;
 
-const calls = { ...aiSdk, ...aiSdkUi, ...openai };
+const calls = { ...agUi, ...aiSdk, ...aiSdkUi, ...openai };
 
 async function answer(name, ...given) {
   // A call that hangs ends the process.

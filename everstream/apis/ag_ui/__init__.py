@@ -1,0 +1,1 @@
+"""AG-UI's protocol, which TanStack AI speaks, too."""

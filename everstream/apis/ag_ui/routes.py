@@ -1,0 +1,91 @@
+"""AG-UI's protocol: runs of an agent, as TanStack AI, CopilotKit and others ask for them.
+
+    POST /api/ag-ui           a run's input; answered with its events
+    GET  /api/ag-ui?runId=…   the same events again
+
+A run is a generation. By the id of the last event in `Last-Event-ID`, both go on after it. Besides AG-UI's fields, it
+accepts the model's inputs, `model` and `flush_ms` in `forwardedProps`.
+"""
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from everstream.apis.ag_ui import requests
+from everstream.apis.ag_ui.descriptions import DESCRIPTION
+from everstream.apis.ag_ui.encoder import RunEncoder
+from everstream.apis.ag_ui.run_events import Run
+from everstream.errors import InvalidInput, UnknownGeneration
+from everstream.log.records import Generation
+from everstream.web import posts
+from everstream.web.access.principal import principal
+from everstream.web.access.rules import INFER, READ, allow
+from everstream.web.api import Api
+from everstream.web.context import app_context
+from everstream.web.resume_point import last_event_id
+from everstream.web.streaming import admitted, begin, resume
+from everstream.web.submission import body, is_request_id
+
+FIRST = "-1"
+"""The only offset from which TanStack AI's client asks for a run: its beginning."""
+
+blueprint = Blueprint("ag_ui", __name__)
+blueprint.after_request(posts.add_headers)
+
+
+def any_generation(generation: Generation) -> RunEncoder:
+    """For `?format=ag-ui` of any generation's events, and for the log's own answers."""
+    record = app_context().log.record(generation.id) or b""
+    try:
+        run = msgspec.json.decode(record, type=Run)
+    except msgspec.DecodeError:
+        run = Run(generation.id, generation.id)
+    return RunEncoder(generation.id, run)
+
+
+API = Api(blueprint, ("/api/ag-ui",), formats={"ag-ui": any_generation}, description=DESCRIPTION)
+
+
+@blueprint.post("/api/ag-ui")
+@allow(INFER)
+def run_agent() -> Response:
+    return admitted(_run)
+
+
+@blueprint.get("/api/ag-ui")
+@allow(READ)
+def join_run() -> Response:
+    return admitted(_join)
+
+
+def _run() -> Response:
+    checked = posts.checked_request(requests.parse, requests.flattened(body()))
+    run = checked.parsed.run
+    # The client can come back, by the run's id.
+    options = msgspec.structs.replace(
+        checked.options, abandon_after_s=None, record=msgspec.json.encode(run), thread=_thread(run.run_id)
+    )
+    return posts.stream(checked._replace(options=options), lambda known: RunEncoder(known.id, run))
+
+
+def _join() -> Response:
+    if request.args.get("offset", FIRST) != FIRST:
+        raise InvalidInput("offset must be -1; Last-Event-ID says what was seen", param="offset")
+    found = _find(request.args.get("runId", ""))
+    if (seen := last_event_id()) is None:
+        return begin(found, any_generation)
+    if seen.generation != found.id:
+        raise InvalidInput("Last-Event-ID belongs to a different run than runId", param="Last-Event-ID")
+    return resume(seen, any_generation)
+
+
+def _find(run_id: str) -> Generation:
+    context, viewer = app_context(), principal()
+    newest = context.log.newest(_thread(run_id), viewer.owner) if _thread(run_id) else ""
+    if newest and (known := context.follower.lookup(newest, viewer)):
+        return known
+    raise UnknownGeneration
+
+
+def _thread(run_id: str) -> str:
+    """What the log calls a run. Empty: its id would be too easy to guess for one who has no key."""
+    return f"ag-ui:{run_id}" if is_request_id(run_id) else ""

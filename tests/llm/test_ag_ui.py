@@ -1,0 +1,168 @@
+"""AG-UI's own client and TanStack AI's, unmodified: over killed workers and engines, with tools, and after a reload."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from harness.chat_outputs import USAGE, call, calls, end, piece
+from harness.stack import MODELS, running_stack, wait_for
+
+OUTPUTS = [
+    piece(reasoning="Which"),
+    piece(reasoning=" city?"),
+    piece(text="Let me"),
+    piece(text=" look."),
+    calls(call(0, '{"city": ', name="weather")),
+    calls(call(0, '"Paris"}')),
+]
+FUNCTION = {"name": "weather", "arguments": '{"city": "Paris"}'}
+WORDS = [{"text": f"{n} "} for n in range(9)]
+SAID = "".join(word["text"] for word in WORDS)
+RUN, THREAD = "a-run-of-the-client", "a-thread"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """All parts, with a model that says what it scripts."""
+    with running_stack(tmp_path_factory.mktemp("ag-ui"), app_dir=MODELS / "chat", MODEL="chat") as stack:
+        yield stack
+
+
+@pytest.fixture
+def ask(sdk, tmp_path):
+    """Starts a chat's call and returns its future, once the chat has seen the text `until`."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def begin(name, stack, until, **given):
+            marker = tmp_path / f"marker-{name}"
+            future = pool.submit(sdk, f"node.{name}", stack, {"until": until, "marker": str(marker), **given})
+            wait_for(lambda: marker.exists() or future.done(), what="the chat to see the text")
+            assert marker.exists(), future.result()
+            return future
+
+        yield begin
+
+
+def script(*outputs, **more):
+    """A message that makes the model say this."""
+    return json.dumps({"outputs": outputs, "end": {"usage": USAGE, **end("stop")}, **more})
+
+
+def parts_of(message):
+    return [(part["type"], part.get("content", part.get("input"))) for part in message["parts"]]
+
+
+def test_agent(stack, sdk):
+    report = sdk("node.agentRun", stack, {"text": script(*OUTPUTS), "threadId": THREAD, "runId": RUN})
+    first, *_, last = report["events"]
+    assert first == {"type": "RUN_STARTED", "threadId": THREAD, "runId": RUN}
+    assert last["outcome"] == {"type": "success", "pendingToolCallIds": ["call_0"]}
+    assert last["usage"] == [{"inputTokens": 12, "outputTokens": 5, "totalTokens": 17}]
+    reasoning, answer = report["newMessages"]
+    assert (reasoning["role"], reasoning["content"]) == ("reasoning", "Which city?")
+    (made,) = answer["toolCalls"]
+    assert (answer["content"], made["function"]) == ("Let me look.", FUNCTION)
+
+
+def test_agents_next_turn(stack, sdk):
+    first = sdk("node.agentRun", stack, {"text": script(*OUTPUTS)})
+    messages = [*first["messages"], {"id": "r", "role": "tool", "toolCallId": "call_0", "content": "18 degrees"}]
+    report = sdk("node.agentRun", stack, {"messages": messages, "text": "one two", "tools": []})
+    assert [message["content"] for message in report["newMessages"]] == ["one two"]
+
+
+def test_agent_learns_of_a_failure(stack, sdk):
+    last = sdk("node.agentRun", stack, {"text": "fail"})["events"][-1]
+    assert (last["type"], last["code"]) == ("RUN_ERROR", "model_error") and "told to fail" in last["message"]
+
+
+def test_chat(stack, sdk):
+    report = sdk("node.tanstackAsk", stack, {"text": script(*WORDS)})
+    assert parts_of(report["messages"][-1]) == [("text", SAID)]
+    assert report["requests"] == [["POST", "/api/ag-ui", 200, ""]] and "error" not in report
+
+
+def test_chat_with_a_tool_of_the_client(stack, sdk):
+    """The client executes the call, and by itself sends the result, which here scripts the answer."""
+    report = sdk("node.tanstackAsk", stack, {"text": script(*OUTPUTS), "result": script(piece(text="18 degrees"))})
+    _, called, answer = report["messages"]
+    assert parts_of(called)[:3] == [
+        ("thinking", "Which city?"),
+        ("text", "Let me look."),
+        ("tool-call", {"city": "Paris"}),
+    ]
+    assert parts_of(answer) == [("text", "18 degrees")]
+    assert len(report["requests"]) == 2
+
+
+@pytest.mark.parametrize("outputs", [WORDS, OUTPUTS], ids=["text", "everything"])
+def test_chat_over_killed_workers(own_stack, ask, gate, outputs):
+    stack = own_stack(app_dir=MODELS / "chat", WEB_CONCURRENCY="1").start()
+    until = "3 " if outputs is WORDS else "Let me"
+    asked = ask("tanstackAsk", stack, until, text=script(*outputs, hold_before=5, gate=gate.path))
+    for _ in range(3):
+        stack.kill_workers()
+        wait_for(lambda: stack.streams() == 1, what="the chat to come back")
+    gate.open()
+    report = asked.result()
+    wanted = [("text", SAID)] if outputs is WORDS else [("thinking", "Which city?"), ("text", "Let me look.")]
+    assert parts_of(report["messages"][-1])[: len(wanted)] == wanted
+    first, *others = report["requests"]
+    assert first == ["POST", "/api/ag-ui", 200, ""] and len(others) >= 3
+    assert len({seen.partition(".")[0] for *_, seen in others}) == 1
+
+
+def test_chat_over_a_killed_engine(own_stack, ask, gate):
+    stack = own_stack(app_dir=MODELS / "chat").start()
+    asked = ask("tanstackAsk", stack, "3 ", text=script(*WORDS, hold_before=5, gate=gate.path))
+    stack.engines[0].kill()
+    stack.start_engine()
+    gate.open()
+    report = asked.result()
+    assert parts_of(report["messages"][-1]) == [("text", SAID)] and len(report["requests"]) == 1
+
+
+def test_chat_of_a_page_that_was_loaded_again(stack, sdk):
+    run = {"threadId": THREAD, "runId": "another-run-of-the-client"}
+    sdk("node.agentRun", stack, {"text": script(*WORDS), "tools": [], **run})
+    given = {"thread": THREAD, "run": run["runId"], "wanted": SAID.strip()}
+    report = sdk("node.tanstackRejoin", stack, given)
+    assert parts_of(report["messages"][-1]) == [("text", SAID)]
+    assert report["requests"] == [["GET", f"/api/ag-ui?offset=-1&runId={run['runId']}", 200, ""]]
+
+
+def test_chat_learns_of_a_failure(stack, sdk):
+    report = sdk("node.tanstackAsk", stack, {"text": "fail"})
+    assert "told to fail" in report["error"] and len(report["requests"]) == 1
+
+
+def body_of(run):
+    return {"threadId": THREAD, "runId": run, "messages": [{"id": "1", "role": "user", "content": "a b"}]}
+
+
+def test_request_that_is_sent_again_finds_its_run(stack):
+    body = body_of("a-run-that-is-sent-twice")
+    first, again = (requests.post(f"{stack.url}/api/ag-ui", json=body, timeout=60) for _ in range(2))
+    assert first.text == again.text and '"RUN_FINISHED"' in first.text
+    other = body | {"messages": [{"id": "1", "role": "user", "content": "another"}]}
+    assert requests.post(f"{stack.url}/api/ag-ui", json=other, timeout=60).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [({"runId": "unknown-run-of-nobody"}, 404), ({"runId": "1"}, 404), ({}, 404), ({"offset": "3"}, 400)],
+)
+def test_run_that_is_not_there(stack, query, status):
+    assert requests.get(f"{stack.url}/api/ag-ui", params=query, timeout=60).status_code == status
+
+
+def test_event_of_another_run(stack):
+    ids = []
+    for run in ("the-first-of-two-runs", "the-second-of-two-runs"):
+        text = requests.post(f"{stack.url}/api/ag-ui", json=body_of(run), timeout=60).text
+        ids.append(text.partition("id: ")[2].partition("\n")[0])
+    url = f"{stack.url}/api/ag-ui?runId=the-first-of-two-runs"
+    for seen, status in zip(ids, (200, 400), strict=True):
+        assert requests.get(url, headers={"Last-Event-ID": seen}, timeout=60).status_code == status
