@@ -17,7 +17,7 @@ from everstream.errors import EverstreamError, TooManyStreams, Unauthorized
 from everstream.settings import Settings
 from everstream.web import duties
 from everstream.web.direct_writer import DirectWriter
-from everstream.web.heartbeats import Heartbeats
+from everstream.web.stream_wheel import StreamWheel
 
 MAX_TICK_S = 0.25
 """The longest interval between looks for streams that are due a heartbeat."""
@@ -74,7 +74,7 @@ class OpenStream:
         self.direct_bytes = 0
         """What went to the client through `writer`, but for heartbeats."""
         self.due = 0
-        """See `heartbeats`."""
+        """See `stream_wheel`."""
         self.left = self.is_drained = False
         self.error: EverstreamError | None = None
         self._waiter: Waiter | None = None
@@ -172,7 +172,7 @@ class OpenStreams:
         self._tick_s = min(MAX_TICK_S, settings.heartbeat_s / 8)
         # A look comes up to a tick late, and the tick up to another.
         self._silence_s = settings.heartbeat_s - 2 * self._tick_s
-        self._open = Heartbeats(self._silence_s, self._tick_s)
+        self._open = StreamWheel(self._silence_s, self._tick_s)
 
     def start(self, is_valid: Callable[[str], bool]) -> None:
         """Start what has to be done for all of them. `is_valid`: whether a reader's credential is still good."""
@@ -212,7 +212,7 @@ class OpenStreams:
         while not stream.left:
             if item := take(stream):
                 return item
-            if time.monotonic() > stream.sent_at + self._silence_s:
+            if time.monotonic() >= stream.sent_at + self._silence_s:
                 return Heartbeat()
             stream.wait()
         return None

@@ -1,15 +1,18 @@
 """The base of encoders that make several events of an entry, or none, and whose ids only some clients get. Pure.
 
-Most SDKs read lines rather than events, and an `id` line disturbs some of them. So ids come after the data, and only to
-clients that read Server-Sent Events by the standard. The same goes for comments.
+Most SDKs read lines rather than events, and an `id` line disturbs some of them. So ids and comments go only to clients
+that read Server-Sent Events by the standard. Ids come after the data, unless the format's clients want them first.
 """
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from everstream.contract.chat_outputs import has_choices
+from everstream.log.entries import TOKEN, Entry, text_literal
 from everstream.web import sse
 
 E = TypeVar("E")
+NO_TEXT = b'""'
 SILENT_LINE = b" \n"
 """Nothing, for clients that read lines. A blank line would be an event without data for some of them. A comment would
 hide what follows from those that strip each piece they read and join the pieces (`vllm bench serve`). By the standard
@@ -48,6 +51,14 @@ class PartsEncoder:
         parts = [f"-{part}" for part in range(seen, len(events) - 1)] + [""]
         ids = [f"{self.generation}.{n}{part}".encode() for part in parts[: len(lines)]]
         return b"".join(map(self._event, lines, ids))
+
+    def _text_alone(self, entry: Entry) -> bytes:
+        """The JSON string of what most tokens are, text and nothing else, without decoding it. Empty: the entry is
+        something else, or the client has seen it."""
+        if entry.event != TOKEN or has_choices(entry.data) or entry.n <= (self._seen.n or 0):
+            return b""
+        text = text_literal(entry.data) or NO_TEXT
+        return b"" if text == NO_TEXT else text
 
     def _gone(self, lines: bytes) -> bytes:
         """The terminal event of a stream whose log can't supply one."""

@@ -4,7 +4,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import requests
 
 from harness.chat_outputs import USAGE, call, calls, end, piece
 from harness.stack import MODELS, running_stack, wait_for
@@ -18,6 +17,7 @@ OUTPUTS = [
     calls(call(0, '"Paris"}')),
 ]
 FUNCTION = {"name": "weather", "arguments": '{"city": "Paris"}'}
+CALLED = [("thinking", "Which city?"), ("text", "Let me look."), ("tool-call", {"city": "Paris"})]
 WORDS = [{"text": f"{n} "} for n in range(9)]
 SAID = "".join(word["text"] for word in WORDS)
 RUN, THREAD = "a-run-of-the-client", "a-thread"
@@ -47,7 +47,7 @@ def ask(sdk, tmp_path):
 
 def script(*outputs, **more):
     """A message that makes the model say this."""
-    return json.dumps({"outputs": outputs, "end": {"usage": USAGE, **end("stop")}, **more})
+    return json.dumps({"outputs": outputs, "end": {"usage": USAGE, **end("stop")}} | more)
 
 
 def parts_of(message):
@@ -88,11 +88,7 @@ def test_chat_with_a_tool_of_the_client(stack, sdk):
     """The client executes the call, and by itself sends the result, which here scripts the answer."""
     report = sdk("node.tanstackAsk", stack, {"text": script(*OUTPUTS), "result": script(piece(text="18 degrees"))})
     _, called, answer = report["messages"]
-    assert parts_of(called)[:3] == [
-        ("thinking", "Which city?"),
-        ("text", "Let me look."),
-        ("tool-call", {"city": "Paris"}),
-    ]
+    assert parts_of(called)[:3] == CALLED
     assert parts_of(answer) == [("text", "18 degrees")]
     assert len(report["requests"]) == 2
 
@@ -107,8 +103,7 @@ def test_chat_over_killed_workers(own_stack, ask, gate, outputs):
         wait_for(lambda: stack.streams() == 1, what="the chat to come back")
     gate.open()
     report = asked.result()
-    wanted = [("text", SAID)] if outputs is WORDS else [("thinking", "Which city?"), ("text", "Let me look.")]
-    assert parts_of(report["messages"][-1])[: len(wanted)] == wanted
+    assert parts_of(report["messages"][-1]) == ([("text", SAID)] if outputs is WORDS else CALLED)
     first, *others = report["requests"]
     assert first == ["POST", "/api/ag-ui", 200, ""] and len(others) >= 3
     assert len({seen.partition(".")[0] for *_, seen in others}) == 1
@@ -124,45 +119,29 @@ def test_chat_over_a_killed_engine(own_stack, ask, gate):
     assert parts_of(report["messages"][-1]) == [("text", SAID)] and len(report["requests"]) == 1
 
 
-def test_chat_of_a_page_that_was_loaded_again(stack, sdk):
-    run = {"threadId": THREAD, "runId": "another-run-of-the-client"}
-    sdk("node.agentRun", stack, {"text": script(*WORDS), "tools": [], **run})
-    given = {"thread": THREAD, "run": run["runId"], "wanted": SAID.strip()}
-    report = sdk("node.tanstackRejoin", stack, given)
+def test_chat_of_a_page_that_is_loaded_again(stack, ask, gate):
+    asked = ask("tanstackReload", stack, "3 ", text=script(*WORDS, hold_before=5, gate=gate.path))
+    gate.open()
+    report = asked.result()
     assert parts_of(report["messages"][-1]) == [("text", SAID)]
-    assert report["requests"] == [["GET", f"/api/ag-ui?offset=-1&runId={run['runId']}", 200, ""]]
+    (request,) = report["requests"]
+    assert request[1].startswith("/api/ag-ui?offset=-1&runId=run-") and (request[0], request[2]) == ("GET", 200)
+
+
+def test_chat_whose_connection_breaks_after_the_last_event(stack, sdk):
+    report = sdk("node.tanstackAsk", stack, {"text": script(*WORDS), "break": True})
+    assert parts_of(report["messages"][-1]) == [("text", SAID)] and "error" not in report
+    assert [status for _, _, status, _ in report["requests"]] == [200, 200]
+
+
+def test_call_that_was_cut_is_not_executed(stack, sdk):
+    cut = {"text": script(OUTPUTS[-2], end={"usage": USAGE, **end("length")})}
+    (made,) = [each for each in sdk("node.agentRun", stack, cut)["newMessages"] if each["role"] == "tool"]
+    assert made["content"] == "Error: the arguments are not a JSON object"
+    report = sdk("node.tanstackAsk", stack, cut | {"result": "18 degrees"})
+    assert len(report["requests"]) == 1 and "error" not in report
 
 
 def test_chat_learns_of_a_failure(stack, sdk):
     report = sdk("node.tanstackAsk", stack, {"text": "fail"})
     assert "told to fail" in report["error"] and len(report["requests"]) == 1
-
-
-def body_of(run):
-    return {"threadId": THREAD, "runId": run, "messages": [{"id": "1", "role": "user", "content": "a b"}]}
-
-
-def test_request_that_is_sent_again_finds_its_run(stack):
-    body = body_of("a-run-that-is-sent-twice")
-    first, again = (requests.post(f"{stack.url}/api/ag-ui", json=body, timeout=60) for _ in range(2))
-    assert first.text == again.text and '"RUN_FINISHED"' in first.text
-    other = body | {"messages": [{"id": "1", "role": "user", "content": "another"}]}
-    assert requests.post(f"{stack.url}/api/ag-ui", json=other, timeout=60).status_code == 409
-
-
-@pytest.mark.parametrize(
-    ("query", "status"),
-    [({"runId": "unknown-run-of-nobody"}, 404), ({"runId": "1"}, 404), ({}, 404), ({"offset": "3"}, 400)],
-)
-def test_run_that_is_not_there(stack, query, status):
-    assert requests.get(f"{stack.url}/api/ag-ui", params=query, timeout=60).status_code == status
-
-
-def test_event_of_another_run(stack):
-    ids = []
-    for run in ("the-first-of-two-runs", "the-second-of-two-runs"):
-        text = requests.post(f"{stack.url}/api/ag-ui", json=body_of(run), timeout=60).text
-        ids.append(text.partition("id: ")[2].partition("\n")[0])
-    url = f"{stack.url}/api/ag-ui?runId=the-first-of-two-runs"
-    for seen, status in zip(ids, (200, 400), strict=True):
-        assert requests.get(url, headers={"Last-Event-ID": seen}, timeout=60).status_code == status

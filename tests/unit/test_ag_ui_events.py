@@ -135,8 +135,21 @@ def test_text_amid_a_call_is_a_message_of_its_own():
 
 @pytest.mark.parametrize("arguments", ['{"city": "Par', "[1]", "Paris", "null", '{"a":' + "[" * 100_000])
 def test_a_call_that_is_not_whole_is_not_executed(arguments):
-    made = streamed(calls(call(0, arguments, name="f")), finish_reason="length")
-    assert made[3:] == [call_end("call_0"), finished(reason="")]
+    """Without a result, AG-UI's client would take it for a pending one, and TanStack AI's would wait for its result."""
+    made = streamed(calls(call(0, arguments, name="f"), call(1, "{}", name="g")), finish_reason="length")
+    assert made[-5:] == [
+        call_end("call_0"),
+        call_end("call_1"),
+        {
+            "type": "TOOL_CALL_RESULT",
+            "messageId": "result_call_0",
+            "toolCallId": "call_0",
+            "content": "Error: the arguments are not a JSON object",
+            "role": "tool",
+        },
+        call_input("call_1", "g"),
+        finished("call_1", reason="length"),
+    ]
 
 
 def test_entries_that_say_nothing():
@@ -150,6 +163,19 @@ def test_entries_that_say_nothing():
 @pytest.mark.parametrize("reason", ["stop", "length", "content_filter"])
 def test_why_it_finished(reason):
     assert streamed({"text": "a"}, **end(reason))[-1] == finished(reason=reason)
+    called = streamed(calls(call(0, "{}", name="f")), **end(reason))[-1]
+    assert called == finished("call_0", reason=reason)
+
+
+def test_tanstack_is_not_told_to_wait_for_a_server_that_executes_calls():
+    assert streamed({"text": "a"}, **end("tool_calls"))[-1] == finished(reason="")
+
+
+@given(OUTPUTS, ENDS)
+def test_a_client_that_has_seen_all_gets_the_end_again_as_news(outputs, end):
+    log = entries(*outputs, **end)
+    last = Decoder().feed(wire(log))[-1]
+    assert wire(log, seen=last.id) == GREETING + f"data: {last.data}\n\n".encode()
 
 
 def test_usage():
@@ -177,7 +203,7 @@ def test_a_stopped_run_is_a_cancelled_one():
 def test_after_every_event_a_client_gets_exactly_the_rest(outputs, end):
     log = entries(*outputs, **end)
     uncut = Decoder().feed(wire(log))
-    for cut, last in enumerate(uncut, 1):
+    for cut, last in enumerate(uncut[:-1], 1):
         rest = wire(log, seen=last.id)
         assert rest.startswith(GREETING)
         assert uncut[:cut] + Decoder().feed(rest) == uncut

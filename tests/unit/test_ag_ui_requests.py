@@ -55,8 +55,8 @@ def test_a_plain_request():
 
 def test_the_runs_id_is_the_requests():
     assert flattened(body_of())["request_id"] == RUN_ID
-    assert "request_id" not in flattened(body_of() | {"runId": "1"})
-    assert "request_id" not in flattened(body_of() | {"runId": "with spaces, and so no id"})
+    assert flattened(body_of() | {"runId": "1"})["request_id"] is None
+    assert flattened(body_of() | {"runId": "with spaces, and so no id"})["request_id"] is None
 
 
 def test_roles():
@@ -91,6 +91,24 @@ def test_roles():
         {"role": "assistant", "content": "It is 18 degrees."},
         {"role": "user", "content": [{"type": "text", "text": "And now?"}]},
     ]
+
+
+def test_what_was_stopped():
+    """Reasoning without an answer, an answer without anything, and a call without a result."""
+    called = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    made = turns(
+        HELLO,
+        {"id": "2", "role": "reasoning", "content": "cut"},
+        HELLO,
+        {"id": "3", "role": "reasoning", "content": "whole"},
+        {"id": "4", "role": "assistant", "content": "Hi", "toolCalls": [called]},
+        HELLO,
+        {"id": "5", "role": "assistant", "toolCalls": [called]},
+        {"id": "6", "role": "assistant"},
+        HELLO,
+    )
+    hello = {"role": "user", "content": "Hello"}
+    assert made == [hello, hello, {"role": "assistant", "content": "Hi", "reasoning": "whole"}, hello, hello]
 
 
 def test_a_failed_call_and_one_that_was_cut():
@@ -147,6 +165,15 @@ def test_forwarded_properties_are_inputs():
     assert flattened(body_of(forwardedProps={"model": "other", "flush_ms": 5}))["model"] == "other"
 
 
+@pytest.mark.parametrize("run_id", [RUN_ID, "short"])
+def test_forwarded_properties_are_no_fields_of_the_protocol(run_id):
+    """Above all, another id would let one run take another's name."""
+    properties = {"request_id": "x" * 16, "threadId": "other", "tools": [{"name": "f"}], "context": 3, "messages": 4}
+    given = flattened(body_of(forwardedProps=properties) | {"runId": run_id})
+    assert (given["request_id"], given["threadId"]) == (RUN_ID if run_id == RUN_ID else None, "a-thread")
+    assert not {"tools", "context"} & given.keys() and isinstance(given["messages"], list)
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -165,6 +192,8 @@ def test_forwarded_properties_are_inputs():
         ({"tools": [{"description": "nameless"}]}, "tools[0]"),
         ({"context": [{"value": "x"}]}, "context[0]"),
         ({"forwardedProps": []}, "forwardedProps"),
+        ({"forwardedProps": {str(n): 1 for n in range(10_000)}}, "forwardedProps"),
+        ({"messages": [{"role": "tool", "content": [{"type": "image"}]}]}, "messages[0].content"),
         ({"messages": [HELLO] * 1000 + [[]] * 200_000}, "messages"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import gevent
 import pytest
@@ -11,9 +11,9 @@ from everstream.apis.topics.encoder import TopicEventEncoder
 from everstream.log.topic_records import LiveMessages, Start, Subscription, TopicPage
 from everstream.settings import Settings
 from everstream.web.direct_writer import DirectWriter, http_chunk
-from everstream.web.heartbeats import Heartbeats
 from everstream.web.open_streams import OpenStreams, StreamClient
 from everstream.web.sse import HEARTBEAT
+from everstream.web.stream_wheel import StreamWheel
 from everstream.web.topic_group import Batch, Group, LastReceived
 from everstream.web.topic_reader import TopicReader
 from harness.sse_client import Decoder
@@ -129,13 +129,13 @@ def test_draining_ends_all(open_streams, streams):
 
 def test_silent_streams_get_heartbeats_in_their_lane(group, streams, clock):
     """The greenlet of one whose connection the server has to write to is woken instead."""
-    heartbeats = Heartbeats(silence_s=10, tick_s=1)
+    wheel = StreamWheel(silence_s=10, tick_s=1)
     for each in streams:
-        heartbeats.add(each.reader)
+        wheel.add(each.reader)
     streams[2].reader.leave_lane()
     streams[2].reader.writer = None
     clock.pass_s(11)
-    heartbeats.send_due()
+    wheel.send_due()
     assert [each.client.recv(1 << 10) for each in streams[:2]] == [http_chunk(HEARTBEAT)] * 2
     assert list(group.lanes["topics/00"].writes) == [each.reader for each in streams[:2]]
     finish(streams[2:])
@@ -143,16 +143,16 @@ def test_silent_streams_get_heartbeats_in_their_lane(group, streams, clock):
 
 
 def test_message_postpones_the_heartbeats_of_its_lane(group, streams, clock):
-    heartbeats = Heartbeats(silence_s=10, tick_s=1)
+    wheel = StreamWheel(silence_s=10, tick_s=1)
     for each in streams:
-        heartbeats.add(each.reader)
+        wheel.add(each.reader)
     clock.pass_s(8)
     send(group, 21, b'["",1]')
     clock.pass_s(8)
-    heartbeats.send_due()
+    wheel.send_due()
     assert [each.received() for each in streams] == [["1"]] * 3
     clock.pass_s(3)
-    heartbeats.send_due()
+    wheel.send_due()
     assert [each.client.recv(1 << 10) for each in streams] == [http_chunk(HEARTBEAT)] * 3
     # What a lane has sent is forgotten, but not when: that of a heartbeat was later.
     streams[0].reader.wake()
@@ -175,14 +175,18 @@ def test_client_that_left(group, streams):
     assert [each.received() for each in (streams[0], streams[2])] == [["1"]] * 2
 
 
+def fill(connection):
+    """Until the kernel takes no more. Returns how many bytes it took."""
+    filling = 0
+    with suppress(BlockingIOError):
+        while True:
+            filling += connection.send(b"x" * 4096)
+    return filling
+
+
 def test_rest_that_the_kernel_did_not_take(group, streams):
     slow = streams[1]
-    filling = 0
-    try:
-        while True:
-            filling += slow.connection.send(b"x" * 4096)
-    except BlockingIOError:
-        pass
+    fill(slow.connection)
     send(group, 21, b'["",1]')
     assert slow.reader.writer.has_unsent and not slow.reader.is_waiting
     assert slow.reader.cursor.position == 21
@@ -206,6 +210,18 @@ def test_what_may_still_come_through_the_channel_keeps_a_stream_out(group):
     send(group, READ_TO - 1, b'["",0]', b'["",1]')
     assert late.received() == []
     late.close()
+
+
+def test_heartbeat_that_the_kernel_did_not_take(group, streams):
+    """It comes before what follows it."""
+    slow, beat = streams[1], http_chunk(HEARTBEAT)
+    filling = fill(slow.connection)
+    slow.reader.beat()
+    send(group, 21, b'["",1]')
+    assert slow.reader.cursor.take().messages[0].position == 21
+    assert len(slow.client.recv(filling, socket.MSG_WAITALL)) == filling
+    finish([slow])
+    assert slow.client.recv(1 << 10) == beat
 
 
 def test_large_message_goes_through_the_greenlets(group, streams):

@@ -25,30 +25,32 @@ def chat_messages(messages: Sequence[Message], context: Sequence[Context]) -> li
 
 
 def _turns(messages: Sequence[Message]) -> Iterator[Turn]:
+    answered = {message.tool_call_id for message in messages if message.role == "tool"}
     reasoning = ""
     for at, message in enumerate(messages):
         place = f"messages[{at}]"
         if message.role == "reasoning":
-            # The next message of the assistant's has the answer to it.
             reasoning += _text(message, place)
         elif message.role == "assistant":
-            yield _assistant(message, reasoning, place)
-            reasoning = ""
+            calls = [_call(call) for call in message.tool_calls or [] if call.id in answered]
+            yield from _assistant(_text(message, place), reasoning, calls)
         elif message.role == "tool":
             yield {"role": "tool", "tool_call_id": message.tool_call_id, "content": _result(message, place)}
         elif message.role == "user":
             yield {"role": "user", "content": _content(message, place)}
         elif message.role != "activity":
             yield {"role": "system", "content": _text(message, place)}
+        if message.role not in ("reasoning", "activity"):
+            # It belongs to the message of the assistant's right after it.
+            reasoning = ""
 
 
-def _assistant(message: Message, reasoning: str, place: str) -> Turn:
-    turn: Turn = {"role": "assistant", "content": _text(message, place) or None}
-    if reasoning:
-        turn["reasoning"] = reasoning
-    if message.tool_calls:
-        turn["tool_calls"] = [_call(call) for call in message.tool_calls]
-    return turn
+def _assistant(text: str, reasoning: str, calls: list[dict[str, Any]]) -> Iterator[Turn]:
+    """Nothing for an answer that was stopped before it said anything. Calls without a result are none."""
+    optional = {"reasoning": reasoning, "tool_calls": calls}
+    turn = {"role": "assistant", "content": text or None, **{name: value for name, value in optional.items() if value}}
+    if text or reasoning or calls:
+        yield turn
 
 
 def _call(call: Call) -> dict[str, Any]:
@@ -66,11 +68,10 @@ def _result(message: Message, place: str) -> str:
 
 def _text(message: Message, place: str) -> str:
     content = message.content
-    if isinstance(content, list):
-        return "".join(part.text for part in content)
-    if isinstance(content, dict):
+    parts = content if isinstance(content, list) else []
+    if isinstance(content, dict) or any(part.type != "text" for part in parts):
         raise InvalidInput(f"{place}.content must be text", param=f"{place}.content")
-    return content or ""
+    return content if isinstance(content, str) else "".join(part.text for part in parts)
 
 
 def _content(message: Message, place: str) -> str | list[dict[str, Any]]:

@@ -7,24 +7,34 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from everstream.apis.ag_ui.events import AnyEvent
 from everstream.apis.ag_ui.request_types import RunInput
 from everstream.errors import ErrorBody, UnknownGeneration
-from everstream.web.description import ANSWER, RESUME, Answer, ApiDescription, Description, Fields, failures
+from everstream.web.description import ANSWER, READ, RESUME, Answer, ApiDescription, Description, Fields, failures
 from everstream.web.posts import ADDED_HEADERS
 from everstream.web.shared_types import POST_HEADERS, RequestIdHeader, ResumeHeader, ResumeQuery
 
 
-class JoinQuery(Struct, rename="camel"):
+class RunQuery(Struct, rename="camel"):
     run_id: Annotated[str, Meta(description="the client's own id of the run, of at least 16 characters")]
+
+
+class JoinQuery(RunQuery, rename="camel"):
     offset: Annotated[Literal["-1"], Meta(description="the beginning")] | UnsetType = UNSET
 
 
+class Stopped(Struct):
+    """`state`: `stopping`, or how it had ended."""
+
+    id: str
+    state: str
+
+
 _EVENTS = {"message": (AnyEvent,)}
-_SEEN = Answer("The client has seen the run's last event.")
+_GONE = Answer("The client has seen that the run is no longer there.")
 DESCRIPTION = ApiDescription(
     "AG-UI's protocol 1.0, for TanStack AI, CopilotKit and other clients of it.",
     {
         "run_agent": Description(
             "Run the model as an agent",
-            {200: Answer("The events of the run.", events=_EVENTS), 204: _SEEN},
+            {200: Answer("The events of the run.", events=_EVENTS), 204: _GONE},
             failures=ANSWER,
             query=Fields((ResumeQuery,)),
             headers=POST_HEADERS,
@@ -32,10 +42,17 @@ DESCRIPTION = ApiDescription(
         ),
         "join_run": Description(
             "Follow or resume a run",
-            {200: Answer("The events.", events=_EVENTS), 204: _SEEN},
+            {200: Answer("The events.", events=_EVENTS), 204: _GONE},
             failures=(*RESUME, *failures(UnknownGeneration)),
             query=Fields((JoinQuery, ResumeQuery)),
             headers=(RequestIdHeader, ResumeHeader),
+        ),
+        "stop_run": Description(
+            "Stop a run",
+            {200: Answer("It had ended.", Stopped), 202: Answer("It will stop.", Stopped)},
+            failures=(*READ, *failures(UnknownGeneration)),
+            query=Fields((RunQuery,)),
+            headers=(RequestIdHeader,),
         ),
     },
     ErrorBody,

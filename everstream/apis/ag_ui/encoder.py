@@ -1,16 +1,15 @@
 """The wire format of an AG-UI run: a generation as Server-Sent Events with one event each. Pure.
 
 What the events of an entry are depends on the entries before, so the encoder is given all of them. TanStack AI's client
-reads lines, and takes an id for that of the data that follows it.
+reads lines, and pairs an id with the next `data` line.
 """
 
 from everstream.apis.ag_ui.events import AnyEvent, RunError, TextMessageContent
 from everstream.apis.ag_ui.run_events import Run, RunEvents
-from everstream.contract.chat_outputs import has_choices
 from everstream.errors import EverstreamError, ResponseCut
-from everstream.log.entries import TOKEN, Entry, encode_json, text_literal
+from everstream.log.entries import TOKEN, Entry, encode_json
 from everstream.web import sse
-from everstream.web.parts_encoder import PartsEncoder
+from everstream.web.parts_encoder import NO_TEXT, PartsEncoder
 
 
 class RunEncoder(PartsEncoder):
@@ -21,7 +20,7 @@ class RunEncoder(PartsEncoder):
 
     def __init__(self, generation: str, run: Run) -> None:
         super().__init__(generation, has_ids=True)
-        self.format = f"ag-ui {run.run_id}"
+        self.format = "ag-ui"
         self._id = generation.encode()
         self._events = RunEvents(generation, run)
 
@@ -40,7 +39,15 @@ class RunEncoder(PartsEncoder):
         return self.entry(Entry(n, TOKEN, data))
 
     def entry(self, entry: Entry) -> bytes:
-        return self._more_text(entry) or self._unseen(entry.n, self._events.entry(entry))
+        return self._more_text(entry) or self._made(entry)
+
+    def _made(self, entry: Entry) -> bytes:
+        events = self._events.entry(entry)
+        if entry.is_terminal and self._seen.seen_of(entry.n, len(events)) == len(events):
+            # The client asks again, because it did not see the end of the response. TanStack AI's takes only an event
+            # without an id for one that it has not seen.
+            return _frame(encode_json(events[-1])) + b"\n\n"
+        return self._unseen(entry.n, events)
 
     def queued(self, place: sse.Queued) -> bytes:
         return self._note(b"queued %d" % place.position)
@@ -52,12 +59,9 @@ class RunEncoder(PartsEncoder):
         return self._framed(n, [encode_json(event) for event in events], _frame)
 
     def _more_text(self, entry: Entry) -> bytes:
-        """What most tokens are: more of the open message's text, which is not decoded. Empty: this one is not."""
-        message = self._events.open_text
-        if not message or entry.event != TOKEN or has_choices(entry.data) or entry.n <= (self._seen.n or 0):
-            return b""
-        text = text_literal(entry.data) or _EMPTY
-        if text == _EMPTY:
+        """What most tokens are: more of the open message's text. Empty: this one is not."""
+        message, text = self._events.open_text, self._text_alone(entry)
+        if not (message and text):
             return b""
         return b"id: %b.%d\n%b%b%b\n\n" % (self._id, entry.n, _BEFORE % message.encode(), text, _AFTER)
 
@@ -67,5 +71,4 @@ def _frame(data: bytes) -> bytes:
     return b"data: " + data
 
 
-_EMPTY = b'""'
-_BEFORE, _AFTER = _frame(encode_json(TextMessageContent("%b", ""))).split(_EMPTY)
+_BEFORE, _AFTER = _frame(encode_json(TextMessageContent("%b", ""))).split(NO_TEXT)

@@ -68,6 +68,15 @@ class ToolCallEnd(Event, tag="TOOL_CALL_END"):
     tool_call_id: str
 
 
+class ToolCallResult(Event, tag="TOOL_CALL_RESULT"):
+    """In place of the client's, for a call that it can't execute."""
+
+    message_id: str
+    tool_call_id: str
+    content: str
+    role: Literal["tool"]
+
+
 class ToolInput(Struct, rename="camel"):
     tool_call_id: str
     tool_name: str
@@ -137,6 +146,7 @@ AnyEvent = (
     | ToolCallStart
     | ToolCallArgs
     | ToolCallEnd
+    | ToolCallResult
     | ToolInputAvailable
     | RunFinished
     | RunError

@@ -3,7 +3,7 @@
 Other fields are skipped, at every level.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta, Raw, Struct
 
@@ -19,7 +19,7 @@ class Source(Struct, rename="camel"):
 
 
 class Part(Struct):
-    """Of a user's message."""
+    """A piece of a message."""
 
     type: str
     text: str = ""
@@ -47,7 +47,7 @@ class Message(Struct, rename="camel"):
 
 
 class Tool(Struct):
-    """That the client executes. `parameters`: a JSON schema."""
+    """The client executes it. `parameters`: a JSON schema."""
 
     name: str
     description: str = ""
@@ -62,17 +62,23 @@ class Context(Struct):
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
-class RunInput(Struct, rename="camel"):
-    """AG-UI's `RunAgentInput`. The names of `forwarded_props` are those of the model's inputs, and `model`."""
+class RunNames(Struct, rename="camel", kw_only=True):
+    """What is read of an input before the rest. The names of `forwarded_props` are those of the model's inputs, and
+    `model`."""
+
+    run_id: Id
+    forwarded_props: dict[str, Raw] | None = None
+
+
+class RunInput(RunNames, rename="camel", kw_only=True):
+    """AG-UI's `RunAgentInput`."""
 
     thread_id: Id
-    run_id: Id
     messages: list[Message]
     tools: list[Tool] | None = None
     context: list[Context] | None = None
-    forwarded_props: dict[str, Raw] | None = None
-    state: Any = None
-    protocol_version: Any = None
-    parent_run_id: Any = None
-    resume: Any = None
-    data: Any = None
+    state: Raw = raw_field(b"null")
+    protocol_version: Raw = raw_field(b"null")
+    parent_run_id: Raw = raw_field(b"null")
+    resume: Raw = raw_field(b"null")
+    data: Raw = raw_field(b"null")

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from everstream.apis.ag_ui.conversation import chat_messages
-from everstream.apis.ag_ui.request_types import RunInput, Tool
+from everstream.apis.ag_ui.request_types import RunInput, RunNames, Tool
 from everstream.apis.ag_ui.run_events import Run
 from everstream.contract import inputs
 from everstream.contract.inputs import refuse_unknown
@@ -18,6 +18,8 @@ from everstream.web.typed_bodies import decoded
 
 OTHER_INPUTS = ("prompt", "prompts", "raw", "stream", "n", "echo", "suffix", "messages", "tools")
 """Inputs of the model that are given in other ways, or are for other kinds of answers."""
+_NAMES = ("runId", "forwardedProps")
+_NOTHING = (b"null", b"{}")
 _FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(RunInput))
 
 
@@ -34,11 +36,14 @@ class ParsedRun(msgspec.Struct, frozen=True):
 def flattened(body: dict[str, Any]) -> dict[str, Any]:
     """With the client's properties beside the protocol's own fields, and the run's id as the request's: sent again, the
     same request finds its run. Raises InvalidInput."""
-    request = decoded(body, _decoder)
-    given = {name: inputs.parsed(name, value) for name, value in (request.forwarded_props or {}).items()}
+    request = decoded({name: body[name] for name in _NAMES if name in body}, _names_decoder)
+    forwarded = request.forwarded_props or {}
+    if len(forwarded) > inputs.MAX_NAMES:
+        raise InvalidInput(f"forwardedProps has more than {inputs.MAX_NAMES} names", param="forwardedProps")
+    given = {name: inputs.parsed(name, value) for name, value in forwarded.items() if name not in _FIELDS}
     own = {name: value for name, value in body.items() if name in _FIELDS}
-    request_id = {"request_id": request.run_id} if is_request_id(request.run_id) else {}
-    return request_id | {name: value for name, value in given.items() if name not in own} | own
+    request_id = {"request_id": request.run_id if is_request_id(request.run_id) else None}
+    return given | own | request_id
 
 
 def parse(body: dict[str, Any], schema: Schema) -> ParsedRun:
@@ -51,11 +56,14 @@ def parse(body: dict[str, Any], schema: Schema) -> ParsedRun:
         raise InvalidInput("messages is empty", param="messages")
     model_inputs = passed | _tools(request.tools or []) | {"messages": _raw(turns)}
     refuse_unknown(model_inputs, schema)
-    ignored = [name for name in given if name not in passed] + (["state"] if request.state else [])
+    ignored = [name for name in given if name not in passed]
+    if bytes(request.state) not in _NOTHING:
+        ignored.append("state")
     return ParsedRun(model_inputs, ignored, Run(request.thread_id, request.run_id))
 
 
 _decoder = msgspec.json.Decoder(RunInput)
+_names_decoder = msgspec.json.Decoder(RunNames)
 
 
 def _tools(tools: Sequence[Tool]) -> dict[str, Any]:
@@ -63,7 +71,7 @@ def _tools(tools: Sequence[Tool]) -> dict[str, Any]:
 
 
 def _function(tool: Tool) -> dict[str, Any]:
-    has_schema = bytes(tool.parameters) not in (b"null", b"{}")
+    has_schema = bytes(tool.parameters) not in _NOTHING
     parameters = tool.parameters if has_schema else {"type": "object", "properties": {}}
     return {
         "type": "function",

@@ -1,11 +1,14 @@
 """AG-UI's protocol: runs of an agent, as TanStack AI, CopilotKit and others ask for them.
 
-    POST /api/ag-ui           a run's input; answered with its events
-    GET  /api/ag-ui?runId=…   the same events again
+    POST   /api/ag-ui           a run's input; answered with its events
+    GET    /api/ag-ui?runId=…   the same events again
+    DELETE /api/ag-ui?runId=…   stop
 
 A run is a generation. By the id of the last event in `Last-Event-ID`, both go on after it. Besides AG-UI's fields, it
 accepts the model's inputs, `model` and `flush_ms` in `forwardedProps`.
 """
+
+from http import HTTPStatus
 
 import msgspec
 from flask import Blueprint, Response, request
@@ -22,7 +25,7 @@ from everstream.web.access.rules import INFER, READ, allow
 from everstream.web.api import Api
 from everstream.web.context import app_context
 from everstream.web.resume_point import last_event_id
-from everstream.web.streaming import admitted, begin, resume
+from everstream.web.streaming import admitted, begin, follow, resume
 from everstream.web.submission import body, is_request_id
 
 FIRST = "-1"
@@ -33,7 +36,7 @@ blueprint.after_request(posts.add_headers)
 
 
 def any_generation(generation: Generation) -> RunEncoder:
-    """For `?format=ag-ui` of any generation's events, and for the log's own answers."""
+    """For `?format=ag-ui` of any generation's events, and for runs that are found in the log."""
     record = app_context().log.record(generation.id) or b""
     try:
         run = msgspec.json.decode(record, type=Run)
@@ -64,7 +67,7 @@ def _run() -> Response:
     options = msgspec.structs.replace(
         checked.options, abandon_after_s=None, record=msgspec.json.encode(run), thread=_thread(run.run_id)
     )
-    return posts.stream(checked._replace(options=options), lambda known: RunEncoder(known.id, run))
+    return _with_end(posts.stream(checked._replace(options=options), lambda known: RunEncoder(known.id, run)))
 
 
 def _join() -> Response:
@@ -75,7 +78,26 @@ def _join() -> Response:
         return begin(found, any_generation)
     if seen.generation != found.id:
         raise InvalidInput("Last-Event-ID belongs to a different run than runId", param="Last-Event-ID")
-    return resume(seen, any_generation)
+    return _with_end(resume(seen, any_generation))
+
+
+@blueprint.delete("/api/ag-ui")
+@allow(INFER)
+def stop_run() -> tuple[dict[str, str], int]:
+    found = _find(request.args.get("runId", ""))
+    state = app_context().log.stop(found.id)
+    if not state:
+        raise UnknownGeneration
+    return {"id": found.id, "state": state}, 202 if state == "stopping" else 200
+
+
+def _with_end(response: Response) -> Response:
+    """A client that comes back although it has seen all gets the last event again: it would take 204 for an error."""
+    seen = last_event_id()
+    if response.status_code != HTTPStatus.NO_CONTENT or seen is None or seen.n is None:
+        return response
+    known = app_context().follower.lookup(seen.generation, principal())
+    return follow(known, seen, any_generation) if known else response
 
 
 def _find(run_id: str) -> Generation:
@@ -88,4 +110,4 @@ def _find(run_id: str) -> Generation:
 
 def _thread(run_id: str) -> str:
     """What the log calls a run. Empty: its id would be too easy to guess for one who has no key."""
-    return f"ag-ui:{run_id}" if is_request_id(run_id) else ""
+    return f"ag-ui/{run_id}" if is_request_id(run_id) else ""

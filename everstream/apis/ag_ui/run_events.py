@@ -25,6 +25,7 @@ from everstream.apis.ag_ui.events import (
     TextMessageStart,
     ToolCallArgs,
     ToolCallEnd,
+    ToolCallResult,
     ToolCallStart,
     ToolInput,
     ToolInputAvailable,
@@ -32,6 +33,9 @@ from everstream.apis.ag_ui.events import (
 )
 from everstream.contract.chat_outputs import Ending, ToolCall, ending, is_object, pieces
 from everstream.log.entries import TOKEN, Entry, failure
+
+CALLS = "tool_calls"
+"""The finish reason of an answer that calls tools."""
 
 
 class Run(msgspec.Struct, rename="camel", frozen=True, tag="ag-ui"):
@@ -135,19 +139,16 @@ class RunEvents:
         return [ToolCallEnd(call.id) for call in self._calls.values()]
 
     def _done(self, end: Ending) -> list[AnyEvent]:
-        whole = [call for call in self._calls.values() if is_object(call.input)]
-        inputs: list[AnyEvent] = [
-            ToolInputAvailable("tool-input-available", ToolInput(call.id, call.name, msgspec.Raw(call.input.encode())))
-            for call in whole
-        ]
-        finished = self._finished(Success([call.id for call in whole]), end)
-        return [*self._end_messages(), *self._end_calls(), *inputs, finished]
+        pending = [call.id for call in self._calls.values() if call.is_whole]
+        asked = [call.asked() for call in self._calls.values()]
+        return [*self._end_messages(), *self._end_calls(), *asked, self._finished(Success(pending), end)]
 
     def _finished(self, outcome: Success | Cancelled, end: Ending | None = None) -> RunFinished:
         usage = [] if end is None or end.usage is None else [_usage(end)]
-        # With `tool_calls`, TanStack AI's clients would wait for a server that executes the calls.
-        reason = None if end is None or self._calls else Metadata(Finish(end.ends[0].finish_reason))
-        return RunFinished(self._run.thread_id, self._run.run_id, outcome, usage, reason)
+        reason = end.ends[0].finish_reason if end else CALLS
+        # With that, TanStack AI's client would wait for a server that executes the calls.
+        metadata = None if reason == CALLS else Metadata(Finish(reason))
+        return RunFinished(self._run.thread_id, self._run.run_id, outcome, usage, metadata)
 
 
 class _Call(msgspec.Struct):
@@ -159,8 +160,20 @@ class _Call(msgspec.Struct):
     arguments: list[str] = []
 
     @property
-    def input(self) -> str:
+    def is_whole(self) -> bool:
+        return is_object(self._input)
+
+    @property
+    def _input(self) -> str:
         return "".join(self.arguments) or "{}"
+
+    def asked(self) -> AnyEvent:
+        """What has the client execute the call, or tells it and the model that it can't be."""
+        if self.is_whole:
+            return ToolInputAvailable(
+                "tool-input-available", ToolInput(self.id, self.name, msgspec.Raw(self._input.encode()))
+            )
+        return ToolCallResult(f"result_{self.id}", self.id, "Error: the arguments are not a JSON object", "tool")
 
 
 def _usage(end: Ending) -> Usage:

@@ -6,12 +6,11 @@ are depends on the entries before, so the encoder is given all of them.
 
 from everstream.apis.ai_sdk.chunks import AnyChunk, Error, Finish, TextDelta
 from everstream.apis.ai_sdk.message_chunks import MessageChunks
-from everstream.contract.chat_outputs import has_choices
 from everstream.errors import EverstreamError, ResponseCut
-from everstream.log.entries import TOKEN, Entry, encode_json, text_literal
+from everstream.log.entries import TOKEN, Entry, encode_json
 from everstream.log.records import Generation
 from everstream.web import sse
-from everstream.web.parts_encoder import PartsEncoder
+from everstream.web.parts_encoder import NO_TEXT, PartsEncoder
 
 DONE = b"[DONE]"
 """Comes after the last chunk of a complete message. It is no chunk."""
@@ -68,12 +67,9 @@ class ChunkEncoder(PartsEncoder):
         return self._framed(n, [*map(encode_json, chunks), *end], _frame, seen)
 
     def _more_text(self, entry: Entry) -> bytes:
-        """What most tokens are: more of the open part's text, of which no more is decoded. Empty: this one is not."""
-        part = self._chunks.open_text
-        if part is None or entry.event != TOKEN or has_choices(entry.data) or entry.n <= (self._seen.n or 0):
-            return b""
-        text = text_literal(entry.data) or _EMPTY
-        if text == _EMPTY or self._made < self._start_index:
+        """What most tokens are: more of the open part's text. Empty: this one is not."""
+        part, text = self._chunks.open_text, self._text_alone(entry)
+        if part is None or not text or self._made < self._start_index:
             return b""
         self._made += 1
         delta = _BEFORE % part.encode() + text + _AFTER
@@ -85,5 +81,4 @@ def _frame(data: bytes) -> bytes:
     return b"data: " + data
 
 
-_EMPTY = b'""'
-_BEFORE, _AFTER = _frame(encode_json(TextDelta("%b", ""))).split(_EMPTY)
+_BEFORE, _AFTER = _frame(encode_json(TextDelta("%b", ""))).split(NO_TEXT)

@@ -6,12 +6,11 @@ What the events of an entry are depends on the entries before, so the encoder is
 from everstream.apis.anthropic.errors import error_body
 from everstream.apis.anthropic.events import MessageEvents
 from everstream.apis.anthropic.message import BlockDelta, Event, TextDelta
-from everstream.contract.chat_outputs import has_choices
 from everstream.errors import EverstreamError, ShuttingDown
-from everstream.log.entries import TOKEN, Entry, encode_json, text_literal
+from everstream.log.entries import TOKEN, Entry, encode_json
 from everstream.log.records import Generation
 from everstream.web import sse
-from everstream.web.parts_encoder import PartsEncoder
+from everstream.web.parts_encoder import NO_TEXT, PartsEncoder
 
 
 class MessageEncoder(PartsEncoder):
@@ -48,12 +47,9 @@ class MessageEncoder(PartsEncoder):
         return self._gone(_frame(error_body(error)))
 
     def _more_text(self, entry: Entry) -> bytes:
-        """What most tokens are: more of the open block's text, of which no more is decoded. Empty: this one is not."""
-        at = self._events.open_text
-        if at is None or entry.event != TOKEN or entry.n <= (self._seen.n or 0) or has_choices(entry.data):
-            return b""
-        text = text_literal(entry.data) or _EMPTY
-        if text == _EMPTY:
+        """What most tokens are: more of the open block's text. Empty: this one is not."""
+        at, text = self._events.open_text, self._text_alone(entry)
+        if at is None or not text:
             return b""
         delta = _BEFORE % at + text + _AFTER
         return b"%b\nid: %b.%d\n\n" % (delta, self._id, entry.n) if self._has_ids else delta + b"\n\n"
@@ -64,5 +60,4 @@ def _frame(event: Event) -> bytes:
     return b"event: %b\ndata: %b" % (str(event.__struct_config__.tag).encode(), encode_json(event))
 
 
-_EMPTY = b'""'
-_BEFORE, _AFTER = _frame(BlockDelta(0, TextDelta(""))).replace(b'"index":0', b'"index":%d').split(_EMPTY)
+_BEFORE, _AFTER = _frame(BlockDelta(0, TextDelta(""))).replace(b'"index":0', b'"index":%d').split(NO_TEXT)

@@ -29,8 +29,9 @@ function chatOf(url, given) {
   const requests = [];
   const fetchClient = async (address, init) => {
     const response = await fetch(address, init);
+    const isFirst = requests.length === 0;
     requests.push([init.method, String(address).slice(url.length), response.status, init.headers["Last-Event-ID"] ?? ""]);
-    return response;
+    return given.break && isFirst ? broken(response) : response;
   };
   const weather = toolDefinition({
     name: "weather",
@@ -42,9 +43,8 @@ function chatOf(url, given) {
   const client = new ChatClient({
     connection: fetchServerSentEvents(`${url}/api/ag-ui`, { fetchClient }),
     tools: given.result ? [weather] : [],
-    threadId: given.thread,
-    initialResumeSnapshot: given.run && { resumeState: { threadId: given.thread, runId: given.run }, pendingInterrupts: [] },
-    initialMessages: given.messages,
+    threadId: "a-thread",
+    persistence: given.storage,
     onMessagesChange: (messages) => marking(given, messages),
     onError: (found) => (error = found),
   });
@@ -67,12 +67,34 @@ export async function tanstackAsk(url, model, given) {
   return report();
 }
 
-// A page that was loaded again, and has kept the run's id.
-export async function tanstackRejoin(url, model, given) {
-  const { client, report } = chatOf(url, given);
+// A page that is loaded again amid an answer, with what it has kept.
+export async function tanstackReload(url, model, given) {
+  const kept = new Map();
+  const storage = {
+    getItem: (id) => kept.get(id),
+    setItem: (id, value) => void kept.set(id, structuredClone(value)),
+    removeItem: (id) => void kept.delete(id),
+  };
+  const before = chatOf(url, { ...given, storage });
+  void before.client.sendMessage(given.text);
+  while (!JSON.stringify(before.client.getMessages().slice(1)).includes(given.until)) await pause();
+  before.client.dispose();
+  const { client, report } = chatOf(url, { storage });
   client.attach();
-  while (!JSON.stringify(client.getMessages()).includes(given.wanted)) await pause();
   await settled(client);
   client.dispose();
   return report();
+}
+
+// The response, but that its connection breaks instead of its end.
+function broken(response) {
+  const reader = response.body.getReader();
+  const body = new ReadableStream({
+    async pull(controller) {
+      const { done, value } = await reader.read();
+      if (done) controller.error(new TypeError("terminated"));
+      else controller.enqueue(value);
+    },
+  });
+  return new Response(body, { headers: response.headers });
 }

@@ -1,8 +1,8 @@
 """All open streams, and when to look whether one needs a heartbeat. Used by `open_streams`.
 
 A timer for each stream would take half a kilobyte, and a look at all streams at each tick would take a fifth of a core
-for 15,000 of them. So the streams are in sets, by the tick at which to look at them. One that was sent something
-meanwhile is only then put into a later set.
+for 15,000 of them. So the streams are in sets, by the tick at which to look at them: a timing wheel. A stream that sent
+something in the meantime moves to a later set only when its tick comes.
 """
 
 import math
@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
+import gevent
+
 if TYPE_CHECKING:
     from everstream.web.open_streams import OpenStream
 
+AT_ONCE = 200
+"""Streams that are looked at before other greenlets run."""
 
-class Heartbeats:
+
+class StreamWheel:
     """`silence_s`: after this long without anything sent, a stream is due a heartbeat. `send_due` is called every
     `tick_s`."""
 
@@ -39,18 +44,20 @@ class Heartbeats:
     def send_due(self) -> None:
         now = time.monotonic()
         for tick in [each for each in self._due if each * self._tick_s <= now]:
-            for stream in self._due.pop(tick):
-                self._look(stream, now)
+            due = self._due[tick]
+            while due:
+                for _ in range(min(len(due), AT_ONCE)):
+                    self._look(due.pop(), now)
+                # Followers that came together are due together.
+                gevent.sleep(0)
+            del self._due[tick]
 
     def _look(self, stream: "OpenStream", now: float) -> None:
         due_at = stream.sent_at + self._silence_s
-        if due_at > now:
-            self._put(stream, due_at)
-            return
-        if stream.is_waiting:
-            stream.beat()
         # One that does not wait is about to send something.
-        self._put(stream, now + self._silence_s)
+        self._put(stream, due_at if due_at > now else now + self._silence_s)
+        if due_at <= now and stream.is_waiting:
+            stream.beat()
 
     def _put(self, stream: "OpenStream", due_at: float) -> None:
         stream.due = math.ceil(due_at / self._tick_s)

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from everstream.web.heartbeats import Heartbeats
 from everstream.web.open_streams import OpenStream, StreamClient
+from everstream.web.stream_wheel import StreamWheel
 
 
 class Stream(OpenStream):
@@ -38,60 +38,73 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def heartbeats(clock):
-    return Heartbeats(silence_s=10, tick_s=1)
+def wheel(clock):
+    return StreamWheel(silence_s=10, tick_s=1)
 
 
-def run(heartbeats, clock, seconds, stream=None, sends_every_s=0):
+def run(wheel, clock, seconds, stream=None, sends_every_s=0):
     for n in range(1, seconds + 1):
         clock[0] += 1
         if stream and sends_every_s and n % sends_every_s == 0:
             stream.mark_sent()
-        heartbeats.send_due()
+        wheel.send_due()
 
 
-def test_silent_stream_gets_one_per_interval(heartbeats, clock):
+def test_silent_stream_gets_one_per_interval(wheel, clock):
     stream = Stream()
-    heartbeats.add(stream)
-    run(heartbeats, clock, 9)
+    wheel.add(stream)
+    run(wheel, clock, 9)
     assert (stream.beats, stream.looks) == (0, 0)
-    run(heartbeats, clock, 51)
+    run(wheel, clock, 51)
     assert (stream.beats, stream.looks) == (6, 6)
 
 
-def test_busy_stream_gets_none_and_few_looks(heartbeats, clock):
+def test_busy_stream_gets_none_and_few_looks(wheel, clock):
     stream = Stream()
-    heartbeats.add(stream)
-    run(heartbeats, clock, 100, stream, sends_every_s=3)
+    wheel.add(stream)
+    run(wheel, clock, 100, stream, sends_every_s=3)
     assert stream.beats == 0 and stream.looks <= 15
 
 
-def test_stream_that_does_not_wait_gets_none(heartbeats, clock):
+def test_stream_that_does_not_wait_gets_none(wheel, clock):
     stream = Stream()
     stream.waits = False
-    heartbeats.add(stream)
-    run(heartbeats, clock, 30)
+    wheel.add(stream)
+    run(wheel, clock, 30)
     assert stream.beats == 0
     stream.waits = True
-    run(heartbeats, clock, 10)
+    run(wheel, clock, 10)
     assert stream.beats == 1
 
 
-def test_ended_stream_is_forgotten(heartbeats, clock):
+def test_ended_stream_is_forgotten(wheel, clock):
     stream = Stream()
-    heartbeats.add(stream)
-    run(heartbeats, clock, 25)
-    heartbeats.discard(stream)
+    wheel.add(stream)
+    run(wheel, clock, 25)
+    wheel.discard(stream)
     seen = stream.looks
-    run(heartbeats, clock, 25)
-    assert stream.looks == seen and not any(heartbeats._due.values())
+    run(wheel, clock, 25)
+    assert stream.looks == seen and not any(wheel._due.values())
 
 
-def test_late_ticks_miss_no_stream(heartbeats, clock):
+def test_late_ticks_miss_no_stream(wheel, clock):
     streams = [Stream() for _ in range(20)]
     for stream in streams:
-        heartbeats.add(stream)
+        wheel.add(stream)
         clock[0] += 1.3
     clock[0] += 10
-    heartbeats.send_due()
+    wheel.send_due()
     assert [stream.beats for stream in streams] == [1] * 20
+
+
+def test_fault_of_one_stream_costs_the_others_nothing(wheel, clock):
+    streams = [Stream() for _ in range(20)]
+    for stream in streams:
+        wheel.add(stream)
+    streams[7].beat = lambda: 1 / 0
+    clock[0] += 11
+    with pytest.raises(ZeroDivisionError):
+        wheel.send_due()
+    wheel.send_due()
+    assert [stream.beats for stream in streams] == [int(at != 7) for at in range(20)]
+    assert len(wheel) == 20 and set(wheel) == set(streams)
