@@ -127,6 +127,12 @@ def ending(data: bytes) -> Ending:
     return _ending_decoder.decode(data)
 
 
+def one_line(arguments: str) -> bytes:
+    """A tool call's complete arguments, for a `data` line. Between its tokens, JSON may have line ends; in its strings,
+    it has none."""
+    return arguments.replace("\r", " ").replace("\n", " ").encode()
+
+
 def is_object(arguments: str) -> bool:
     """Whether a tool call's arguments are complete."""
     try:

@@ -10,10 +10,10 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import gevent
-from gevent.local import local
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
@@ -21,13 +21,13 @@ from gevent.server import StreamServer
 from everstream.web.connections import shut
 from everstream.web.limits import HEALTH_CONNECTIONS, SPARE_FILES
 
-_here = local()
-"""Of the greenlet that serves a check. Not in the WSGI environment, which a client could pretend to have set."""
+_is_check = ContextVar("is_check", default=False)
+"""Of the connection that is served. Not in the WSGI environment, which a client could pretend to have set."""
 
 
 def is_check() -> bool:
     """Whether the current request came to this listener."""
-    return getattr(_here, "is_check", False)
+    return _is_check.get()
 
 
 PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -56,7 +56,7 @@ class HealthServer(StreamServer):  # type: ignore[misc]
         if len(self._open) > HEALTH_CONNECTIONS:
             self._cut(next(iter(self._open)))
         deadline = gevent.spawn_later(DEADLINE_S, self._cut, connection)
-        _here.is_check = True
+        _is_check.set(True)
         try:
             self._serve(connection, address)
         finally:

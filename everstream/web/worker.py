@@ -21,6 +21,7 @@ from everstream.web import connections
 from everstream.web.context import EXTENSION, AppContext
 from everstream.web.health_listener import HealthServer
 from everstream.web.request_bodies import BodyLimits, BodySource, RequestBody
+from everstream.web.shallow_stacks import apart
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -36,6 +37,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # With TLS or uWSGI's protocol, a connection carries more than the chunks of a body.
         if not self.cfg.is_ssl and self.cfg.protocol == "http":
             self._context.allow_direct_writes()
+        self.wsgi.wsgi_app = apart(self.wsgi.wsgi_app)
         # A stream holds some hundred objects for life. With Python's default thresholds, the collector would traverse
         # them all again and again while streams are opened.
         gc.set_threshold(20_000, 20, 50)

@@ -152,6 +152,14 @@ def test_a_call_that_is_not_whole_is_not_executed(arguments):
     ]
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_arguments_in_several_lines(line_end):
+    """The text stays as the model wrote it; the object must fit into one line of data."""
+    arguments = line_end.join(["{", ' "city": "Paris\\n"', "}", ""])
+    made = streamed(calls(call(0, arguments, name="f")))
+    assert made[2:5] == [call_args("call_0", arguments), call_end("call_0"), call_input("call_0", "f", city="Paris\n")]
+
+
 def test_entries_that_say_nothing():
     quiet = [{"text": ""}, piece(), piece(index=1, text="another choice"), piece(logprobs={"content": []})]
     assert streamed(*quiet, {"text": "a"}, *quiet) == streamed({"text": "a"})

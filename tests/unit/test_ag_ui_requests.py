@@ -111,6 +111,20 @@ def test_what_was_stopped():
     assert made == [hello, hello, {"role": "assistant", "content": "Hi", "reasoning": "whole"}, hello, hello]
 
 
+def test_text_after_a_call_and_before_its_result():
+    called = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    made = turns(
+        HELLO,
+        {"id": "2", "role": "assistant", "content": "a", "toolCalls": [called]},
+        {"id": "3", "role": "assistant", "content": "b"},
+        {"id": "4", "role": "tool", "toolCallId": "c", "content": "done"},
+    )
+    assert made[1:] == [
+        {"role": "assistant", "content": "ab", "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "c", "content": "done"},
+    ]
+
+
 def test_a_failed_call_and_one_that_was_cut():
     called = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":'}}
     made = turns(

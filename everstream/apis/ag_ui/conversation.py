@@ -14,7 +14,7 @@ Turn = dict[str, Any]
 
 def chat_messages(messages: Sequence[Message], context: Sequence[Context]) -> list[Turn]:
     """`context`: what the application tells the model beside them. Raises InvalidInput."""
-    turns = list(_turns(messages))
+    turns = _joined(_turns(messages))
     told = "\n".join(f"{each.description}: {each.value}" for each in context)
     if not told:
         return turns
@@ -22,6 +22,23 @@ def chat_messages(messages: Sequence[Message], context: Sequence[Context]) -> li
     if turns and turns[0]["role"] == "system":
         return [{"role": "system", "content": f"{turns[0]['content']}\n\n{told}"}, *turns[1:]]
     return [{"role": "system", "content": told}, *turns]
+
+
+def _joined(turns: Iterator[Turn]) -> list[Turn]:
+    """Messages of the assistant's in a row are one turn: text may come after a call, but before its result."""
+    joined: list[Turn] = []
+    for turn in turns:
+        if joined and joined[-1]["role"] == turn["role"] == "assistant":
+            _extend(joined[-1], turn)
+        else:
+            joined.append(turn)
+    return joined
+
+
+def _extend(before: Turn, turn: Turn) -> None:
+    for name in ("content", "reasoning", "tool_calls"):
+        if turn.get(name):
+            before[name] = before[name] + turn[name] if before.get(name) else turn[name]
 
 
 def _turns(messages: Sequence[Message]) -> Iterator[Turn]:

@@ -51,7 +51,8 @@ API = Api(blueprint, ("/api/ag-ui",), formats={"ag-ui": any_generation}, descrip
 @blueprint.post("/api/ag-ui")
 @allow(INFER)
 def run_agent() -> Response:
-    return admitted(_run)
+    with posts.params_as(lambda param: "runId" if param == "request_id" else param):
+        return admitted(_run)
 
 
 @blueprint.get("/api/ag-ui")
@@ -101,6 +102,8 @@ def _with_end(response: Response) -> Response:
 
 
 def _find(run_id: str) -> Generation:
+    if not run_id:
+        raise InvalidInput("runId is missing", param="runId")
     context, viewer = app_context(), principal()
     newest = context.log.newest(_thread(run_id), viewer.owner) if _thread(run_id) else ""
     if newest and (known := context.follower.lookup(newest, viewer)):

@@ -31,7 +31,7 @@ from everstream.apis.ag_ui.events import (
     ToolInputAvailable,
     Usage,
 )
-from everstream.contract.chat_outputs import Ending, ToolCall, ending, is_object, pieces
+from everstream.contract.chat_outputs import Ending, ToolCall, ending, is_object, one_line, pieces
 from everstream.log.entries import TOKEN, Entry, failure
 
 CALLS = "tool_calls"
@@ -171,7 +171,7 @@ class _Call(msgspec.Struct):
         """What has the client execute the call, or tells it and the model that it can't be."""
         if self.is_whole:
             return ToolInputAvailable(
-                "tool-input-available", ToolInput(self.id, self.name, msgspec.Raw(self._input.encode()))
+                "tool-input-available", ToolInput(self.id, self.name, msgspec.Raw(one_line(self._input)))
             )
         return ToolCallResult(f"result_{self.id}", self.id, "Error: the arguments are not a JSON object", "tool")
 

@@ -33,7 +33,7 @@ from everstream.apis.ai_sdk.chunks import (
     ToolInputStart,
     Usage,
 )
-from everstream.contract.chat_outputs import Ending, ToolCall, ending, is_object, pieces
+from everstream.contract.chat_outputs import Ending, ToolCall, ending, is_object, one_line, pieces
 from everstream.log.entries import TOKEN, Entry, failure
 from everstream.log.records import Generation
 
@@ -142,7 +142,7 @@ class _Call(msgspec.Struct):
     def whole(self) -> AnyChunk:
         arguments = "".join(self.arguments) or "{}"
         if is_object(arguments):
-            return ToolInputAvailable(tool_call_id=self.id, tool_name=self.name, input=msgspec.Raw(arguments.encode()))
+            return ToolInputAvailable(tool_call_id=self.id, tool_name=self.name, input=msgspec.Raw(one_line(arguments)))
         return ToolInputError(self.id, self.name, arguments, "the arguments are not a JSON object")
 
 
