@@ -59,7 +59,8 @@ class ChatPage:
     @property
     def answer(self):
         """The last answer as it is shown: Markdown has no line ends."""
-        return self.replies.last.locator(".answer").evaluate("element => element.textContent.trim()")
+        # Not `evaluate`, which fails if the page is loaded again meanwhile.
+        return self.replies.last.locator(".answer").text_content().strip()
 
     def turns(self):
         """Of the branch that is shown."""
