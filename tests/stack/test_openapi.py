@@ -60,7 +60,7 @@ MAY_NOT_SUCCEED = {
         "POST /tickets",
         "POST /shares",
         "POST /api/chat",
-        *("POST /api/ag-ui", "GET /api/ag-ui"),
+        *("POST /api/ag-ui", "GET /api/ag-ui", "DELETE /api/ag-ui"),
         "POST /topics/{name}",
         "POST /topics",
         "POST /v1/stream/{name}",
@@ -76,6 +76,7 @@ QUERIES = {
     "GET /events": {"generation": "0" * 32},
     "GET /presence": {"topic": "a"},
     "GET /api/ag-ui": {"runId": "a-run-of-the-client"},
+    "DELETE /api/ag-ui": {"runId": "a-run-of-the-client"},
     "GET /topics/{name}": {"last_event_id": "0" * 15 + "1"},
 }
 NEEDS_NO_LOG = {
@@ -288,6 +289,9 @@ def ag_ui_answers():
         for tools in ([], [{"name": "look"}]):
             messages = [{"role": "user", "content": text}]
             yield "POST /api/ag-ui", {"body": {**AG_UI_RUN, "messages": messages, "tools": tools}}, 200
+    yield "POST /api/ag-ui", {"body": {**AG_UI_RUN, "runId": "a-run-of-the-client", "messages": messages}}, 200
+    yield "GET /api/ag-ui", {"query": {"runId": "a-run-of-the-client"}}, 200
+    yield "DELETE /api/ag-ui", {"query": {"runId": "a-run-of-the-client"}}, 200
     yield "GET /api/ag-ui", {"query": {"runId": "unknown-run-of-nobody"}}, 404
 
 

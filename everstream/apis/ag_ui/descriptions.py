@@ -6,14 +6,14 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from everstream.apis.ag_ui.events import AnyEvent
 from everstream.apis.ag_ui.request_types import RunInput
-from everstream.errors import ErrorBody, UnknownGeneration
+from everstream.errors import ErrorBody, InvalidInput, UnknownGeneration
 from everstream.web.description import ANSWER, READ, RESUME, Answer, ApiDescription, Description, Fields, failures
 from everstream.web.posts import ADDED_HEADERS
 from everstream.web.shared_types import POST_HEADERS, RequestIdHeader, ResumeHeader, ResumeQuery
 
 
 class RunQuery(Struct, rename="camel"):
-    run_id: Annotated[str, Meta(description="the client's own id of the run, of at least 16 characters")]
+    run_id: Annotated[str, Meta(description="the client's own id of the run, of at least 16 characters", min_length=1)]
 
 
 class JoinQuery(RunQuery, rename="camel"):
@@ -50,7 +50,7 @@ DESCRIPTION = ApiDescription(
         "stop_run": Description(
             "Stop a run",
             {200: Answer("It had ended.", Stopped), 202: Answer("It will stop.", Stopped)},
-            failures=(*READ, *failures(UnknownGeneration)),
+            failures=(*READ, *failures(InvalidInput, UnknownGeneration)),
             query=Fields((RunQuery,)),
             headers=(RequestIdHeader,),
         ),
