@@ -30,6 +30,20 @@ def calls(*pieces):
     return piece(tool_calls=list(pieces))
 
 
+REASONING_TEXT_AND_CALL = [
+    piece(reasoning="Which"),
+    piece(reasoning=" city?"),
+    piece(text="Let me"),
+    piece(text=" look."),
+    calls(call(0, '{"city": ', name="weather")),
+    calls(call(0, '"Paris"}')),
+]
+REASONING_TEXT_AND_CALLS = [
+    *REASONING_TEXT_AND_CALL[:-1],
+    calls(call(0, '"Paris"}'), call(1, '{"city": "Rome"}', name="weather")),
+]
+
+
 def end(finish_reason, stop_reason=None):
     choice = {"index": 0, "finish_reason": finish_reason, "stop_reason": stop_reason}
     return {"finish_reason": finish_reason, "choices": [choice]}

@@ -133,6 +133,13 @@ def one_line(arguments: str) -> bytes:
     return arguments.replace("\r", " ").replace("\n", " ").encode()
 
 
+def as_object(arguments: str) -> str:
+    """A tool call's arguments; or, if they are not an object, for example because they were cut, an object that holds
+    them, in the form that Anthropic's documents have for it."""
+    text = arguments or "{}"
+    return text if is_object(text) else msgspec.json.encode({"INVALID_JSON": text}).decode()
+
+
 def is_object(arguments: str) -> bool:
     """Whether a tool call's arguments are complete."""
     try:

@@ -31,6 +31,13 @@ class RequestIdOption(Struct):
     ) = None
 
 
+class Stopped(Struct):
+    """`state`: `stopping`, or how it had ended."""
+
+    id: str
+    state: Literal["stopping", "done", "cancelled", "failed"]
+
+
 class FlushOption(Struct):
     flush_ms: (
         Annotated[

@@ -16,7 +16,7 @@ from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from everstream.contract import inputs
-from everstream.errors import Forbidden, InvalidInput
+from everstream.errors import Forbidden, InvalidInput, UnknownGeneration
 from everstream.log.records import EngineStatus, Generation, Job, Submission, engine_failure
 from everstream.settings import MAX_FLUSH_MS
 from everstream.web import traces
@@ -146,6 +146,14 @@ def idempotency_key() -> str:
             param="Idempotency-Key",
         )
     return hashlib.sha256(given.encode()).hexdigest()
+
+
+def stop(generation: str) -> tuple[dict[str, str], int]:
+    """Stop a generation that the client may see. Returns a response. Raises UnknownGeneration."""
+    state = app_context().log.stop(generation)
+    if not state:
+        raise UnknownGeneration
+    return {"id": generation, "state": state}, 202 if state == "stopping" else 200
 
 
 def is_request_id(text: str) -> bool:

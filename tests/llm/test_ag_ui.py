@@ -5,17 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from harness.chat_outputs import USAGE, call, calls, end, piece
+from harness.chat_outputs import REASONING_TEXT_AND_CALL as OUTPUTS
+from harness.chat_outputs import USAGE, end, piece
 from harness.stack import MODELS, running_stack, wait_for
 
-OUTPUTS = [
-    piece(reasoning="Which"),
-    piece(reasoning=" city?"),
-    piece(text="Let me"),
-    piece(text=" look."),
-    calls(call(0, '{"city": ', name="weather")),
-    calls(call(0, '"Paris"}')),
-]
 FUNCTION = {"name": "weather", "arguments": '{"city": "Paris"}'}
 CALLED = [("thinking", "Which city?"), ("text", "Let me look."), ("tool-call", {"city": "Paris"})]
 WORDS = [{"text": f"{n} "} for n in range(9)]

@@ -9,19 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from harness.chat_outputs import USAGE, call, calls, end, piece
+from harness.chat_outputs import REASONING_TEXT_AND_CALL as OUTPUTS
+from harness.chat_outputs import USAGE, end
 from harness.stack import MODELS, running_stack, wait_for
 
 KINDS = ["default", "workflow"]
 TOOLS = {"weather": {"inputSchema": {"type": "object", "properties": {"city": {"type": "string"}}}}}
-OUTPUTS = [
-    piece(reasoning="Which"),
-    piece(reasoning=" city?"),
-    piece(text="Let me"),
-    piece(text=" look."),
-    calls(call(0, '{"city": ', name="weather")),
-    calls(call(0, '"Paris"}')),
-]
 PARTS = [
     ("step-start", None),
     ("reasoning", "Which city?"),

@@ -7,20 +7,13 @@ import pytest
 import requests
 
 from harness.callers import Caller, keys
-from harness.chat_outputs import USAGE, call, calls, end, piece
+from harness.chat_outputs import REASONING_TEXT_AND_CALLS as OUTPUTS
+from harness.chat_outputs import USAGE, end
 from harness.sse_client import Decoder, connect
 from harness.stack import MODELS, running_stack, wait_for
 
 TIMEOUT_S = 60
 TOOLS = [{"name": "weather", "description": "Of a city", "parameters": {"type": "object"}}]
-OUTPUTS = [
-    piece(reasoning="Which"),
-    piece(reasoning=" city?"),
-    piece(text="Let me"),
-    piece(text=" look."),
-    calls(call(0, '{"city": ', name="weather")),
-    calls(call(0, '"Paris"}'), call(1, '{"city": "Rome"}', name="weather")),
-]
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
-
 from everstream.apis.ag_ui.request_types import Call, Context, Message, Part
-from everstream.contract.chat_outputs import is_object
+from everstream.contract.chat_outputs import as_object
 from everstream.errors import InvalidInput
 
 Turn = dict[str, Any]
@@ -71,11 +69,9 @@ def _assistant(text: str, reasoning: str, calls: list[dict[str, Any]]) -> Iterat
 
 
 def _call(call: Call) -> dict[str, Any]:
-    arguments = call.function.arguments or "{}"
-    if not is_object(arguments):
-        # Chat templates take it apart.
-        arguments = msgspec.json.encode({"INVALID_JSON": arguments}).decode()
-    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
+    # Chat templates take the arguments apart.
+    function = {"name": call.function.name, "arguments": as_object(call.function.arguments)}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _result(message: Message, place: str) -> str:

@@ -9,7 +9,7 @@ from everstream.apis.ag_ui.request_types import RunInput
 from everstream.errors import ErrorBody, InvalidInput, UnknownGeneration
 from everstream.web.description import ANSWER, READ, RESUME, Answer, ApiDescription, Description, Fields, failures
 from everstream.web.posts import ADDED_HEADERS
-from everstream.web.shared_types import POST_HEADERS, RequestIdHeader, ResumeHeader, ResumeQuery
+from everstream.web.shared_types import POST_HEADERS, RequestIdHeader, ResumeHeader, ResumeQuery, Stopped
 
 
 class RunQuery(Struct, rename="camel"):
@@ -18,13 +18,6 @@ class RunQuery(Struct, rename="camel"):
 
 class JoinQuery(RunQuery, rename="camel"):
     offset: Annotated[Literal["-1"], Meta(description="the beginning")] | UnsetType = UNSET
-
-
-class Stopped(Struct):
-    """`state`: `stopping`, or how it had ended."""
-
-    id: str
-    state: str
 
 
 _EVENTS = {"message": (AnyEvent,)}

@@ -19,7 +19,7 @@ from everstream.apis.ag_ui.encoder import RunEncoder
 from everstream.apis.ag_ui.run_events import Run
 from everstream.errors import InvalidInput, UnknownGeneration
 from everstream.log.records import Generation
-from everstream.web import posts
+from everstream.web import posts, submission
 from everstream.web.access.principal import principal
 from everstream.web.access.rules import INFER, READ, allow
 from everstream.web.api import Api
@@ -85,11 +85,7 @@ def _join() -> Response:
 @blueprint.delete("/api/ag-ui")
 @allow(INFER)
 def stop_run() -> tuple[dict[str, str], int]:
-    found = _find(request.args.get("runId", ""))
-    state = app_context().log.stop(found.id)
-    if not state:
-        raise UnknownGeneration
-    return {"id": found.id, "state": state}, 202 if state == "stopping" else 200
+    return submission.stop(_find(request.args.get("runId", "")).id)
 
 
 def _with_end(response: Response) -> Response:

@@ -20,7 +20,7 @@ from everstream.web.description import (
     failures,
 )
 from everstream.web.posts import ADDED_HEADERS
-from everstream.web.shared_types import OPTIONS, POST_HEADERS, RequestIdHeader, ResumeHeader, ResumeQuery
+from everstream.web.shared_types import OPTIONS, POST_HEADERS, RequestIdHeader, ResumeHeader, ResumeQuery, Stopped
 
 
 class Path(Struct):
@@ -38,13 +38,6 @@ class IndexQuery(Struct, rename={"start_index": "startIndex"}):
         ]
         | UnsetType
     ) = UNSET
-
-
-class Stopped(Struct):
-    """`state`: `stopping`, or how it had ended."""
-
-    id: str
-    state: str
 
 
 def _of_chat(schema: Schema) -> Schema | None:

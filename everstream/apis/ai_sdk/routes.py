@@ -20,10 +20,9 @@ from everstream.apis.ai_sdk.descriptions import DESCRIPTION
 from everstream.apis.ai_sdk.encoder import ChunkEncoder
 from everstream.errors import EntriesLost, InvalidInput, UnknownGeneration
 from everstream.log.records import Generation, inputs_digest
-from everstream.web import posts
+from everstream.web import posts, submission
 from everstream.web.access.rules import INFER, READ, Rule, allow
 from everstream.web.api import Api, MakeEncoder
-from everstream.web.context import app_context
 from everstream.web.resume_point import last_event_id
 from everstream.web.sse import NUMBER, EventId
 from everstream.web.streaming import admitted, begin, resume
@@ -62,10 +61,9 @@ def stream(run: str) -> Response:
 @allow(INFER)
 def stop(run: str) -> tuple[dict[str, str], int]:
     found = runs.find(run)
-    state = app_context().log.stop(found.id) if found else ""
-    if not (found and state):
+    if found is None:
         raise UnknownGeneration
-    return {"id": found.id, "state": state}, 202 if state == "stopping" else 200
+    return submission.stop(found.id)
 
 
 def _respond() -> Response:

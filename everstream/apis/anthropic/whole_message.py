@@ -24,8 +24,7 @@ from everstream.apis.anthropic.message import (
     ThinkingBlock,
     ThinkingDelta,
 )
-from everstream.contract.chat_outputs import is_object
-from everstream.log.entries import encode_json
+from everstream.contract.chat_outputs import as_object
 
 
 def whole_message(events: Iterable[Event]) -> Message:
@@ -71,12 +70,4 @@ class _Block:
             return TextBlock(text)
         if isinstance(self._block, ThinkingBlock):
             return ThinkingBlock(text, self._signature)
-        return msgspec.structs.replace(self._block, input=_input(text))
-
-
-def _input(arguments: str) -> Raw:
-    """A tool call's arguments as an object. Anthropic's documents have this form for those that are not JSON, which may
-    be cut, or from a model that can't do better."""
-    if not arguments:
-        return Raw(b"{}")
-    return Raw(arguments.encode() if is_object(arguments) else encode_json({"INVALID_JSON": arguments}))
+        return msgspec.structs.replace(self._block, input=Raw(as_object(text).encode()))

@@ -28,6 +28,7 @@ from everstream.web.shared_types import (
     Queued,
     ResumeHeader,
     ResumeQuery,
+    Stopped,
 )
 from everstream.web.sse import EVENT_ID, GENERATION_ID, MAX_NUMBER
 
@@ -98,11 +99,6 @@ class ServedModels(Struct):
 class Started(Struct):
     id: str
     events_url: str
-
-
-class Stopped(Struct):
-    id: str
-    state: Literal["stopping", "done", "cancelled", "failed"]
 
 
 class Snapshot(Struct):

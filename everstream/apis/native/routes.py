@@ -21,7 +21,7 @@ from everstream.apis.native.model_json import model_json
 from everstream.contract import inputs
 from everstream.errors import InvalidInput, UnknownGeneration
 from everstream.log.records import Generation
-from everstream.web import readiness
+from everstream.web import readiness, submission
 from everstream.web.access.principal import principal
 from everstream.web.access.rules import INFER, PUBLIC, READ, Rule, allow
 from everstream.web.api import Api
@@ -139,10 +139,7 @@ def show(generation: str) -> Response:
 @allow(INFER)
 def stop(generation: str) -> tuple[dict[str, str], int]:
     _known(generation)
-    state = app_context().log.stop(generation)
-    if not state:
-        raise UnknownGeneration
-    return {"id": generation, "state": state}, 202 if state == "stopping" else 200
+    return submission.stop(generation)
 
 
 def _known(generation: str) -> Generation:
