@@ -20,7 +20,8 @@ from pathlib import Path
 import psutil
 
 from bench import load
-from everstream.log.engine_log import Batch, EngineLog
+from everstream.engine.appender import Writer
+from everstream.log.engine_log import EngineLog
 from everstream.log.entries import encode_entry
 from everstream.log.records import Job
 from everstream.log.web_log import WebLog
@@ -30,27 +31,33 @@ RESULTS = Path(__file__).parent / "results" / "hold.json"
 CLAIMS_AT_ONCE = 500
 
 
+def _ignore(_):
+    pass
+
+
 class Talker:
     """A stand-in for the engine: claims all generations and appends what it is told to."""
 
     def __init__(self, settings, generations):
         self._log = EngineLog(settings, "bench")
-        self._next = dict.fromkeys(generations, 1)
+        self._writers = {generation: Writer(generation, _ignore, _ignore) for generation in generations}
 
     async def claim(self):
         claimed = 0
         async with asyncio.timeout(load.STUCK_S):
-            while claimed < len(self._next):
+            while claimed < len(self._writers):
                 claimed += len(await self._log.claim(CLAIMS_AT_ONCE))
 
     async def say(self, generations, event="", data=None):
         """Append one entry per generation, in one call. By default it holds the current time."""
         batches = []
         for generation in generations:
-            text = data or {"text": str(time.perf_counter_ns())}
-            entry = encode_entry(event, text), b""
-            batches.append(Batch(generation, self._next[generation], [entry], event))
-            self._next[generation] += 1
+            writer = self._writers[generation]
+            if event:
+                writer.end(event, data)
+            else:
+                writer.put(encode_entry("", data or {"text": str(time.perf_counter_ns())}))
+            batches.append(writer.take())
         assert await self._log.append(batches) == set()
 
     async def keep_talking(self, active, every_s, until):

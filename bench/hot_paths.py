@@ -6,7 +6,6 @@ In `make test` each runs once, to check that the benchmark still measures what i
 import asyncio
 import json
 
-import msgspec
 import pytest
 
 from everstream.apis.anthropic.encoder import MessageEncoder
@@ -19,8 +18,8 @@ from everstream.engine.coalescer import Coalescer, FlushClocks
 from everstream.engine.context import EngineContext
 from everstream.engine.generation_task import GenerationTask
 from everstream.engine.meter import EngineMeter, GenerationMeter
-from everstream.log.engine_log import Batch, Claim, _pack
-from everstream.log.entries import decode_entry, decode_live, encode_entry, split_entries
+from everstream.log.engine_log import EMPTY, Batch, Claim, _commit
+from everstream.log.entries import decode_entry, decode_live, encode_entry, encode_lines, split_entries
 from everstream.log.records import Generation, Job
 from everstream.settings import load_settings
 from everstream.web.cursor import Cursor
@@ -31,6 +30,7 @@ from harness.sink import WriterSink
 STREAMS = 64
 GENERATIONS = [f"{n:032x}" for n in range(STREAMS)]
 ENTRY = encode_entry("", {"text": " The"})
+LINE = encode_lines(1, [(ENTRY, b"[464]")])
 KNOWN = Generation(GENERATIONS[0], "open", "model", 0, 1_700_000_000)
 MESSAGE = b"[" + b",".join(b'["%b",7,[%b]]' % (name.encode(), ENTRY) for name in GENERATIONS) + b"]"
 
@@ -45,7 +45,7 @@ def test_encode_output(benchmark):
         return sink.writer.take()
 
     batch = asyncio.run(main())
-    assert set(batch.entries) == {(ENTRY, b"[464]")}
+    assert set(batch.entries) == {ENTRY} and batch.lines.startswith(LINE)
 
 
 def test_put_output(benchmark):
@@ -56,27 +56,27 @@ def test_put_output(benchmark):
         appender = Appender(None, 10, meter.appends)
         context = EngineContext(settings, None, None, appender, asyncio.Lock(), FlushClocks(), meter)
         task = GenerationTask(Claim("1-0", GENERATIONS[0], Job({}), False), context, alone=False)
-        task._writer = task._open_writer([])
+        task._writer = appender.open_writer(GENERATIONS[0], EMPTY, on_refused=task._on_refused)
         task._meter = GenerationMeter(context.meter, 0.0)
         task._coalescer = Coalescer(None, task._write, 1 << 20)
         benchmark(lambda: task.put(b'{"text":" The"}', b"[464]", 1))
         return task._writer.take()
 
     batch = asyncio.run(main())
-    assert set(batch.entries) == {(ENTRY, b"[464]")}
+    assert set(batch.entries) == {ENTRY} and batch.lines.startswith(LINE)
 
 
 def test_append_pack(benchmark):
     """Pack the commit of one step of 64 streams for Valkey."""
-    batches = [Batch(name, 7, [(ENTRY, b"[464]")], "", 1000, 1) for name in GENERATIONS]
-    packed = benchmark(lambda: _pack(batches))
-    assert msgspec.msgpack.decode(packed)[0] == [GENERATIONS[0], 7, "", 1000, 1, [ENTRY.decode(), "[464]"]]
+    batches = [Batch(name, 7, [ENTRY], LINE, 1000) for name in GENERATIONS]
+    message, _, log, length, lines, *_ = benchmark(lambda: _commit(batches, "log:"))
+    assert (message, log, length, lines) == (MESSAGE, f"log:{GENERATIONS[0]}", 1000, LINE)
 
 
 def test_append_gather(benchmark):
     """Put an entry into each of 64 writers, take them all for a commit, and settle them."""
     appender = Appender(None, 10, EngineMeter().appends)
-    writers = [appender.open_writer(name, 1, on_refused=lambda _: None) for name in GENERATIONS]
+    writers = [appender.open_writer(name, EMPTY, on_refused=lambda _: None) for name in GENERATIONS]
 
     def step():
         for writer in writers:

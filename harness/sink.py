@@ -6,7 +6,7 @@ from everstream.log.entries import encode_token
 
 class WriterSink:
     def __init__(self, writer=None):
-        self.writer = writer or Writer("", 1, lambda _: None, lambda _: None)
+        self.writer = writer or Writer("", lambda _: None, lambda _: None)
 
     @property
     def writable(self):

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from valkey.exceptions import OutOfMemoryError, ValkeyError
 
-from everstream.log.engine_log import Batch, EngineLog, until_answered
-from everstream.log.entries import encode_entry
+from everstream.log.engine_log import EMPTY, Batch, EngineLog, History, until_answered
+from everstream.log.entries import encode_entry, encode_lines
 from everstream.log.histograms import Histogram
 
 logger = logging.getLogger(__name__)
@@ -31,26 +31,27 @@ class Writer:
     def __init__(
         self,
         generation: str,
-        next_n: int,
         mark: Callable[["Writer"], None],
         on_refused: Callable[[ValkeyError | None], None],
-        size_bytes: int = 0,
+        history: History = EMPTY,
     ) -> None:
         self.generation = generation
         self.closed = False
-        self.size_bytes = size_bytes
+        self.size_bytes = sum(len(entry.data) + len(entry.resume) for entry in history.entries)
         """Of all entries so far, including unappended ones."""
         self.code = ""
         """Of the failure that ended it."""
         self.tokens = 0
         """Of the whole generation, as far as its task has noted them."""
-        self.count = next_n - 1
+        self.count = len(history.entries)
         """Number of entries so far, including unappended ones."""
         self.finished = asyncio.Event()
         """Set when the terminal entry is in the log, or this writer is closed."""
         self.writable = asyncio.Event()
         self.writable.set()
         self._on_refused = on_refused
+        self._length = history.length
+        """Of the log in bytes, with what was taken."""
         self._gathered: list[tuple[bytes, bytes]] = []
         self._gathered_bytes = 0
         self._final = ""
@@ -107,7 +108,10 @@ class Writer:
         """Take the gathered entries, for the next append."""
         entries, self._gathered, self._gathered_bytes = self._gathered, [], 0
         first = self.count - len(entries) + 1
-        return Batch(self.generation, first, entries, self._final, self.log_bytes, self.tokens)
+        lines = encode_lines(first, entries)
+        self._length += len(lines)
+        said = [entry for entry, _ in entries]
+        return Batch(self.generation, first, said, lines, self._length, self._final, self.log_bytes, self.tokens)
 
     def settle(self, *, refused: bool, error: ValkeyError | None = None) -> None:
         """Handle the reply to what `take` returned. `error`: why it was refused, if not for another engine's entry."""
@@ -129,11 +133,11 @@ class Appender:
         self._work = asyncio.Event()
 
     def open_writer(
-        self, generation: str, next_n: int, *, on_refused: Callable[[ValkeyError | None], None], size_bytes: int = 0
+        self, generation: str, history: History, *, on_refused: Callable[[ValkeyError | None], None]
     ) -> Writer:
-        """`size_bytes` is the size of earlier entries. `on_refused` is called once: with None if another engine's entry
-        is in our place, or with the error if the log can't take this generation's entries."""
-        return Writer(generation, next_n, self._mark, on_refused, size_bytes)
+        """`on_refused` is called once: with None if another engine's entry is in our place, or with the error if the
+        log can't take this generation's entries."""
+        return Writer(generation, self._mark, on_refused, history)
 
     def _mark(self, writer: Writer) -> None:
         self._dirty[writer] = None
@@ -189,7 +193,14 @@ class Appender:
     async def _give_up(self, batches: Sequence[Batch]) -> set[str]:
         """End these generations: Valkey is out of memory. They count as refused, so the model's work is cancelled."""
         end = encode_entry("failed", {"code": "log_full", "message": "the log (Valkey) is out of memory"})
-        ends = [Batch(batch.generation, batch.first, [(end, b"")], "failed") for batch in batches]
+        ends = [_ended_by(batch, end) for batch in batches]
         logger.error("Valkey is out of memory: giving up %d generations", len(batches))
         await until_answered(lambda: self._log.append(ends, though_full=True), "the final append")
         return {batch.generation for batch in batches}
+
+
+def _ended_by(batch: Batch, end: bytes) -> Batch:
+    """A terminal entry in the place of these."""
+    lines = encode_lines(batch.first, [(end, b"")])
+    length = batch.length - len(batch.lines) + len(lines)
+    return Batch(batch.generation, batch.first, [end], lines, length, "failed")

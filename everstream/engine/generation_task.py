@@ -25,8 +25,8 @@ from everstream.engine.meter import GenerationMeter
 from everstream.engine.time_limits import TimeLimits
 from everstream.engine.traces import GenerationTrace
 from everstream.errors import EverstreamError, InternalError, LogBroken, ModelDied, ModelStuck
-from everstream.log.engine_log import Batch, Claim, until_answered
-from everstream.log.entries import TERMINAL, TOKEN, Entry, encode_entry, encode_json, encode_token
+from everstream.log.engine_log import EMPTY, Claim, History, until_answered
+from everstream.log.entries import TERMINAL, TOKEN, encode_entry, encode_json, encode_token
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class GenerationTask:
 
     async def _run(self) -> None:
         try:
-            history = await self._take_up() if self.claim.taken_over else []
+            history = await self._take_up() if self.claim.taken_over else EMPTY
             if history is None:
                 return
             if self._end is not None:
@@ -179,13 +179,13 @@ class GenerationTask:
         await until_answered(partial(self._context.log.fail, self.claim, kind.code, what))
         self._own_end = "failed", kind.code
 
-    async def _take_up(self) -> list[Entry] | None:
+    async def _take_up(self) -> History | None:
         """Fence off the engine that had this generation. Returns the log so far; None if nothing is left to do.
 
         The fence is an entry of our own, `resumed`. Once it is in the log, the next append of an engine that was only
         asleep is refused, because its number is taken. It carries our name, so that two engines can't both claim it.
         """
-        deaths = count_deaths(await self._history())
+        deaths = count_deaths((await self._history()).entries)
         if deaths.are_too_many:
             message = f"the engine died {deaths.in_all} times while running this generation"
             await self._append_own("failed", {"code": "engine_crashed", "message": message})
@@ -199,31 +199,24 @@ class GenerationTask:
         self._trace.note_attempt(deaths.in_all + 1)
         return await self._append_own("resumed", {"attempt": deaths.in_all + 1})
 
-    async def _append_own(self, event: str, data: dict[str, Any]) -> list[Entry] | None:
+    async def _append_own(self, event: str, data: dict[str, Any]) -> History | None:
         """Append an entry of our own wherever the log stands. Returns the log with it; None if the log has ended."""
         generation = self.claim.generation
         while True:
             history = await self._history()
-            if history and history[-1].is_terminal:
+            if history.entries and history.entries[-1].is_terminal:
                 return None
-            fence = Fence(self._context.log.consumer, self._on_trial)
-            entry = encode_entry(event, data), encode_json(fence)
+            fence = encode_json(Fence(self._context.log.consumer, self._on_trial))
             state = event if event in TERMINAL else ""
-            batch = Batch(generation, len(history) + 1, [entry], state)
+            batch = history.followed_by(generation, encode_entry(event, data), fence, final=state)
             if not await until_answered(partial(self._context.log.append, [batch])):
                 if state:
                     self._own_end = state, str(data.get("code", ""))
                 logger.info("generation %s taken over: %s %s", generation[:8], event, data)
                 return await self._history()
 
-    async def _history(self) -> list[Entry]:
+    async def _history(self) -> History:
         return await until_answered(lambda: self._context.log.history(self.claim.generation))
-
-    def _open_writer(self, history: list[Entry]) -> Writer:
-        size_bytes = sum(len(entry.data) + len(entry.resume) for entry in history)
-        return self._context.appender.open_writer(
-            self.claim.generation, len(history) + 1, size_bytes=size_bytes, on_refused=self._on_refused
-        )
 
     def _on_refused(self, error: ValkeyError | None) -> None:
         if error is None:
@@ -234,13 +227,14 @@ class GenerationTask:
             if self._end is None:
                 self.cancel()
 
-    async def _infer(self, history: list[Entry]) -> None:
+    async def _infer(self, history: History) -> None:
         """Run the model until it ends in any way, and wait until that end is in the log."""
         settings, job = self._context.settings, self.claim.job
-        self._writer = writer = self._open_writer(history)
+        writer = self._context.appender.open_writer(self.claim.generation, history, on_refused=self._on_refused)
+        self._writer = writer
         clock = self._context.flush_clocks.of(job.flush_ms)
         self._coalescer = Coalescer(clock, self._write, settings.max_output_bytes)
-        delivered = [entry for entry in history if entry.event == TOKEN]
+        delivered = [entry for entry in history.entries if entry.event == TOKEN]
         states = [entry.resume for entry in delivered]
         self._meter = GenerationMeter(self._context.meter, self._submitted_at, states, job.key)
         if not self.claim.taken_over:

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import libvalkey
 import msgspec
@@ -15,7 +15,7 @@ from valkey.exceptions import TimeoutError as ValkeyTimeoutError
 
 from everstream.errors import InternalError
 from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
-from everstream.log.entries import Entry, decode_entry, encode_entry
+from everstream.log.entries import Entry, decode_lines, encode_entry, encode_lines, encode_live
 from everstream.log.keys import Keys
 from everstream.log.records import (
     VALIDATION_TIMEOUT_S,
@@ -70,17 +70,36 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
-    """Consecutive entries of one generation, each (entry, resume) in JSON; `final`: its state if the last one ends it.
+    """Consecutive entries of one generation from n = `first`; `final`: its state if the last one ends it. `lines` are
+    what `encode_lines` made of them, and `length` is that of the log with them, in bytes.
 
     `log_bytes` and `tokens`: of the whole generation, as in `Held`.
     """
 
     generation: str
     first: int
-    entries: Sequence[tuple[bytes, bytes]]
+    entries: Sequence[bytes]
+    lines: bytes
+    length: int
     final: str = ""
     log_bytes: int = 0
     tokens: int = 0
+
+
+class History(NamedTuple):
+    """All entries of a generation so far, and the length of its log in bytes."""
+
+    entries: Sequence[Entry]
+    length: int
+
+    def followed_by(self, generation: str, entry: bytes, resume: bytes = b"", *, final: str = "") -> Batch:
+        """An entry in the next place."""
+        n = len(self.entries) + 1
+        lines = encode_lines(n, [(entry, resume)])
+        return Batch(generation, n, [entry], lines, self.length + len(lines), final)
+
+
+EMPTY = History((), 0)
 
 
 class Refreshed(msgspec.Struct, frozen=True):
@@ -94,21 +113,17 @@ class Refreshed(msgspec.Struct, frozen=True):
     full: bool
 
 
-def _pack(batches: Sequence[Batch]) -> bytes:
-    """Pack into one argument: each costs the client microseconds. As text: Valkey's MessagePack has no bytes type."""
-    return msgspec.msgpack.encode(
-        [
-            (
-                batch.generation,
-                batch.first,
-                batch.final,
-                batch.log_bytes,
-                batch.tokens,
-                [part.decode() for e in batch.entries for part in e],
-            )
-            for batch in batches
-        ]
-    )
+def _commit(batches: Sequence[Batch], prefix: str) -> list[Any]:
+    """What `append.lua` is given of these. `prefix`: of the logs' keys."""
+    ends = [(each.generation, each.final, each.log_bytes, each.tokens) for each in batches if each.final]
+    arguments: list[Any] = [_message(batches), msgspec.msgpack.encode(ends) if ends else b""]
+    for batch in batches:
+        arguments += (prefix + batch.generation, batch.length, batch.lines)
+    return arguments
+
+
+def _message(batches: Sequence[Batch]) -> bytes:
+    return encode_live((batch.generation, batch.first, batch.entries) for batch in batches)
 
 
 async def until_answered(call: Callable[[], Awaitable[T]], what: str = "") -> T:
@@ -213,13 +228,9 @@ class EngineLog:
         full, *verdicts = cast(list[Any], await self._refresh(keys=[self._keys.jobs], args=[*arguments, *jobs]))
         return Refreshed([verdict.decode() for verdict in verdicts], bool(full))
 
-    async def history(self, generation: str) -> list[Entry]:
-        """All entries so far."""
-        found = await self._client.xrange(self._keys.log(generation))
-        return [
-            decode_entry(int(entry_id.partition(b"-")[0]), fields[b"entry"], fields.get(b"resume", b""))
-            for entry_id, fields in found
-        ]
+    async def history(self, generation: str) -> History:
+        found = cast(bytes, await self._client.get(self._keys.log(generation)) or b"")
+        return History(decode_lines(found), len(found))
 
     async def append(self, batches: Sequence[Batch], *, though_full: bool = False) -> set[str]:
         """Append and publish in one round trip. Returns the generations that were refused. Safe to retry.
@@ -227,12 +238,16 @@ class EngineLog:
         `though_full`: have Valkey accept it even at its `maxmemory`.
         """
         script = self._append_though_full if though_full else self._append
-        arguments: list[Any] = [self._keys.jobs, self._keys.ns, self._settings.retention_s, _pack(batches)]
+        prefix = self._keys.log("")
+        arguments = [self._keys.jobs, self._keys.ns, self._settings.retention_s, *_commit(batches, prefix)]
         try:
             reply = await self._send_append("EVALSHA", script.sha, 1, *arguments)
         except NoScriptError:
             reply = await self._send_append("EVAL", script.script, 1, *arguments)
-        return {generation.decode() for generation in cast(list[bytes], reply)}
+        refused = {log.decode().removeprefix(prefix) for log in cast(list[bytes], reply)}
+        if refused and (accepted := [batch for batch in batches if batch.generation not in refused]):
+            await self._send_append("PUBLISH", self._keys.live, _message(accepted))
+        return refused
 
     async def _send_append(self, *command: Any) -> Any:
         """Send one append at a time, over a dedicated connection that bypasses the client: its pool, its retries and

@@ -2,10 +2,13 @@
 
 An entry is JSON, `["", {"text": " The"}]`: the event's name and its data. The log and the live channel carry the same
 bytes, so an entry is encoded once, and spliced rather than decoded on its way to readers.
+
+In the log each entry is a line: n, the entry, and what the model needs to resume after it, with tabs between. Compact
+JSON has neither tabs nor line feeds.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -68,6 +71,31 @@ def decode_entry(n: int, entry: bytes, resume: bytes = b"") -> Entry:
     """Decode the fields of one stream element."""
     event, data = _pair_decoder.decode(entry)
     return Entry(n, event, bytes(data), resume)
+
+
+def encode_lines(first: int, entries: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The lines of consecutive entries, each (entry, resume)."""
+    return b"".join([b"%d\t%b\t%b\n" % (n, *entry) for n, entry in enumerate(entries, first)])
+
+
+def decode_lines(lines: bytes) -> list[Entry]:
+    fields = [line.split(b"\t") for line in lines.split(b"\n")[:-1]]
+    return [decode_entry(int(n), entry, resume) for n, entry, resume in fields]
+
+
+def last_n(tail: bytes, *, is_whole: bool) -> int | None:
+    """The n of a log's last entry, from the log's end; None: it begins before that. Raises ValueError if this is no
+    log."""
+    if not tail:
+        return 0
+    start = tail.rfind(b"\n", 0, -1) + 1
+    return int(tail[start : tail.index(b"\t", start)]) if start or is_whole else None
+
+
+def encode_live(batches: Iterable[tuple[str, int, Sequence[bytes]]]) -> bytes:
+    """A message of the live channel: each generation's id, its first n, and its entries exactly as the log has them."""
+    parts = [b'["%b",%d,[%b]]' % (generation.encode(), first, b",".join(said)) for generation, first, said in batches]
+    return b"[%b]" % b",".join(parts)
 
 
 def decode_live(message: bytes) -> list[tuple[str, int, msgspec.Raw]]:

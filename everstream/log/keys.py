@@ -14,8 +14,7 @@
                  max_running, its client's own limit; entries_bytes, tokens; thread_key;
                  abandon_after_ms, if it has its own; record, what an API wants to know of it later; and job, a `Job`,
                  while it is open. Without a `queue`, it is in {ns}:jobs
-{ns}:log:<id>    stream: entry n has the id n-0. Field `entry` is what readers see; `resume` is what the
-                 model needs to resume after an engine's death.
+{ns}:log:<id>    string: a line for each entry, see `entries.encode_lines`
 {ns}:read        sorted set: when each open generation was last read, by the server's clock, in ms
 {ns}:finished    sorted set: when each finished generation ended, by the same clock; {ns}:finished/<client>: its own
 {ns}:sizes       hash: about how many bytes each generation takes; {ns}:bytes is the sum, and

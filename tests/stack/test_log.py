@@ -20,12 +20,13 @@ from everstream.errors import (
 )
 from everstream.log import engine_log
 from everstream.log.api_keys import KeyLimits
-from everstream.log.engine_log import Batch, EngineLog, Held
-from everstream.log.entries import encode_entry, split_entries
+from everstream.log.engine_log import EngineLog, Held
+from everstream.log.entries import encode_entry, encode_lines, split_entries
 from everstream.log.keys import GROUP
 from everstream.log.records import EngineStatus, Job, ModelDescription, Submission, ValidationReply, inputs_digest
 from everstream.log.retryable import UNAVAILABLE
 from everstream.log.web_log import MAX_LONG_VALIDATIONS, MAX_VALIDATIONS, READ_BYTES, WebLog
+from harness.batches import batch_at
 from harness.stack import Stack, tries, wait_for
 
 LEASE_S = 100
@@ -83,6 +84,10 @@ def token(text):
     return encode_entry("", {"text": text}), b'["state"]'
 
 
+def batch(web, generation, first, entries, *end):
+    return batch_at(web._client.get(web._keys.log(generation)) or b"", generation, first, entries, *end)
+
+
 def entries_of(web, generation):
     page = web.read([(generation, 0)], READ_BYTES)[0]
     return page.entries if page else []
@@ -127,14 +132,14 @@ def test_entries_are_read_as_they_were_appended(web, run):
         generation = submit(web)
         claim = await claim_one(one)
         assert (claim.generation, claim.job.inputs, claim.taken_over) == (generation, {"prompt": "a"}, False)
-        assert await one.append([Batch(generation, 1, [token("x"), token("y"), DONE], "done")]) == set()
+        assert await one.append([batch(web, generation, 1, [token("x"), token("y"), DONE], "done")]) == set()
         entries = [
             (1, "", b'{"text":"x"}'),
             (2, "", b'{"text":"y"}'),
             (3, "done", b'{"finish_reason":"stop"}'),
         ]
         assert [(entry.n, entry.event, entry.data) for entry in entries_of(web, generation)] == entries
-        history = await one.history(generation)
+        history = (await one.history(generation)).entries
         assert [(entry.n, entry.event, entry.data) for entry in history] == entries
         assert [entry.resume for entry in history] == [b'["state"]', b'["state"]', b""]
         known = web.lookup([generation])[0]
@@ -152,10 +157,10 @@ def test_repeated_append_is_idempotent(web, run):
     async def test(engine):
         generation, one = submit(web), engine("one")
         await claim_one(one)
-        batch = Batch(generation, 1, [token("x"), token("y")])
-        assert await one.append([batch]) == set()
-        assert await one.append([batch]) == set()
-        end = Batch(generation, 3, [DONE], "done")
+        beginning = batch(web, generation, 1, [token("x"), token("y")])
+        assert await one.append([beginning]) == set()
+        assert await one.append([beginning]) == set()
+        end = batch(web, generation, 3, [DONE], "done")
         assert await one.append([end]) == set()
         assert await one.append([end]) == set()
         assert [entry.n for entry in entries_of(web, generation)] == [1, 2, 3]
@@ -167,12 +172,12 @@ def test_only_one_of_two_writers_is_accepted(web, run):
     async def test(engine):
         generation, zombie, heir = submit(web), engine("zombie"), engine("heir")
         await claim_one(zombie)
-        assert await zombie.append([Batch(generation, 1, [token("x")])]) == set()
+        assert await zombie.append([batch(web, generation, 1, [token("x")])]) == set()
         fence = encode_entry("resumed", {"attempt": 2})
-        assert await heir.append([Batch(generation, 2, [(fence, b'"heir"')])]) == set()
-        assert await zombie.append([Batch(generation, 2, [token("y")])]) == {generation}
-        assert await zombie.append([Batch(generation, 2, [(fence, b'"zombie"')])]) == {generation}
-        assert await heir.append([Batch(generation, 3, [token("y"), DONE], "done")]) == set()
+        assert await heir.append([batch(web, generation, 2, [(fence, b'"heir"')])]) == set()
+        assert await zombie.append([batch(web, generation, 2, [token("y")])]) == {generation}
+        assert await zombie.append([batch(web, generation, 2, [(fence, b'"zombie"')])]) == {generation}
+        assert await heir.append([batch(web, generation, 3, [token("y"), DONE], "done")]) == set()
         assert [entry.event for entry in entries_of(web, generation)] == ["", "resumed", "", "done"]
 
     run(test)
@@ -181,8 +186,8 @@ def test_only_one_of_two_writers_is_accepted(web, run):
 def test_refused_generation_does_not_delay_others(web, run):
     async def test(engine):
         refused, taken, one = submit(web), submit(web), engine("one")
-        await one.append([Batch(refused, 1, [token("x")])])
-        answer = await one.append([Batch(refused, 1, [token("other")]), Batch(taken, 1, [token("y")])])
+        await one.append([batch(web, refused, 1, [token("x")])])
+        answer = await one.append([batch(web, refused, 1, [token("other")]), batch(web, taken, 1, [token("y")])])
         assert answer == {refused}
         assert web.lookup([taken])[0].top == 1
 
@@ -192,9 +197,12 @@ def test_refused_generation_does_not_delay_others(web, run):
 def test_nothing_follows_a_terminal_entry(web, run):
     async def test(engine):
         generation, one = submit(web), engine("one")
-        await one.append([Batch(generation, 1, [DONE], "done")])
-        assert await one.append([Batch(generation, 2, [token("x")])]) == {generation}
-        assert await one.append([Batch("0" * 32, 1, [token("x")])]) == {"0" * 32}
+        await one.append([batch(web, generation, 1, [token("x")])])
+        late = batch(web, generation, 2, [token("y")])
+        await one.append([batch(web, generation, 2, [DONE], "done")])
+        assert await one.append([late]) == {generation}
+        assert [entry.event for entry in entries_of(web, generation)] == ["", "done"]
+        assert await one.append([batch(web, "0" * 32, 1, [token("x")])]) == {"0" * 32}
         assert web.lookup(["0" * 32]) == [None]
 
     run(test)
@@ -203,11 +211,11 @@ def test_nothing_follows_a_terminal_entry(web, run):
 def test_refused_entries_are_not_published(web, run):
     async def test(engine):
         generation, one = submit(web), engine("one")
-        await one.append([Batch(generation, 1, [token("x")])])
+        await one.append([batch(web, generation, 1, [token("x")])])
         received = web.subscribe()
         assert next(received) == []
-        await one.append([Batch(generation, 1, [token("zombie")])])
-        await one.append([Batch(generation, 2, [token("y")])])
+        await one.append([batch(web, generation, 1, [token("zombie")])])
+        await one.append([batch(web, generation, 2, [token("y")])])
         ((of, first, entries),) = next(received)
         assert (of, first, split_entries(entries)) == (generation, 2, [token("y")[0]])
 
@@ -245,10 +253,57 @@ def test_entry_that_would_leave_a_gap_is_refused(web, run):
 
     async def test(engine):
         generation, one = submit(web), engine("one")
-        await one.append([Batch(generation, 1, [token("x")])])
-        assert await one.append([Batch(generation, 3, [token("z"), DONE], "done")]) == {generation}
+        await one.append([batch(web, generation, 1, [token("x")])])
+        assert await one.append([batch(web, generation, 3, [token("z"), DONE], "done")]) == {generation}
         assert web.lookup([generation])[0].state == "open"
         assert [entry.n for entry in entries_of(web, generation)] == [1]
+
+    run(test)
+
+
+def test_log_that_lost_entries_refuses_the_next(web, run):
+    async def test(engine):
+        generation, one, key = submit(web), engine("one"), None
+        await one.append([batch(web, generation, 1, [token("x")])])
+        key = web._keys.log(generation)
+        shorter = web._client.get(key)
+        await one.append([batch(web, generation, 2, [token("y")])])
+        third = batch(web, generation, 3, [token("z")])
+        web._client.set(key, shorter)
+        assert await one.append([third]) == {generation}
+        assert web._client.get(key) == shorter
+        web._client.delete(key)
+        assert await one.append([third]) == {generation}
+        assert not web._client.exists(key)
+
+    run(test)
+
+
+def test_read_finds_its_place_in_a_large_log(web, run):
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        # Most are short, and some longer than what is searched at a time.
+        sizes = [200_000 if n % 97 == 50 else n % 61 for n in range(500)]
+        await one.append([batch(web, generation, 1, [token("x" * size) for size in sizes])])
+        whole = [entry.data for entry in (await one.history(generation)).entries]
+        assert web.lookup([generation])[0].top == len(whole)
+        for after in range(0, 500, 7):
+            (page,) = web.read([(generation, after)], 1000)
+            assert page.top == len(whole)
+            assert [entry.n for entry in page.entries][:1] == [after + 1]
+            assert [entry.data for entry in page.entries] == whole[after : page.entries[-1].n]
+        assert web.read([(generation, 500)], 1000)[0].entries == []
+
+    run(test)
+
+
+def test_last_entry_is_found_however_long_it_is(web, run):
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        for n, size in enumerate((1, 300, 600, 10_000, 300_000), 1):
+            await one.append([batch(web, generation, n, [token("x" * size)])])
+            assert web.lookup([generation])[0].top == n
+            assert web.read([(generation, n)], 1000)[0].top == n
 
     run(test)
 
@@ -277,7 +332,7 @@ def test_ended_generations_are_not_taken_over(web, run):
         stopped, ended, running = submit(web), submit(web), submit(web)
         claimed = await one.claim(3)
         web.stop(stopped)
-        await one.append([Batch(ended, 1, [DONE], "done")])
+        await one.append([batch(web, ended, 1, [DONE], "done")])
         expire_leases(web, *(claim for claim in claimed if claim.generation != ended))
         taken = await heir.take_over(3, LEASE_S)
         assert [claim.generation for claim in taken] == [running]
@@ -319,7 +374,7 @@ def test_lease_of_an_ended_generation_is_lost(web, run):
     async def test(engine):
         generation, one = submit(web), engine("one")
         claim = await claim_one(one)
-        await one.append([Batch(generation, 1, [DONE], "done")])
+        await one.append([batch(web, generation, 1, [DONE], "done")])
         assert (await one.refresh([Held(claim)])).verdicts == ["lost"]
 
     run(test)
@@ -353,12 +408,12 @@ def test_engine_receives_cancellations(web, run):
 def test_late_reply_does_not_answer_the_next_call(web, run):
     async def test(engine):
         taken, refused, one = submit(web), submit(web), engine("one")
-        await one.append([Batch(refused, 1, [token("x")])])
+        await one.append([batch(web, refused, 1, [token("x")])])
         web._client.client_pause(60_000, all=False)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(one.append([Batch(taken, 1, [token("x")])]), 0.2)
+            await asyncio.wait_for(one.append([batch(web, taken, 1, [token("x")])]), 0.2)
         web._client.client_unpause()
-        assert await one.append([Batch(refused, 1, [token("other")])]) == {refused}
+        assert await one.append([batch(web, refused, 1, [token("other")])]) == {refused}
 
     run(test)
 
@@ -419,7 +474,7 @@ def test_emptied_log_is_not_a_fault(web, run):
         assert (await one.refresh([Held(claim)])).verdicts == ["lost"]
         await one.fail(claim, "code", "message")
         await one.report(EngineStatus("one", "ready", "model"))
-        assert await one.append([Batch(claim.generation, 1, [token("x")])]) == {claim.generation}
+        assert await one.append([batch(web, claim.generation, 1, [token("x")])]) == {claim.generation}
         assert (web.fault, web.lookup([claim.generation])) == ("", [None])
 
     run(test)
@@ -513,7 +568,7 @@ def test_deleted_generation_that_runs_is_stopped_and_has_no_record(web, run):
         assert (web.record(generation), web.lookup([generation])[0].state) == (None, "open")
         assert (await one.refresh([Held(claim)])).verdicts == ["stop"]
         cancelled = encode_entry("cancelled", {"reason": "requested"}), b""
-        await one.append([Batch(generation, 1, [cancelled], "cancelled")])
+        await one.append([batch(web, generation, 1, [cancelled], "cancelled")])
         web.delete(generation)
         assert web.lookup([generation]) == [None]
         assert web.figures().gauges()["log_bytes"] == 0
@@ -591,7 +646,7 @@ def test_attaching_returns_the_generations_progress(web, run):
             return web.submit("0" * 32, Job({"prompt": "a"}), "model", "", Submission(request_id))
 
         assert (attached().id, attached().state, attached().top) == (generation, "open", 0)
-        await engine("one").append([Batch(generation, 1, [token("x"), DONE], "done")])
+        await engine("one").append([batch(web, generation, 1, [token("x"), DONE], "done")])
         assert attached() == web.lookup([generation])[0]
         assert (attached().state, attached().top) == ("done", 2)
 
@@ -604,7 +659,7 @@ def test_request_id_lives_as_long_as_its_generation(web, run, settings):
         key = web._keys.request(request_id, "")
         first = submit(web, request_id=request_id)
         assert web._client.ttl(key) == -1
-        await engine("one").append([Batch(first, 1, [DONE], "done")])
+        await engine("one").append([batch(web, first, 1, [DONE], "done")])
         assert 0 < web._client.ttl(key) <= settings.retention_s
         # Eviction from a full log deletes both.
         small = WebLog(structs.replace(settings, max_log_bytes=2000))
@@ -631,7 +686,7 @@ def test_many_small_generations_are_evicted_for_a_large_one(web, settings, run):
         finished = [submit(small) for _ in range(2)]
         # Submit more than fit, so that the oldest are evicted.
         while web.lookup(finished[:1]) != [None]:
-            await one.append([Batch(generation, 1, [DONE], "done") for generation in finished[-2:]])
+            await one.append([batch(web, generation, 1, [DONE], "done") for generation in finished[-2:]])
             finished += [submit(small) for _ in range(2)]
         for generation in finished[-2:]:
             small.stop(generation)
@@ -651,7 +706,7 @@ def test_expired_generations_make_room(web, settings, run):
         small = WebLog(structs.replace(settings, max_log_bytes=10_000))
         one = engine("one")
         finished = [submit(small) for _ in range(3)]
-        await one.append([Batch(generation, 1, [DONE], "done") for generation in finished])
+        await one.append([batch(web, generation, 1, [DONE], "done") for generation in finished])
         for generation in finished:
             web._client.delete(web._keys.generation(generation), web._keys.log(generation))
             web._client.zadd(web._keys.ns + "finished", {generation: 0})
@@ -665,7 +720,7 @@ def test_expired_generations_make_room(web, settings, run):
 def test_ended_generations_do_not_count_as_read(web, run):
     async def test(engine):
         generation, open_ = submit(web), submit(web)
-        await engine("one").append([Batch(generation, 1, [DONE], "done")])
+        await engine("one").append([batch(web, generation, 1, [DONE], "done")])
         web.touch([generation, open_, "0" * 32], {})
         assert web._client.zrange(web._keys.ns + "read", 0, -1) == [open_.encode()]
 
@@ -677,11 +732,11 @@ def test_counters(web, run):
         zombie, heir = engine("zombie"), engine("heir")
         generation = submit(web)
         claim = await claim_one(zombie)
-        await zombie.append([Batch(generation, 1, [token("x")])])
+        await zombie.append([batch(web, generation, 1, [token("x")])])
         expire_leases(web, claim)
         await heir.take_over(1, LEASE_S)
-        await zombie.append([Batch(generation, 1, [token("y"), token("z")])])
-        end = Batch(generation, 2, [DONE], "done")
+        await zombie.append([batch(web, generation, 1, [token("y"), token("z")])])
+        end = batch(web, generation, 2, [DONE], "done")
         for _ in range(2):
             await heir.append([end])
         web.touch([], {"streams": 2})
@@ -695,8 +750,8 @@ def test_counters(web, run):
 def test_read_is_bounded_in_bytes_but_returns_at_least_one_entry(web, run):
     async def test(engine):
         large, small, one = submit(web), submit(web), engine("one")
-        size = len(token("x" * 1000)[0])
-        await one.append([Batch(large, 1, [token("x" * 1000)] * 5), Batch(small, 1, [token("y")] * 5)])
+        size = len(encode_lines(1, [token("x" * 1000)]))
+        await one.append([batch(web, large, 1, [token("x" * 1000)] * 5), batch(web, small, 1, [token("y")] * 5)])
 
         def counts(max_bytes, *places):
             return [len(page.entries) for page in web.read(places, max_bytes)]
@@ -826,7 +881,7 @@ def test_append_that_times_out_can_be_repeated(web, run, monkeypatch):
     async def test(engine):
         generation, one = submit(web), engine("one")
         await claim_one(one)
-        batches = [Batch(generation, 1, [token("a")])]
+        batches = [batch(web, generation, 1, [token("a")])]
         monkeypatch.setattr(engine_log, "COMMAND_TIMEOUT_S", 0.1)
         web._client.client_pause(60_000, all=False)
         try:
@@ -836,7 +891,7 @@ def test_append_that_times_out_can_be_repeated(web, run, monkeypatch):
             web._client.client_unpause()
             monkeypatch.undo()
         assert await one.append(batches) == set()
-        assert await one.append([Batch(generation, 2, [token("b")])]) == set()
+        assert await one.append([batch(web, generation, 2, [token("b")])]) == set()
         assert [entry.data for entry in entries_of(web, generation)] == [b'{"text":"a"}', b'{"text":"b"}']
 
     run(test)
@@ -846,7 +901,7 @@ def test_probes_are_rate_limited(web):
     web._client.config_resetstat()
     for _ in range(100):
         web.probe()
-    assert web._client.info("commandstats")["cmdstat_xsetid"]["calls"] == 1
+    assert web._client.info("commandstats")["cmdstat_xdel"]["calls"] == 1
 
 
 @pytest.fixture
@@ -879,7 +934,7 @@ def test_queues_are_independent(web, two_queues):
             assert (await one.refresh([Held(claim) for claim in claims])).verdicts == ["held"] * 3
             assert web.stop(generations["one"][0]) == "stopping"
             assert (await one.refresh([Held(claims[0])])).verdicts == ["stop"]
-            assert await one.append([Batch(claims[1].generation, 1, [DONE], "done")]) == set()
+            assert await one.append([batch(web, claims[1].generation, 1, [DONE], "done")]) == set()
             await one.fail(claims[2], "code", "message")
             states = [known.state for known in web.lookup(generations["one"])]
             assert states == ["open", "done", "failed"]
@@ -926,7 +981,7 @@ def test_generation_without_a_queue_is_in_the_only_one(web, run):
         assert web.stop(stopped) == "cancelled"
         claim = await claim_one(one)
         assert claim.generation == generation
-        assert await one.append([Batch(generation, 1, [DONE], "done")]) == set()
+        assert await one.append([batch(web, generation, 1, [DONE], "done")]) == set()
         assert web._client.xlen(web._keys.jobs) == 0
 
     run(test)
@@ -1054,7 +1109,7 @@ def test_clients_own_limit_of_running_generations(web, run, monkeypatch):
         # An idle engine wakes when one of them ends, wherever it ran.
         waiting = asyncio.create_task(other.claim(5))
         await wait_until_blocked(web, waiting)
-        await one.append([Batch(limited[0], 1, [DONE], "done")])
+        await one.append([batch(web, limited[0], 1, [DONE], "done")])
         assert [claim.generation for claim in await waiting] == [limited[2]]
         assert other._seen[other._keys.wake] != "0-0"
         # Running ones whose keys were lost don't count for ever.
@@ -1092,12 +1147,12 @@ def test_client_that_holds_most_is_evicted_first(web, run, monkeypatch):
         one = engine("one")
         victim = submit_for(web, "victim")
         await claim_all(one)
-        await one.append([Batch(victim, 1, [token("x" * 1000), DONE], "done", 2000)])
+        await one.append([batch(web, victim, 1, [token("x" * 1000), DONE], "done", 2000)])
         flood = []
         for _ in range(3):
             flood.append(submit_for(web, "flood"))
             await claim_all(one)
-            await one.append([Batch(flood[-1], 1, [token("x" * 1000), DONE], "done", 2000)])
+            await one.append([batch(web, flood[-1], 1, [token("x" * 1000), DONE], "done", 2000)])
         bound = int(web._client.get(web._keys.bytes)) - 100
         monkeypatch.setattr(web, "_settings", structs.replace(web._settings, max_log_bytes=bound))
         last = submit_for(web, "flood")
@@ -1115,7 +1170,7 @@ def test_clients_own_limit_of_bytes(web, run, monkeypatch):
         one = engine("one")
         first = submit_for(web, "a", log_bytes=4000)
         await claim_all(one)
-        await one.append([Batch(first, 1, [token("x" * 1500), DONE], "done", 2000)])
+        await one.append([batch(web, first, 1, [token("x" * 1500), DONE], "done", 2000)])
         # Its own oldest one makes room; nothing of others does.
         other = submit_for(web, "b")
         second = submit_for(web, "a", log_bytes=4000)
@@ -1136,7 +1191,7 @@ def test_tokens_are_counted_once_per_client(web, run):
         await one.refresh([Held(claim, 0, 10)])
         await one.refresh([Held(claim, 0, 25)])
         await one.refresh([Held(claim, 0, 25)])
-        end = Batch(generation, 1, [DONE], "done", 100, 30)
+        end = batch(web, generation, 1, [DONE], "done", 100, 30)
         await one.append([end])
         await one.append([end])
 
@@ -1165,7 +1220,7 @@ def test_nothing_is_left_of_generations_that_have_expired(web, settings, run, mo
         one = engine("one")
         generation = submit_for(web, "a", running=1)
         await claim_all(one)
-        await one.append([Batch(generation, 1, [DONE], "done", 100, 5)])
+        await one.append([batch(web, generation, 1, [DONE], "done", 100, 5)])
         monkeypatch.setattr(one, "_settings", structs.replace(settings, retention_s=0))
         await one.refresh([])
 

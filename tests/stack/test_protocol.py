@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from everstream.engine.appender import Writer
-from everstream.log.engine_log import Batch, EngineLog
+from everstream.log.engine_log import EMPTY, EngineLog
 from everstream.log.entries import TOKEN, encode_entry, split_entries
 from everstream.log.records import Job
 from everstream.log.web_log import READ_BYTES, WebLog
@@ -43,8 +43,8 @@ _names = itertools.count()
 class Engine:
     """One engine's state for a generation: its writer, and the append in flight."""
 
-    def __init__(self, history, first_token):
-        self.writer = Writer("", len(history) + 1, lambda _: None, lambda _: None)
+    def __init__(self, generation, history, first_token):
+        self.writer = Writer(generation, lambda _: None, lambda _: None, history)
         self.generated = first_token
         self.in_flight = None
 
@@ -85,14 +85,14 @@ class Protocol(RuleBasedStateMachine):
         next(self.subscription)
         self.published = []
         self.entries = []
-        self.engines = [Engine([], 0)]
+        self.engines = [Engine(self.generation, EMPTY, 0)]
         self.histories = []
         self.clients = [Client() for _ in range(viewers)]
         self.fences = itertools.count(2)
         self.may_stop = may_stop == 3
         for count in takeovers:
             self.work(self.engines[-1], count, "arrives")
-            self.fence(self.entries, "arrives")
+            self.fence(self.history(), "arrives")
 
     @property
     def working(self):
@@ -103,6 +103,10 @@ class Protocol(RuleBasedStateMachine):
 
     def read(self, client):
         return self.web.read([(self.generation, client.cursor.begin_read())], PAGE_BYTES)[0]
+
+    def history(self):
+        """As an engine reads the log."""
+        return self.await_(self.engine_log.history(self.generation))
 
     def read_log(self):
         return self.web.read([(self.generation, 0)], READ_BYTES)[0].entries
@@ -124,8 +128,7 @@ class Protocol(RuleBasedStateMachine):
         if not (engine.in_flight or engine.writer._gathered):
             return
         if engine.in_flight is None:
-            batch = engine.writer.take()
-            engine.in_flight = Batch(self.generation, batch.first, batch.entries, batch.final)
+            engine.in_flight = engine.writer.take()
         if fate == "request lost":
             return
         refused = self.send(engine.in_flight)
@@ -148,7 +151,7 @@ class Protocol(RuleBasedStateMachine):
     @rule()
     def another_engine_reads_the_log(self):
         """The first half of a takeover; the log may grow before the second."""
-        self.histories.append(self.entries)
+        self.histories.append(self.history())
 
     @precondition(lambda self: self.histories)
     @rule(data=st.data(), fate=FATES)
@@ -157,7 +160,7 @@ class Protocol(RuleBasedStateMachine):
 
     def fence(self, history, fate):
         fence = encode_entry("resumed", {"attempt": 2}), str(next(self.fences)).encode()
-        batch = Batch(self.generation, len(history) + 1, [fence])
+        batch = history.followed_by(self.generation, *fence)
         if fate == "request lost":
             return
         refused = self.send(batch)
@@ -165,7 +168,8 @@ class Protocol(RuleBasedStateMachine):
             # It repeats the identical append.
             assert self.send(batch) == refused
         if not refused:
-            self.engines.append(Engine(self.entries, sum(entry.event == TOKEN for entry in self.entries)))
+            tokens = sum(entry.event == TOKEN for entry in self.entries)
+            self.engines.append(Engine(self.generation, self.history(), tokens))
 
     @precondition(lambda self: self.may_stop and len(self.entries) > LENGTH // 2)
     @rule()
@@ -267,15 +271,14 @@ class Protocol(RuleBasedStateMachine):
         self.web.close()
 
     def another_engine_finishes(self):
-        history = self.entries
-        if history and history[-1].is_terminal:
+        history = self.history()
+        if history.entries and history.entries[-1].is_terminal:
             return
-        writer = Writer("", len(history) + 1, lambda _: None, lambda _: None)
-        for n in range(sum(entry.event == TOKEN for entry in history), LENGTH):
+        writer = Writer(self.generation, lambda _: None, lambda _: None, history)
+        for n in range(sum(entry.event == TOKEN for entry in history.entries), LENGTH):
             writer.put(encode_entry("", {"text": f"t{n} "}))
         writer.end("done", {"finish_reason": "stop"})
-        batch = writer.take()
-        assert not self.send(Batch(self.generation, batch.first, batch.entries, batch.final))
+        assert not self.send(writer.take())
 
 
 @pytest.fixture(scope="module")

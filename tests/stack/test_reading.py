@@ -12,8 +12,8 @@ import valkey
 from gevent.hub import Waiter
 
 from everstream.errors import LogBroken, ModelUnavailable
-from everstream.log.engine_log import Batch, EngineLog
-from everstream.log.entries import encode_entry
+from everstream.log.engine_log import EngineLog
+from everstream.log.entries import encode_entry, encode_lines
 from everstream.log.keys import Keys
 from everstream.log.records import EngineStatus, engine_failure
 from everstream.settings import load_settings
@@ -23,6 +23,7 @@ from everstream.web.follower import Follower, dispatch
 from everstream.web.live_batch import LiveBatch
 from everstream.web.open_streams import OpenStreams, StreamClient
 from everstream.web.read_reports import ReadReports
+from harness.batches import batch_at
 from harness.sse_client import assert_whole, connect, read_all, text_of
 from harness.stack import web_alone
 
@@ -54,13 +55,14 @@ def keys(web):
 
 
 @pytest.fixture
-def append(web):
+def append(web, client, keys):
     """Append and publish, as an engine does."""
 
     async def append(generation, first, entries, final):
         engine_log = EngineLog(web.settings, "test")
         try:
-            batch = Batch(generation, first, [(entry, b"") for entry in entries], final)
+            log = client.get(keys.log(generation)) or b""
+            batch = batch_at(log, generation, first, [(entry, b"") for entry in entries], final)
             assert await engine_log.append([batch]) == set()
         finally:
             await engine_log.close()
@@ -93,7 +95,7 @@ def test_lost_last_message_is_recovered_after_silence(web, client, keys, append,
         append(generation, 1, [token("a")], "")
         stream.read(until=until(2))
         # In the log, but never published: no later message reveals the gap.
-        client.xadd(keys.log(generation), {"entry": token("b")}, id="2-0")
+        client.append(keys.log(generation), encode_lines(2, [(token("b"), b"")]))
         stream.read(until=until(3))
         append(generation, 3, [DONE], "done")
         assert_whole(numbered(stream.read()))
@@ -105,7 +107,7 @@ def test_lost_message_is_recovered_at_the_gap(web, client, keys, append, generat
         stream.read(until=until(1))
         append(generation, 1, [token("a")], "")
         stream.read(until=until(2))
-        client.xadd(keys.log(generation), {"entry": token("b")}, id="2-0")
+        client.append(keys.log(generation), encode_lines(2, [(token("b"), b"")]))
         append(generation, 3, [token("c"), DONE], "done")
         assert_whole(numbered(stream.read()))
     assert text_of(stream.events) == "abc"
@@ -176,7 +178,7 @@ def test_failed_report_is_counted_later():
 
 def test_unreadable_entry_ends_only_its_own_stream(web, client, keys, append, generation):
     torn = web.submit(texts=["other"])
-    client.xadd(keys.log(torn), {"entry": "no JSON"}, id="1-0")
+    client.append(keys.log(torn), encode_lines(1, [(b"no JSON", b"")]))
     with connect(web.events_url(generation)) as stream:
         stream.read(until=until(1))
         for _ in range(3):

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from everstream.engine.appender import HIGH_WATER_BYTES, Appender, Writer
-from everstream.log.entries import encode_entry
+from everstream.log.engine_log import EMPTY, History
+from everstream.log.entries import Entry, encode_entry
 from everstream.log.histograms import LOG_APPEND, Histogram
 
 ENTRY = encode_entry("", {"text": "a"})
@@ -26,16 +27,20 @@ def refusals():
 @pytest.fixture
 def writer(refusals):
     """The writer of a generation that has six entries."""
-    return Writer("generation", 7, lambda _: None, refusals)
+    history = History([Entry(n, "", b"{}") for n in range(1, 7)], 100)
+    return Writer("generation", lambda _: None, refusals, history)
 
 
 def test_entry_numbers_continue_across_batches(writer):
     writer.put(ENTRY, b"[1]")
     writer.put(ENTRY)
-    assert (writer.take().first, writer.count) == (7, 8)
+    before = writer.take()
+    assert (before.first, before.length, writer.count) == (7, 100 + len(before.lines), 8)
+    assert before.lines == b"7\t%b\t[1]\n8\t%b\t\n" % (ENTRY, ENTRY)
     writer.put(ENTRY)
     batch = writer.take()
-    assert (batch.first, batch.entries, batch.final) == (9, [(ENTRY, b"")], "")
+    assert (batch.first, batch.entries, batch.final) == (9, [ENTRY], "")
+    assert batch.length == before.length + len(batch.lines)
 
 
 def test_nothing_follows_the_first_terminal_entry(writer):
@@ -44,7 +49,7 @@ def test_nothing_follows_the_first_terminal_entry(writer):
     writer.put(ENTRY)
     writer.end("failed", {})
     batch = writer.take()
-    assert [entry for entry, _ in batch.entries] == [ENTRY, encode_entry("done", {})]
+    assert batch.entries == [ENTRY, encode_entry("done", {})]
     assert (batch.final, writer.count) == ("done", 8)
 
 
@@ -102,7 +107,9 @@ def test_entries_of_a_closed_writer_are_not_appended():
     async def main():
         log = RecordingLog()
         appender = Appender(log, 10, Histogram(LOG_APPEND))
-        closed, open_ = (appender.open_writer(name, 1, on_refused=lambda error: None) for name in ("closed", "open"))
+        closed, open_ = (
+            appender.open_writer(name, EMPTY, on_refused=lambda error: None) for name in ("closed", "open")
+        )
         closed.put(ENTRY)
         closed.close()
         open_.end("done", {})

@@ -1,61 +1,59 @@
 -- Group commit: append the gathered entries of many generations, then publish them, in one step.
--- ARGV: ns, retention_s, MessagePack of an array with, for each generation: generation, first n, final state or '',
--- bytes of all its entries, its tokens, and an array of entry, resume, entry, resume, ...
--- Returns the generations whose entries were refused, because another engine has them now or they have ended.
+-- ARGV: ns, retention_s, the live message, MessagePack of an array with, for each generation that ends: generation, final
+-- state, bytes of all its entries, its tokens; then for each generation: the key of its log, the log's length with these
+-- entries, and the entries as `lines`
+-- Returns the keys of the logs that refused, because another engine has the generation now or it has ended. If any did,
+-- nothing was published, because the message has their entries too.
 --
--- Entry n has the explicit id n-0 and must be the next one. An entry whose number is taken is refused, unless the log
--- holds exactly the same entry: then it is our own, from an append whose reply was lost, so a retry is safe. One that
--- would leave a gap, or whose generation is unknown, is refused too: the log has lost entries, and the next engine to
--- take the generation over continues from what is left.
-local retention_s = ARGV[2]
-local refused, batches = {}, {}
-
-local function is_present(log, n, entry, resume)
-  local found = redis.call('XRANGE', log, n .. '-0', n .. '-0')[1]
-  return found and found[2][2] == entry and (found[2][4] or '') == resume
-end
-
--- Returns false if the log has ended.
-local function append(log, n, entry, resume)
-  local reply
-  if resume == '' then
-    reply = redis.pcall('XADD', log, n .. '-0', 'entry', entry)
-  else
-    reply = redis.pcall('XADD', log, n .. '-0', 'entry', entry, 'resume', resume)
-  end
-  if type(reply) ~= 'table' then return true end
-  -- Any other error (out of memory, a full disk) doesn't mean that another engine has the generation.
-  if not string.find(reply.err, 'equal or smaller', 1, true) then error(reply) end
-  return false
-end
+-- The length names the place. If the log has another, this append is taken back, and refused unless the log holds exactly
+-- these lines in their place: then they are our own, from an append whose reply was lost, so a retry is safe. A log that
+-- has lost entries is too short, and refuses too: the next engine to take the generation over continues from what is left.
+local retention_s, message, ends = ARGV[2], ARGV[3], ARGV[4]
+local generation_at = #log_key('') + 1
 
 local function is_open(generation) return redis.call('HGET', generation_key(generation), 'state') == 'open' end
 
-for _, given in ipairs(cmsgpack.unpack(ARGV[3])) do
-  local generation, first, final, bytes, tokens, parts = unpack(given)
-  local size = #parts / 2
-  local log = log_key(generation)
-  local top, entries = redis.call('XLEN', log), {}
-  for i = 1, size do
-    local n, entry, resume = first + i - 1, parts[2 * i - 1], parts[2 * i]
-    if n <= top then
-      if not is_present(log, n, entry, resume) then break end
-    elseif n == top + 1 and (n > 1 or is_open(generation)) and append(log, n, entry, resume) then
-      top = n
-    else
-      break
-    end
-    entries[i] = entry
-  end
-  if #entries > 0 then batches[#batches + 1] = batch(generation, first, entries) end
-  if #entries < size then
-    refused[#refused + 1] = generation
-    count('entries_refused', size - #entries)
-  elseif final ~= '' and is_open(generation) then
-    account_entries(generation, bytes)
-    account_tokens(generation, tokens)
-    finish(generation, final, retention_s)
+local function take_back(log, length)
+  if length == 0 then
+    redis.call('UNLINK', log)
+  else
+    redis.call('SET', log, redis.call('GETRANGE', log, 0, length - 1), 'KEEPTTL')
   end
 end
-publish(batches)
+
+local function is_present(log, length, lines)
+  if redis.call('GETRANGE', log, length - #lines, length - 1) == lines then return true end
+  if is_foreign_log(log) then error({err = 'WRONGTYPE the log of a generation holds something else'}) end
+  return false
+end
+
+local function is_accepted(log, length, lines)
+  if length == #lines and not is_open(string.sub(log, generation_at)) then return is_present(log, length, lines) end
+  local found = redis.call('APPEND', log, lines)
+  if found == length then return true end
+  take_back(log, found - #lines)
+  return is_present(log, length, lines)
+end
+
+local refused, is_refused = {}, {}
+for at = 5, #ARGV, 3 do
+  local log, lines = ARGV[at], ARGV[at + 2]
+  if not is_accepted(log, tonumber(ARGV[at + 1]), lines) then
+    refused[#refused + 1], is_refused[string.sub(log, generation_at)] = log, true
+    count('entries_refused', select(2, string.gsub(lines, '\n', '')))
+  end
+end
+if #refused == 0 then redis.call('PUBLISH', live, message) end
+if ends ~= '' then
+  local used = {}
+  for _, given in ipairs(cmsgpack.unpack(ends)) do
+    local generation, final, bytes, tokens = unpack(given)
+    if not is_refused[generation] and is_open(generation) then
+      local known = redis.call('HMGET', generation_key(generation), 'entries_bytes', 'tokens')
+      note_used(used, generation, known, bytes, tokens)
+      finish(generation, final, retention_s)
+    end
+  end
+  account_used(used)
+end
 return refused

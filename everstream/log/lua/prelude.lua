@@ -20,13 +20,26 @@ local function ensure_group()
   redis.pcall('XGROUP', 'CREATE', jobs, group, '0', 'MKSTREAM')
 end
 
--- The live channel carries entries exactly as the log has them: [generation, first n, [entry, ...]].
-local function batch(generation, first, entries)
-  return '["' .. generation .. '",' .. first .. ',[' .. table.concat(entries, ',') .. ']]'
+-- A log is a string of lines, one per entry: number, tab, entry, tab, resume, line feed.
+local function line_of(n, entry) return n .. '\t' .. entry .. '\t\n' end
+
+local function is_foreign_log(log)
+  local kind = redis.call('TYPE', log).ok
+  return kind ~= 'none' and (kind ~= 'string' or redis.call('GETRANGE', log, 0, 1) ~= '1\t')
 end
 
-local function publish(batches)
-  if #batches > 0 then redis.call('PUBLISH', live, '[' .. table.concat(batches, ',') .. ']') end
+-- The number of a log's last entry.
+local function top_of(log)
+  local length, size = redis.call('STRLEN', log), 256
+  if length == 0 then return 0 end
+  while true do
+    local window = redis.call('GETRANGE', log, math.max(0, length - size), -1)
+    if size >= length then window = '\n' .. window end
+    local n = string.match(window, '\n(%d+)\t[^\n]*\n$')
+    if n then return tonumber(n) end
+    if size >= length then error({err = 'WRONGTYPE the log of a generation holds something else'}) end
+    size = size * 4
+  end
 end
 
 -- Whose a generation is: its owner, or its client's address.
@@ -39,27 +52,33 @@ local function account(generation, bytes)
   redis.call('INCRBY', ns .. 'bytes', bytes)
 end
 
--- The engine counts the bytes of its generations' entries, and reports them at each refresh and at the end. Not at each
--- append, because those happen for every token. 0: not known yet.
-local function account_entries(generation, bytes)
-  bytes = tonumber(bytes)
-  if bytes == 0 then return end
-  local key = generation_key(generation)
-  local more = bytes - (redis.call('HGET', key, 'entries_bytes') or 0)
-  if more == 0 then return end
-  redis.call('HSET', key, 'entries_bytes', bytes)
-  account(generation, more)
+-- The engine counts the bytes and the tokens of its generations, and reports them at each refresh and at the end. Not at
+-- each append, because those happen for every token. What they add is gathered in `used`, by client, for `account_used`.
+-- `known`: the generation's own entries_bytes and tokens. No bytes: not known yet.
+local function note_used(used, generation, known, bytes, tokens)
+  local more_bytes = bytes > 0 and bytes - (known[1] or 0) or 0
+  local more_tokens = math.max(0, tokens - (known[2] or 0))
+  if more_bytes == 0 and more_tokens == 0 then return end
+  redis.call('HSET', generation_key(generation),
+    'entries_bytes', (known[1] or 0) + more_bytes, 'tokens', (known[2] or 0) + more_tokens)
+  redis.call('HINCRBY', ns .. 'sizes', generation, more_bytes)
+  local client = client_of(generation)
+  local before = used[client] or {0, 0}
+  used[client] = {before[1] + more_bytes, before[2] + more_tokens}
 end
 
--- Count the tokens of a client in each minute, while they are generated. `tokens`: of the whole generation.
-local function account_tokens(generation, tokens)
-  local key = generation_key(generation)
-  local more = tokens - (redis.call('HGET', key, 'tokens') or 0)
-  if more <= 0 then return end
-  redis.call('HSET', key, 'tokens', tokens)
-  local counter = ns .. 'tokens/' .. math.floor(now_ms() / 60000) .. '/' .. client_of(generation)
-  redis.call('INCRBY', counter, more)
-  redis.call('EXPIRE', counter, 120)
+-- A client's tokens are counted in each minute, while they are generated.
+local function account_used(used)
+  local minute = math.floor(now_ms() / 60000)
+  for client, more in pairs(used) do
+    redis.call('ZINCRBY', ns .. 'client_bytes', more[1], client)
+    redis.call('INCRBY', ns .. 'bytes', more[1])
+    if more[2] > 0 then
+      local counter = ns .. 'tokens/' .. minute .. '/' .. client
+      redis.call('INCRBY', counter, more[2])
+      redis.call('EXPIRE', counter, 120)
+    end
+  end
 end
 
 local function forget(generation)
@@ -159,8 +178,8 @@ end
 
 -- Whether one of a generation's keys holds data that isn't ours.
 local function is_foreign(generation)
-  local hash, log = redis.call('TYPE', generation_key(generation)).ok, redis.call('TYPE', log_key(generation)).ok
-  return hash ~= 'hash' and hash ~= 'none' or log ~= 'stream' and log ~= 'none'
+  local hash = redis.call('TYPE', generation_key(generation)).ok
+  return hash ~= 'hash' and hash ~= 'none' or is_foreign_log(log_key(generation))
 end
 
 -- Apply an action to one generation of many. If it fails because the generation's keys are foreign, call `otherwise`
@@ -184,9 +203,8 @@ local function discard(generation, job_id)
   drop_job(job_id)
 end
 
--- After its terminal entry a generation holds no job, and its keys expire. Its log accepts no more entries, because no
--- id is above its top, so an append need not check the state first.
-local top_id = '9007199254740991-0'
+-- After its terminal entry a generation holds no job, and its keys expire. Its log accepts no more entries: whoever does
+-- not know of this one expects the log to be shorter.
 local function finish(generation, state, retention_s)
   local key = generation_key(generation)
   local known, client = redis.call('HMGET', key, 'job_id', 'request_key', 'max_running'), client_of(generation)
@@ -194,7 +212,6 @@ local function finish(generation, state, retention_s)
   account(generation, -redis.call('HSTRLEN', key, 'job'))
   redis.call('HDEL', key, 'job')
   redis.call('EXPIRE', key, retention_s)
-  redis.call('XSETID', log_key(generation), top_id)
   redis.call('EXPIRE', log_key(generation), retention_s)
   if known[2] ~= '' then redis.call('EXPIRE', known[2], retention_s) end
   local thread_key = thread_of(generation)
@@ -214,18 +231,15 @@ end
 
 -- End a generation with a terminal entry, wherever its log stands.
 local function close(generation, state, entry, retention_s)
-  local n = redis.call('XLEN', log_key(generation)) + 1
-  redis.call('XADD', log_key(generation), n .. '-0', 'entry', entry)
+  local n = top_of(log_key(generation)) + 1
+  redis.call('APPEND', log_key(generation), line_of(n, entry))
   account(generation, #entry + entry_bytes)
   finish(generation, state, retention_s)
-  publish({batch(generation, n, {entry})})
+  redis.call('PUBLISH', live, '[["' .. generation .. '",' .. n .. ',[' .. entry .. ']]]')
 end
 
--- Whether nobody has read a generation for its own time, or else after_ms. Only the last calm_ms count, since when
--- readers could be recorded.
+-- Whether nobody has read a generation for this time. Only the last calm_ms count, since when readers could be recorded.
 local function abandoned(generation, after_ms, calm_ms)
-  local own_ms = redis.call('HGET', generation_key(generation), 'abandon_after_ms')
-  after_ms = tonumber(own_ms or after_ms)
   if calm_ms <= after_ms then return false end
   local read_at = tonumber(redis.call('ZSCORE', ns .. 'read', generation) or 0)
   return now_ms() - read_at > after_ms
@@ -236,13 +250,13 @@ end
 -- ms since it was queued}; nil if there is nothing to do.
 local function begin(job_id, generation, given)
   local retention_s, abandon_after_ms, calm_ms, stopped_entry, abandoned_entry = unpack(given)
-  local known = redis.call('HMGET', generation_key(generation), 'state', 'job', 'stop')
+  local known = redis.call('HMGET', generation_key(generation), 'state', 'job', 'stop', 'abandon_after_ms')
   if known[1] ~= 'open' then
     drop_job(job_id)
     return
   end
   if known[3] then return close(generation, 'cancelled', stopped_entry, retention_s) end
-  if abandoned(generation, tonumber(abandon_after_ms), tonumber(calm_ms)) then
+  if abandoned(generation, tonumber(known[4] or abandon_after_ms), tonumber(calm_ms)) then
     return close(generation, 'cancelled', abandoned_entry, retention_s)
   end
   redis.call('SADD', running_key(client_of(generation)), generation)

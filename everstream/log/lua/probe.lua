@@ -2,6 +2,8 @@
 -- process.
 -- ARGV: ns
 local hash, stream, set, number = ns .. 'probe:hash', ns .. 'probe:stream', ns .. 'probe:set', ns .. 'probe:number'
+-- What a probe left that was refused half-way.
+redis.call('UNLINK', hash, stream, set, number)
 redis.call('HSET', hash, 'field', 'text')
 redis.call('HSTRLEN', hash, 'field')
 redis.call('HMGET', hash, 'field')
@@ -10,7 +12,6 @@ redis.call('HINCRBY', hash, 'number', 1)
 redis.call('HDEL', hash, 'number')
 redis.call('XADD', stream, '1-0', 'entry', '')
 redis.call('XRANGE', stream, '-', '+')
-redis.call('XSETID', stream, '2-0')
 redis.call('XDEL', stream, '1-0')
 redis.call('XLEN', stream)
 redis.call('ZADD', set, now_ms(), 'member')
@@ -31,6 +32,9 @@ redis.call('SREM', hash, 'member')
 redis.call('SET', number, 1)
 redis.call('INCRBY', number, 1)
 redis.call('GET', number)
+redis.call('STRLEN', number)
+redis.call('APPEND', number, '\n')
+redis.call('GETRANGE', number, 0, 1)
 redis.call('EXPIRE', number, 1)
 redis.call('UNLINK', hash, stream, set, number)
 redis.call('PUBLISH', ns .. 'probe', '')
