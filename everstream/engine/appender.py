@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 OUT_OF_MEMORY_LEASES = 3
 """After this many leases of OOM, force-write a terminal entry for each waiting generation."""
-ENTRY_BYTES = 32
-"""Valkey's approximate overhead per entry."""
+GROWTH_BYTES = 1 << 20
+"""Valkey doubles a string's memory when it grows, but adds no more than this."""
 HIGH_WATER_BYTES = 1 << 20
 """Backpressure: with more unappended bytes of one generation than this, a model that can wait has to."""
 
@@ -68,8 +68,8 @@ class Writer:
 
     @property
     def log_bytes(self) -> int:
-        """Approximate size of the entries in the log."""
-        return self.size_bytes + self.count * ENTRY_BYTES
+        """The most memory that the log takes."""
+        return self._length + min(self._length, GROWTH_BYTES)
 
     def put(self, entry: bytes, resume: bytes = b"") -> None:
         """Add one encoded entry of model output; `resume` is what the model needs to resume. Ignored after the end."""

@@ -7,13 +7,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
-import libvalkey
 import msgspec
 from valkey import asyncio as valkey
-from valkey.exceptions import NoScriptError, ResponseError
-from valkey.exceptions import TimeoutError as ValkeyTimeoutError
+from valkey.exceptions import NoScriptError
 
 from everstream.errors import InternalError
+from everstream.log.append_connection import AppendConnection
 from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
 from everstream.log.entries import Entry, decode_lines, encode_entry, encode_lines, encode_live
 from everstream.log.keys import Keys
@@ -158,10 +157,7 @@ class EngineLog:
                 settings.log_url, socket_timeout=COMMAND_TIMEOUT_S, max_connections=16, timeout=COMMAND_TIMEOUT_S
             )
         )
-        # No socket timeout: for that, the client would create a task at each write. `_send_append` has its own timeout.
-        append_pool = valkey.ConnectionPool.from_url(settings.log_url, socket_timeout=None)
-        self._append_connection = append_pool.make_connection()
-        self._append_turn = asyncio.Lock()
+        self._appends = AppendConnection(settings.log_url)
         self._subscriber = valkey.Valkey.from_url(settings.log_url, socket_timeout=None, **keepalive(settings.log_url))
         self._seen: dict[Any, Any] = {self._keys.jobs: "0-0", self._keys.wake: "0-0"}
         self._claim = self._client.register_script(load_script("claim"))
@@ -241,32 +237,13 @@ class EngineLog:
         prefix = self._keys.log("")
         arguments = [self._keys.jobs, self._keys.ns, self._settings.retention_s, *_commit(batches, prefix)]
         try:
-            reply = await self._send_append("EVALSHA", script.sha, 1, *arguments)
+            reply = await self._appends.call("EVALSHA", script.sha, 1, *arguments)
         except NoScriptError:
-            reply = await self._send_append("EVAL", script.script, 1, *arguments)
+            reply = await self._appends.call("EVAL", script.script, 1, *arguments)
         refused = {log.decode().removeprefix(prefix) for log in cast(list[bytes], reply)}
         if refused and (accepted := [batch for batch in batches if batch.generation not in refused]):
-            await self._send_append("PUBLISH", self._keys.live, _message(accepted))
+            await self._appends.call("PUBLISH", self._keys.live, _message(accepted))
         return refused
-
-    async def _send_append(self, *command: Any) -> Any:
-        """Send one append at a time, over a dedicated connection that bypasses the client: its pool, its retries and
-        its task per write cost more than all the entries of a commit."""
-        connection = self._append_connection
-        async with self._append_turn:
-            try:
-                async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                    await connection.connect()
-                    await connection.send_packed_command([libvalkey.pack_command(command)], check_health=False)
-                    return await connection.read_response()
-            except ResponseError:
-                raise
-            except BaseException as error:
-                # The reply may still arrive, and would be taken for the next command's.
-                await connection.disconnect(nowait=True)
-                if isinstance(error, TimeoutError):
-                    raise ValkeyTimeoutError("Valkey took too long to answer") from None
-                raise
 
     async def fail(self, claim: Claim, code: str, message: str) -> None:
         """End a generation that this engine can't continue. Does nothing if another engine has it by now."""
@@ -311,7 +288,7 @@ class EngineLog:
 
     async def close(self) -> None:
         await self._client.aclose(close_connection_pool=True)
-        await self._append_connection.disconnect(nowait=True)
+        await self._appends.close()
         await self._subscriber.aclose(close_connection_pool=True)
 
     async def cancellations(self) -> AsyncIterator[str]:
