@@ -39,6 +39,7 @@ bench: setup-dev model  ## Measure the speed and memory figures in docs/performa
 	$(BIN)/python -m bench.drain
 	$(BIN)/python -m bench.slow_bodies
 	$(BIN)/python -m bench.keep_alive
+	$(BIN)/python -m bench.log_shapes
 	$(BIN)/python -m bench.profile
 	$(BIN)/python -m bench.start
 	$(BIN)/python -m bench.oversize
