@@ -8,6 +8,7 @@ JSON has neither tabs nor line feeds.
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ _text_decoder = msgspec.json.Decoder(_Text)
 _plain_text_decoder = msgspec.json.Decoder(_PlainText)
 _TOKEN_BEFORE, _TOKEN_AFTER = b'["",', b"]"
 _TEXT_BEFORE, _TEXT_AFTER = b'{"text":"', b'"}'
+_match_text = re.compile(rb'\[\["",\{"text":("[^"\\]*+(?:\\.[^"\\]*+)*+")\}\]\]').fullmatch
 
 encode_json = msgspec.json.Encoder().encode
 """Compact JSON, without line breaks."""
@@ -109,6 +111,14 @@ def decode_live(message: bytes) -> list[tuple[str, int, msgspec.Raw]]:
 def split_entries(entries: msgspec.Raw) -> list[bytes]:
     """The entries of one generation in a live message, exactly as the log has them."""
     return [bytes(entry) for entry in _entries_decoder.decode(entries)]
+
+
+def text_alone(entries: msgspec.Raw, max_bytes: int) -> bytes | None:
+    """The text in the input for `split_entries`, as a JSON string with its quotes, if it holds one entry, whose output
+    is text and nothing else, as most do. None: it holds anything else, or more than `max_bytes`."""
+    # No other JSON begins with a match, so an end at `max_bytes` makes none.
+    found = _match_text(entries, 0, max_bytes)
+    return found and found[1]
 
 
 def text_literal(output: bytes) -> bytes | None:

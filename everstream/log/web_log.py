@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import msgspec
 import valkey
+from valkey._parsers.libvalkey import NOT_ENOUGH_DATA
 from valkey.connection import BlockingConnectionPool
 from valkey.exceptions import NoPermissionError, ValkeyError
 
@@ -377,22 +378,24 @@ class WebLog:
                 connection.read_response(disable_decoding=True)
             yield []
             while True:
-                messages: list[bytes] = []
-                size = 0
-                while not messages or (size < READ_BYTES and _has_more(connection)):
-                    _, _, message = cast(list[Any], connection.read_response(disable_decoding=True))
-                    messages.append(message)
-                    size += len(message)
-                yield messages
+                yield list(_received(connection))
+                if unread_bytes(connection._sock):
+                    # A read that finds data waiting does not yield, so under load no other greenlet would run.
+                    time.sleep(0)
         finally:
             connection.disconnect()
             pool.release(connection)
 
 
-def _has_more(connection: Any) -> bool:
-    """Whether another message has come, at least in part. The connection's own `can_read` tries to read, which costs
-    more than a message."""
-    return bool(connection._parser._reader.has_data()) or unread_bytes(connection._sock) > 0
+def _received(connection: Any) -> Iterator[bytes]:
+    """The messages of one read, which waits for the first."""
+    reply = connection.read_response(disable_decoding=True)
+    while reply is not NOT_ENOUGH_DATA:
+        if isinstance(reply, ValkeyError):
+            raise reply
+        yield reply[2]
+        # Without the connection's layers, which cost more than decoding the message.
+        reply = connection._parser._reader.gets(False)
 
 
 def _generation(generation: str, fields: Sequence[bytes | None], top: int) -> Generation:

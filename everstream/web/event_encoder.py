@@ -41,6 +41,9 @@ class EventEncoder:
     def token(self, n: int, data: bytes) -> bytes:
         return b"id: %b.%d%b\ndata: %b\n\n" % (self._id, n, self._suffix, data)
 
+    def text(self, n: int, text: bytes) -> bytes:
+        return self.token(n, b'{"text":%b}' % text)
+
     def entry(self, entry: Entry) -> bytes:
         if entry.event == TOKEN:
             return self.token(entry.n, entry.data)

@@ -10,10 +10,11 @@ greenlet. Everything else goes through the reader's cursor and the stream's own 
 
 import itertools
 import random
+import time
 
 import gevent
 
-from everstream.log.entries import Entry, split_entries
+from everstream.log.entries import Entry
 from everstream.log.records import Generation
 from everstream.log.web_log import WebLog
 from everstream.settings import Settings
@@ -122,11 +123,10 @@ class Follower:
                 for batches in self._log.subscribe():
                     if not batches:
                         self._mark_all_behind()
+                    now = time.monotonic()
                     for generation, first, entries in batches:
                         if readers := self._readers.get(generation):
-                            dispatch(readers, LiveBatch(first, split_entries(entries)))
-                    # A read that finds data waiting does not yield, so under load no other greenlet would run.
-                    gevent.sleep(0)
+                            dispatch(readers, LiveBatch(first, entries), now)
             except Exception as error:
                 # All streams of this process depend on this greenlet, so it must survive any error.
                 duties.report(error, "the subscription failed, trying again")
@@ -139,13 +139,10 @@ class Follower:
             reader.fall_behind()
 
 
-def dispatch(readers: set[Reader], batch: LiveBatch) -> None:
+def dispatch(readers: set[Reader], batch: LiveBatch, now: float) -> None:
     """Write to the sockets of readers that wait for exactly this batch. Offer it to the cursors of the others."""
     for reader in readers:
-        can_write = reader.writer is not None and reader.is_waiting
-        if can_write and (chunk := batch.chunk(reader.encoder)) and reader.cursor.skip(batch.first, batch.last):
-            reader.write_directly(chunk)
-        else:
+        if not reader.deliver(batch, now):
             for entry in batch.entries:
                 reader.cursor.offer(entry)
             reader.wake()

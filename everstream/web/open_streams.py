@@ -114,21 +114,21 @@ class OpenStream:
         if not self.first_sent_at:
             self.first_sent_at = time.monotonic()
 
-    def write_directly(self, chunk: bytes) -> None:
-        """Write live entries to the socket while the stream's greenlet waits."""
-        self._write(chunk)
+    def write_directly(self, chunk: bytes, now: float) -> None:
+        """Write live entries to the socket while the stream's greenlet waits. `now`: by the monotonic clock."""
         self.direct_bytes += len(chunk)
         if not self.first_sent_at:
-            self.first_sent_at = self.last_sent_at
+            self.first_sent_at = now
+        self._write(chunk, now)
 
     def beat(self) -> None:
         """Have a heartbeat sent, while the stream's greenlet waits."""
         self.wake()
 
-    def _write(self, chunk: bytes) -> None:
+    def _write(self, chunk: bytes, now: float) -> None:
         """Wakes the stream's greenlet for unsent bytes or an error."""
         assert self.writer is not None
-        self.mark_sent()
+        self.last_sent_at = now
         try:
             if self.writer.send(chunk):
                 return

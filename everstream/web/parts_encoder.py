@@ -34,6 +34,15 @@ class PartsEncoder:
     def resume(self, seen: sse.EventId) -> None:
         self._seen = seen
 
+    def entry(self, entry: Entry) -> bytes:
+        raise NotImplementedError
+
+    def token(self, n: int, data: bytes) -> bytes:
+        return self.entry(Entry(n, TOKEN, data))
+
+    def text(self, n: int, text: bytes) -> bytes:
+        return self.token(n, b'{"text":%b}' % text)
+
     def engine(self, state: sse.EngineState) -> bytes:  # noqa: ARG002 - see `shows_engines`
         return b""
 

@@ -1,6 +1,7 @@
 """One open stream of a generation, as the read path sees it. Made by `streaming`, served by `follower`."""
 
 from everstream.web.cursor import Cursor
+from everstream.web.live_batch import LiveBatch
 from everstream.web.open_streams import OpenStream, StreamClient
 from everstream.web.sse import Encoder, EngineState, Queued
 
@@ -20,6 +21,15 @@ class Reader(OpenStream):
         self.sent_place: Queued | None = None
         self.engine: EngineState | None = None
         self.sent_engine: EngineState | None = None
+
+    def deliver(self, batch: LiveBatch, now: float) -> bool:
+        """Write a batch to the socket, if the client waits for exactly this one. False: it must go another way."""
+        if self._waiter is None or self.writer is None or not (chunk := batch.chunk(self.encoder)):
+            return False
+        if not self.cursor.skip(batch.first, batch.last):
+            return False
+        self.write_directly(chunk, now)
+        return True
 
     def fall_behind(self) -> None:
         """Have the log read, because live entries may have been missed."""

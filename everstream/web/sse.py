@@ -109,6 +109,9 @@ class Encoder(Protocol):
     def token(self, n: int, data: bytes) -> bytes:
         """Entry n, which holds model output."""
 
+    def text(self, n: int, text: bytes) -> bytes:
+        """Entry n, whose output is this text and nothing else. The text is a JSON string, with its quotes."""
+
     def entry(self, entry: Entry) -> bytes:
         """Any entry, tokens included."""
 

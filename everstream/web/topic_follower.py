@@ -109,8 +109,6 @@ class TopicFollower:
             try:
                 for live in self._log.subscribe():
                     self._dispatch(live)
-                    # A read that finds data waiting does not yield, so under load no other greenlet would run.
-                    gevent.sleep(0)
             except Exception as error:
                 # All streams of this process depend on this greenlet, so it must survive any error.
                 duties.report(error, "the subscription to topics failed, trying again")

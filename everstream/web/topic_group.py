@@ -133,16 +133,16 @@ class Batch:
                     lane.send(chunk, last, now)
                 else:
                     individual += lane.writes
-            self._offer(individual)
+            self._offer(individual, now)
         if self._must_read:
             for reader in list(group):
                 reader.fall_behind()
 
-    def _offer(self, readers: list[TopicReader]) -> None:
+    def _offer(self, readers: list[TopicReader], now: float) -> None:
         first, last = self._messages[0].position, self._messages[-1].position
         for reader in readers:
             chunk = self._chunk(reader.encoder)
-            if not (chunk and reader.deliver(chunk, first, last)):
+            if not (chunk and reader.deliver(chunk, first, last, now)):
                 reader.leave_lane()
                 reader.cursor.offer(self._messages)
                 reader.wake()

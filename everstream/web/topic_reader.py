@@ -106,13 +106,13 @@ class TopicReader(OpenStream):
         if self.writer is None:
             self.wake()
         else:
-            self._write(http_chunk(self.encoder.heartbeat))
+            self._write(http_chunk(self.encoder.heartbeat), time.monotonic())
 
-    def deliver(self, chunk: bytes, first: int, last: int) -> bool:
+    def deliver(self, chunk: bytes, first: int, last: int, now: float) -> bool:
         """Write live messages, from the position `first` to `last`, to the socket. False: they must go another way."""
         if self._waiter is None or self.writer is None or not self.cursor.skip(first, last):
             return False
-        self.write_directly(chunk)
+        self.write_directly(chunk, now)
         self._join_lane()
         return True
 

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from everstream.engine.appender import Writer
 from everstream.log.engine_log import EMPTY, EngineLog
-from everstream.log.entries import TOKEN, encode_entry, split_entries
+from everstream.log.entries import TOKEN, encode_entry
 from everstream.log.records import Job
 from everstream.log.web_log import READ_BYTES, WebLog
 from everstream.web.cursor import Cursor
@@ -144,7 +144,7 @@ class Protocol(RuleBasedStateMachine):
         for _, first, entries in itertools.chain.from_iterable(
             itertools.takewhile(lambda message: message[0][0] != "marker", self.subscription)
         ):
-            self.published.append(LiveBatch(first, split_entries(entries)))
+            self.published.append(LiveBatch(first, entries))
         return refused
 
     @precondition(lambda self: self.entries and not self.entries[-1].is_terminal)

@@ -6,6 +6,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+import msgspec
 import pytest
 import requests
 import valkey
@@ -155,7 +156,7 @@ def test_closed_client_does_not_affect_others():
     )
     readers = [live_reader(follower, DirectWriter(near)) for near, _ in pairs]
     pairs[1][1].close()
-    dispatch(set(readers), LiveBatch(2, [token("a")]))
+    dispatch(set(readers), LiveBatch(2, msgspec.Raw(b"[%b]" % token("a"))), 7.0)
     assert [reader.left for reader in readers] == [False, True, False]
     for at in (0, 2):
         assert b'data: {"text":"a"}' in pairs[at][1].recv(1000)

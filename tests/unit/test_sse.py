@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from everstream.apis.durable_streams.generations import GenerationEncoder
+from everstream.apis.inferless.encoders import GenerateEncoder, InferEncoder
 from everstream.apis.native.text_encoder import TextEncoder
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
 from everstream.client.sse import Decoder as ClientDecoder
 from everstream.errors import InvalidInput
-from everstream.log.entries import Entry, compact, decode_entry, decode_live, encode_entry, encode_json, split_entries
+from everstream.log.entries import Entry, compact, decode_entry, decode_live, encode_entry, encode_json
 from everstream.log.records import Generation
 from everstream.web import sse
+from everstream.web.direct_writer import http_chunk
 from everstream.web.event_encoder import EventEncoder
 from everstream.web.live_batch import MAX_CHUNK_BYTES, LiveBatch
 from harness.sse_client import Decoder
@@ -93,7 +96,7 @@ def test_entry_survives_the_log_and_the_channel(text, event, resume):
     assert b"\n" not in encoded
     from_log = decode_entry(7, encoded, resume.encode())
     ((generation, first, entries),) = decode_live(f'[["{GENERATION}",7,[{encoded.decode()}]]]'.encode())
-    live = LiveBatch(first, split_entries(entries))
+    live = LiveBatch(first, entries)
     (from_channel,) = live.entries
     assert (generation, live.first, live.last) == (GENERATION, 7, 7)
     assert (from_log.n, from_log.event, from_log.data) == (from_channel.n, from_channel.event, from_channel.data)
@@ -115,10 +118,38 @@ def test_compact_entries_have_the_same_text(texts):
     assert (True, True, True) not in list(zip(is_text, is_text[1:], is_text[2:], strict=False))
 
 
-@pytest.mark.parametrize("encoder", [*ENCODERS, TEXT_ENCODER], ids=lambda encoder: encoder.format)
+def live_batch(first, *entries):
+    ((_, first, raw),) = decode_live(b'[["%b",%d,[%b]]]' % (GENERATION.encode(), first, b",".join(entries)))
+    return LiveBatch(first, raw)
+
+
+DIRECT_ENCODERS = [
+    *ENCODERS,
+    ChunkEncoder(_KNOWN, ChunkFormat(is_chat=True)),
+    TEXT_ENCODER,
+    GenerateEncoder(_KNOWN),
+    InferEncoder(_KNOWN, request_id="", wanted=()),
+    GenerationEncoder(_KNOWN, "", 0),
+]
+"""Of the formats that clients' sockets get straight from the live channel."""
+OUTPUTS = st.fixed_dictionaries({}, optional={"text": st.text() | st.integers() | st.none(), "more": st.text()})
+
+
+@pytest.mark.parametrize("first", [1, 7])
+@pytest.mark.parametrize("encoder", DIRECT_ENCODERS, ids=lambda encoder: encoder.format)
+@given(output=st.builds(lambda text: {"text": text}, st.text() | st.text('\\"}]a')) | OUTPUTS)
+def test_direct_write_of_one_output_equals_the_greenlets(encoder, first, output):
+    live = live_batch(first, encode_entry("", output))
+    (entry,) = live.entries
+    body = encoder.entry(entry)
+    assert live.chunk(encoder) == http_chunk(body)
+    assert (entry.n, live.last, json.loads(entry.data)) == (first, first, output)
+
+
+@pytest.mark.parametrize("encoder", DIRECT_ENCODERS, ids=lambda encoder: encoder.format)
 @given(texts=st.lists(st.text(), min_size=1, max_size=5))
 def test_direct_write_equals_the_greenlets_output(encoder, texts):
-    live = LiveBatch(7, [encode_entry("", {"text": text}) for text in texts])
+    live = live_batch(7, *(encode_entry("", {"text": text}) for text in texts))
     size, _, body = live.chunk(encoder).partition(b"\r\n")
     assert body == b"".join(encoder.entry(entry) for entry in live.entries) + b"\r\n"
     assert int(size, 16) == len(body) - 2
@@ -149,17 +180,22 @@ def test_output_without_text_is_sent_as_json(output):
 
 @pytest.mark.parametrize("last", [encode_entry("done", {}), encode_entry("resumed", {"attempt": 2})])
 def test_only_tokens_are_written_directly(last):
-    assert LiveBatch(1, [encode_entry("", {"text": "a"}), last]).chunk(EventEncoder(GENERATION)) == b""
+    assert live_batch(1, encode_entry("", {"text": "a"}), last).chunk(EventEncoder(GENERATION)) == b""
 
 
 def test_large_entry_is_not_written_directly():
-    assert (
-        LiveBatch(1, [encode_entry("", {"text": "a" * (MAX_CHUNK_BYTES + 1)})]).chunk(EventEncoder(GENERATION)) == b""
-    )
+    for size in (MAX_CHUNK_BYTES - 10, MAX_CHUNK_BYTES + 1):
+        assert live_batch(1, encode_entry("", {"text": "a" * size})).chunk(EventEncoder(GENERATION)) == b""
+
+
+def test_output_without_an_event_does_not_end_the_response():
+    """An empty chunk would."""
+    live = live_batch(7, encode_entry("", {"text": "", "choices": []}))
+    assert ENCODERS[1].entry(live.entries[0]) == live.chunk(ENCODERS[1]) == b""
 
 
 def test_each_format_is_encoded_once():
-    live = LiveBatch(1, [encode_entry("", {"text": "a"})])
+    live = live_batch(1, encode_entry("", {"text": "a"}))
     assert live.chunk(EventEncoder(GENERATION)) is live.chunk(EventEncoder(GENERATION))
     others = [live.chunk(encoder) for encoder in (ENCODERS[1], TEXT_ENCODER)]
     assert len({live.chunk(EventEncoder(GENERATION)), *others}) == 3

@@ -7,7 +7,7 @@ reads lines, and pairs an id with the next `data` line.
 from everstream.apis.ag_ui.events import AnyEvent, RunError, TextMessageContent
 from everstream.apis.ag_ui.run_events import Run, RunEvents
 from everstream.errors import EverstreamError, ResponseCut
-from everstream.log.entries import TOKEN, Entry, encode_json
+from everstream.log.entries import Entry, encode_json
 from everstream.web import sse
 from everstream.web.parts_encoder import NO_TEXT, PartsEncoder
 
@@ -34,9 +34,6 @@ class RunEncoder(PartsEncoder):
     def reconnect(self, retry_ms: int) -> bytes:  # noqa: ARG002 - likewise
         # Clients that resume also do so after a broken connection, and others must not take the run for a complete one.
         raise ResponseCut("this process is shutting down; the rest of the stream is elsewhere")
-
-    def token(self, n: int, data: bytes) -> bytes:
-        return self.entry(Entry(n, TOKEN, data))
 
     def entry(self, entry: Entry) -> bytes:
         return self._more_text(entry) or self._made(entry)

@@ -7,7 +7,7 @@ are depends on the entries before, so the encoder is given all of them.
 from everstream.apis.ai_sdk.chunks import AnyChunk, Error, Finish, TextDelta
 from everstream.apis.ai_sdk.message_chunks import MessageChunks
 from everstream.errors import EverstreamError, ResponseCut
-from everstream.log.entries import TOKEN, Entry, encode_json
+from everstream.log.entries import Entry, encode_json
 from everstream.log.records import Generation
 from everstream.web import sse
 from everstream.web.parts_encoder import NO_TEXT, PartsEncoder
@@ -46,9 +46,6 @@ class ChunkEncoder(PartsEncoder):
             return b": come back\n"
         # `useChat` takes the end of a stream for the end of the message, but not a broken connection.
         raise ResponseCut("this process is shutting down; the rest of the stream is elsewhere")
-
-    def token(self, n: int, data: bytes) -> bytes:
-        return self.entry(Entry(n, TOKEN, data))
 
     def entry(self, entry: Entry) -> bytes:
         return self._more_text(entry) or self._unseen(entry.n, self._chunks.entry(entry))

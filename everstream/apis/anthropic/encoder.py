@@ -7,7 +7,7 @@ from everstream.apis.anthropic.errors import error_body
 from everstream.apis.anthropic.events import MessageEvents
 from everstream.apis.anthropic.message import BlockDelta, Event, TextDelta
 from everstream.errors import EverstreamError, ShuttingDown
-from everstream.log.entries import TOKEN, Entry, encode_json
+from everstream.log.entries import Entry, encode_json
 from everstream.log.records import Generation
 from everstream.web import sse
 from everstream.web.parts_encoder import NO_TEXT, PartsEncoder
@@ -33,9 +33,6 @@ class MessageEncoder(PartsEncoder):
             return b": come back\n\n"
         # Its client can't come back, and would take the end of the stream for the end of the message.
         return _frame(error_body(ShuttingDown("this process is shutting down; send the request again"))) + b"\n\n"
-
-    def token(self, n: int, data: bytes) -> bytes:
-        return self.entry(Entry(n, TOKEN, data))
 
     def entry(self, entry: Entry) -> bytes:
         return self._more_text(entry) or self._framed(entry.n, self._events.entry(entry), _frame)

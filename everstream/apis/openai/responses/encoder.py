@@ -58,9 +58,6 @@ class ResponseEncoder(PartsEncoder):
         error = ShuttingDown("this process is shutting down; get the rest of this response with ?stream=true")
         return _frame(self._events.lost(error)) + b"\n\n"
 
-    def token(self, n: int, data: bytes) -> bytes:
-        return self.entry(Entry(n, TOKEN, data))
-
     def entry(self, entry: Entry) -> bytes:
         # For a late joiner, entries may be joined; the number is that of the last.
         joined = entry.n - self._last_n
