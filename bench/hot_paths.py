@@ -5,8 +5,11 @@ In `make test` each runs once, to check that the benchmark still measures what i
 
 import asyncio
 import json
+import os
+from pathlib import Path
 
 import pytest
+from gevent.hub import Waiter
 
 from everstream.apis.anthropic.encoder import MessageEncoder
 from everstream.apis.openai.chunks import ChunkEncoder, ChunkFormat
@@ -19,12 +22,15 @@ from everstream.engine.context import EngineContext
 from everstream.engine.generation_task import GenerationTask
 from everstream.engine.meter import EngineMeter, GenerationMeter
 from everstream.log.engine_log import EMPTY, Batch, Claim, _commit
-from everstream.log.entries import decode_entry, decode_live, encode_entry, encode_lines, split_entries
+from everstream.log.entries import decode_entry, decode_live, encode_entry, encode_lines
 from everstream.log.records import Generation, Job
 from everstream.settings import load_settings
 from everstream.web.cursor import Cursor
+from everstream.web.direct_writer import DirectWriter
 from everstream.web.event_encoder import EventEncoder
+from everstream.web.follower import Follower
 from everstream.web.live_batch import LiveBatch
+from everstream.web.open_streams import OpenStreams, StreamClient
 from harness.sink import WriterSink
 
 STREAMS = 64
@@ -97,12 +103,42 @@ def test_decode_live(benchmark):
 @pytest.mark.parametrize("kind", ["events", "chat"])
 def test_follow_straight(benchmark, kind):
     """One generation's token, from the live message to the bytes for the socket."""
-    encoder = EventEncoder(GENERATIONS[0])
-    if kind == "chat":
-        encoder = ChunkEncoder(KNOWN, ChunkFormat(is_chat=True))
     (_, first, entries), *_ = decode_live(MESSAGE)
-    chunk = benchmark(lambda: LiveBatch(first, split_entries(entries)).chunk(encoder))
+    encoder = encoder_of(GENERATIONS[0], kind)
+    chunk = benchmark(lambda: LiveBatch(first, entries).chunk(encoder))
     assert json.dumps(" The").encode() in chunk
+
+
+def encoder_of(generation, kind):
+    known = msgspec.structs.replace(KNOWN, id=generation)
+    return ChunkEncoder(known, ChunkFormat(is_chat=True)) if kind == "chat" else EventEncoder(generation)
+
+
+@pytest.mark.parametrize("kind", ["events", "chat"])
+def test_follow_message(benchmark, kind):
+    """A message of 64 generations, half of which have a reader here, from the channel to the kernel."""
+    settings = load_settings({})
+    follower = Follower(None, settings, OpenStreams(settings))
+    with Path(os.devnull).open("wb") as sink:
+        readers = [waiting_reader(follower, encoder_of(each, kind), sink) for each in GENERATIONS[::2]]
+
+        def follow():
+            for reader in readers:
+                reader.cursor.last = 6
+            follower.dispatch(decode_live(MESSAGE))
+
+        benchmark(follow)
+    assert {(reader.cursor.last, reader.is_waiting) for reader in readers} == {(7, True)}
+    assert all(reader.direct_bytes for reader in readers)
+
+
+def waiting_reader(follower, encoder, sink):
+    reader = follower.reader(encoder, 6, "", StreamClient(writer=DirectWriter(sink)))
+    follower.register(reader)
+    reader.cursor.begin_read()
+    reader.cursor.end_read([], to_the_end=True)
+    reader._waiter = Waiter()
+    return reader
 
 
 def test_message_token(benchmark):

@@ -56,12 +56,18 @@ STEPS = {
         ),
     },
     "web": {
-        "receiving: subscription, decoding": ("everstream/log/", "valkey/"),
-        "encoding": ("everstream/apis/", "everstream/web/live_batch"),
+        "receiving: subscription, decoding": ("everstream/log/", "everstream/sockets", "valkey/"),
+        "encoding": (
+            "everstream/apis/",
+            "everstream/web/live_batch",
+            "everstream/web/event_encoder",
+            "everstream/web/parts_encoder",
+        ),
         "dispatching, sending": (
             "everstream/web/follower",
             "everstream/web/reader",
             "everstream/web/direct_writer",
+            "everstream/web/open_streams",
             "everstream/web/cursor",
         ),
         "opening and closing streams (gunicorn, Flask)": ("gunicorn/", "flask/", "werkzeug/", "everstream/"),
@@ -144,7 +150,7 @@ class Loaded:
 
 def step_of(part, stack):
     for frame in reversed(stack):
-        place = frame.partition(" ")[2] if "Live." not in frame else "(everstream/follower.py:live)"
+        place = frame.partition(" ")[2]
         for step, places in STEPS[part].items():
             if any(known in place for known in places):
                 return step

@@ -11,8 +11,10 @@ greenlet. Everything else goes through the reader's cursor and the stream's own 
 import itertools
 import random
 import time
+from collections.abc import Sequence
 
 import gevent
+import msgspec
 
 from everstream.log.entries import Entry
 from everstream.log.records import Generation
@@ -123,26 +125,24 @@ class Follower:
                 for batches in self._log.subscribe():
                     if not batches:
                         self._mark_all_behind()
-                    now = time.monotonic()
-                    for generation, first, entries in batches:
-                        if readers := self._readers.get(generation):
-                            dispatch(readers, LiveBatch(first, entries), now)
+                    self.dispatch(batches)
             except Exception as error:
                 # All streams of this process depend on this greenlet, so it must survive any error.
                 duties.report(error, "the subscription failed, trying again")
             # Jitter, so that not all processes reconnect at once after a restart of Valkey.
             gevent.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
 
+    def dispatch(self, batches: Sequence[tuple[str, int, msgspec.Raw]]) -> None:
+        """Write to the sockets of readers that wait for exactly this. Offer it to the cursors of the others."""
+        now = time.monotonic()
+        for generation, first, entries in batches:
+            if readers := self._readers.get(generation):
+                batch = LiveBatch(first, entries)
+                for reader in readers:
+                    if not reader.deliver(batch, now):
+                        reader.offer(batch.entries)
+
     def _mark_all_behind(self) -> None:
         """Entries published before the subscription was in place were missed."""
         for reader in itertools.chain.from_iterable(self._readers.values()):
             reader.fall_behind()
-
-
-def dispatch(readers: set[Reader], batch: LiveBatch, now: float) -> None:
-    """Write to the sockets of readers that wait for exactly this batch. Offer it to the cursors of the others."""
-    for reader in readers:
-        if not reader.deliver(batch, now):
-            for entry in batch.entries:
-                reader.cursor.offer(entry)
-            reader.wake()

@@ -1,5 +1,6 @@
 """One open stream of a generation, as the read path sees it. Made by `streaming`, served by `follower`."""
 
+from everstream.log.entries import Entry
 from everstream.web.cursor import Cursor
 from everstream.web.live_batch import LiveBatch
 from everstream.web.open_streams import OpenStream, StreamClient
@@ -30,6 +31,12 @@ class Reader(OpenStream):
             return False
         self.write_directly(chunk, now)
         return True
+
+    def offer(self, entries: list[Entry]) -> None:
+        """Have the stream's greenlet send live entries when it can."""
+        for entry in entries:
+            self.cursor.offer(entry)
+        self.wake()
 
     def fall_behind(self) -> None:
         """Have the log read, because live entries may have been missed."""

@@ -20,8 +20,7 @@ from everstream.log.records import EngineStatus, engine_failure
 from everstream.settings import load_settings
 from everstream.web.direct_writer import DirectWriter, http_chunk
 from everstream.web.event_encoder import EventEncoder
-from everstream.web.follower import Follower, dispatch
-from everstream.web.live_batch import LiveBatch
+from everstream.web.follower import Follower
 from everstream.web.open_streams import OpenStreams, StreamClient
 from everstream.web.read_reports import ReadReports
 from harness.batches import batch_at
@@ -156,7 +155,7 @@ def test_closed_client_does_not_affect_others():
     )
     readers = [live_reader(follower, DirectWriter(near)) for near, _ in pairs]
     pairs[1][1].close()
-    dispatch(set(readers), LiveBatch(2, msgspec.Raw(b"[%b]" % token("a"))), 7.0)
+    follower.dispatch([("0" * 32, 2, msgspec.Raw(b"[%b]" % token("a")))])
     assert [reader.left for reader in readers] == [False, True, False]
     for at in (0, 2):
         assert b'data: {"text":"a"}' in pairs[at][1].recv(1000)

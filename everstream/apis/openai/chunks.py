@@ -71,12 +71,11 @@ class ChunkEncoder(PartsEncoder):
     def token(self, n: int, data: bytes) -> bytes:
         if n == 1 or has_choices(data):
             return self._framed(n, list(self._token(n, data)), _frame)
-        return self._delta(n, _text(data))
+        return self.text(n, _text(data))
 
     def text(self, n: int, text: bytes) -> bytes:
-        return super().text(n, text) if n == 1 else self._delta(n, text)
-
-    def _delta(self, n: int, text: bytes) -> bytes:
+        if n == 1:
+            return super().text(n, text)
         return self._before + text + (self._after % n if self._has_ids else self._after)
 
     def entry(self, entry: Entry) -> bytes:
