@@ -1,8 +1,11 @@
 """The log's protocol against a real Valkey: one writer, one terminal entry, idempotent appends."""
 
 import asyncio
+import socket
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import valkey
@@ -220,6 +223,43 @@ def test_refused_entries_are_not_published(web, run):
         assert (of, first, split_entries(entries)) == (generation, 2, [token("y")[0]])
 
     run(test)
+
+
+def test_messages_come_together_and_in_order(web, monkeypatch):
+    """Also those that take several reads, between which other greenlets run."""
+    sleeps = []
+    received = web.messages("channel")
+    assert next(received) == []
+    monkeypatch.setattr("everstream.log.web_log.time.sleep", sleeps.append)
+    sent = [b"%d" % n + b"." * size for n, size in enumerate([0, 1, 0, READ_BYTES, 10, *[900] * 300])]
+    found, reads = [], 0
+    for message in sent:
+        web._client.publish("channel", message)
+    while len(found) < len(sent):
+        found += next(received)
+        reads += 1
+    received.close()
+    assert found == sent
+    assert reads < len(sent) and sleeps and not any(sleeps)
+
+
+def test_error_among_messages_is_raised(settings):
+    message = b"*3\r\n$7\r\nmessage\r\n$7\r\nchannel\r\n$1\r\nx\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        url = f"valkey://127.0.0.1:{server.getsockname()[1]}"
+        web = WebLog(structs.replace(settings, valkey_url=url))
+        sent = pool.submit(_answer_subscriber, server, message + b"-NOPERM not any more\r\n" + message)
+        with closing(web), pytest.raises(valkey.ResponseError, match="not any more"):
+            list(web.messages("channel"))
+        sent.result()
+
+
+def _answer_subscriber(server, messages):
+    connection, _ = server.accept()
+    with connection:
+        while b"SUBSCRIBE" not in (asked := connection.recv(1 << 16)):
+            connection.sendall(b"+OK\r\n" * asked.count(b"SETINFO"))
+        connection.sendall(b"*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n" + messages)
 
 
 def test_refreshed_lease_is_not_taken_over(web, run):
