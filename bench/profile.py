@@ -26,7 +26,7 @@ import valkey
 
 from bench import cpu, load, servers, tiny_model
 from bench.overhead import Direct, prompts
-from everstream.log.entries import encode_entry
+from everstream.log.entries import encode_entry, encode_lines
 from everstream.settings import load_settings
 from harness.stack import Stack, tries
 
@@ -202,8 +202,8 @@ def _read_all(readers):
     return 0
 
 
-def xadd_us(folder, count=50_000, at_once=64):
-    """Valkey's CPU time for one XADD of an entry into one of `at_once` logs, with an fsync before the reply."""
+def append_us(folder, count=50_000, at_once=64):
+    """Valkey's CPU time for one APPEND of an entry to one of `at_once` logs, with an fsync before the reply."""
     stack = Stack(folder)
     try:
         stack.start_valkey()
@@ -212,7 +212,7 @@ def xadd_us(folder, count=50_000, at_once=64):
         for n in range(1, count // at_once + 1):
             with client.pipeline(transaction=False) as pipe:
                 for each in range(at_once):
-                    pipe.xadd(f"log:{each}", {"entry": entry, "resume": b"[464]"}, id=f"{n}-0")
+                    pipe.append(f"log:{each}", encode_lines(n, [(entry, b"[464]")]))
                 pipe.execute()
         used = cpu.cpu_s([stack.valkey.pid])[stack.valkey.pid] - before[stack.valkey.pid]
         client.close()
@@ -271,7 +271,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="everstream-bench-") as folder:
         floors = {
             "one send on loopback": statistics.median(send_us() for _ in range(3)),
-            "one XADD in Valkey, in pipelines of 64": xadd_us(Path(folder)),
+            "one APPEND in Valkey, in pipelines of 64": append_us(Path(folder)),
             "`AsyncLLM.generate` under uvloop, 64 streams": generate_us(model, 64, args.tokens),
         }
     print("| floor | CPU µs |\n|---|---:|")
