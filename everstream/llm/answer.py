@@ -39,6 +39,7 @@ class Answer:
         self._send_at = 1
         self._stream_interval = max(interval, vllm.stream_interval)
         self.detokenizer = vllm.detokenizer(prompt, params)
+        self.has_stop_strings = bool(params.stop)
 
     def replay(self) -> bool:
         """Replay what was delivered before an engine's death. Returns True if nothing is left to do."""

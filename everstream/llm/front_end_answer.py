@@ -19,7 +19,7 @@ from everstream.contract.output_handler import StreamOutputHandler
 from everstream.llm.answer import FINISH_REASONS
 from everstream.llm.front_end import FrontEnd, Request, prompt_of
 from everstream.llm.refusals import as_error
-from everstream.llm.vllm_seam import ABNORMAL_FINISHES
+from everstream.llm.vllm_taps import ABNORMAL_FINISHES
 
 PART_TOKENS = 100
 """So many tokens' log probabilities in one output, as an output's size is bounded."""

@@ -1,4 +1,4 @@
-"""What `vllm_seam` assumes about vLLM's internals, and whether the installed vLLM matches.
+"""What `vllm_seam` and `vllm_taps` assume about vLLM's internals, and whether the installed vLLM matches.
 
 Checked once, when the model loads. Every name inside vLLM that the fast path relies on is listed here.
 """
@@ -14,33 +14,42 @@ class Internals(NamedTuple):
     OutputProcessor: Any
     RequestState: Any
     EngineCoreRequest: Any
+    EngineCoreOutput: Any
     IncrementalDetokenizer: Any
 
 
 # For each method, the parameters that we take or pass, by name and in this order; for each class, the fields we use.
 TAKEN_OVER = {
     "OutputProcessor.add_request": ("self", "request"),
+    "OutputProcessor.process_outputs": (
+        "self",
+        "engine_core_outputs",
+        "engine_core_timestamp",
+        "iteration_stats",
+        "weight_version",
+    ),
     "RequestState.make_request_output": ("self", "new_token_ids", "pooling_output", "finish_reason", "stop_reason"),
 }
 CALLED = {
+    "EngineCoreOutput": ("request_id", "new_token_ids"),
     "IncrementalDetokenizer.from_new_request": ("tokenizer", "request"),
     "IncrementalDetokenizer.update": ("self", "new_token_ids", "stop_terminated"),
     "IncrementalDetokenizer.get_next_output_text": ("self", "finished", "delta"),
     "IncrementalDetokenizer.num_output_tokens": ("self",),
 }
 FIELDS = {
-    "RequestState": ("detokenizer", "queue"),
+    "RequestState": ("request_id", "detokenizer", "queue"),
     "EngineCoreRequest": ("request_id", "external_req_id", "prompt_token_ids", "prompt_embeds", "sampling_params"),
 }
 
 
 def find_internals() -> Internals:
     """Raises an ImportError that names what is gone."""
-    from vllm.v1.engine import EngineCoreRequest  # noqa: PLC0415
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest  # noqa: PLC0415
     from vllm.v1.engine.detokenizer import IncrementalDetokenizer  # noqa: PLC0415
     from vllm.v1.engine.output_processor import OutputProcessor, RequestState  # noqa: PLC0415
 
-    return Internals(OutputProcessor, RequestState, EngineCoreRequest, IncrementalDetokenizer)
+    return Internals(OutputProcessor, RequestState, EngineCoreRequest, EngineCoreOutput, IncrementalDetokenizer)
 
 
 def differences(internals: Internals) -> list[str]:

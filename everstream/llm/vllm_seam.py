@@ -2,10 +2,11 @@
 
 In: a prompt's token ids, and sampling parameters. Out: new tokens, to a `Receiver`, as vLLM's engine produces them.
 
-The fast path takes tokens where vLLM makes outputs from them, with our detokenizer in place of vLLM's, so that no task
-is woken per token. It relies on names inside vLLM (`vllm_internals`). They are checked once at startup, and two tokens
-are generated to verify that the path works. If anything differs, all tokens come from `AsyncLLM.generate` and
-`PublicDetokenizer` instead: the same answers, stop strings and resumes, with one task wakeup per token.
+The fast path takes tokens where vLLM makes outputs from them (`vllm_taps`), with our detokenizer in place of vLLM's, so
+that no task is woken per token. It relies on names inside vLLM (`vllm_internals`). They are checked once at startup,
+and a few tokens are generated to verify that the path works. If anything differs, all tokens come from
+`AsyncLLM.generate` and `PublicDetokenizer` instead: the same answers, stop strings and resumes, with one task wakeup
+per token.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import time
 from collections.abc import Awaitable
 from contextlib import aclosing
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import vllm
 from vllm import SamplingParams
@@ -28,24 +29,15 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from everstream.errors import ModelDied, ModelError
 from everstream.llm.detokenizer import Detokenizer, PublicDetokenizer
 from everstream.llm.vllm_internals import ASYNC_LLM_API, Internals, differences, find_internals, has
+from everstream.llm.vllm_taps import ABNORMAL_FINISHES, Receiver, Tap, Taps
 from everstream.processes import how_it_ended
 
 logger = logging.getLogger(__name__)
 
-ABNORMAL_FINISHES = ("abort", "error")
-"""Finish reasons that we never cause: a stop cancels the task that would see them."""
 DEATH_NOTICE_S = 10.0
 TRIAL_S = 60.0
-TRIAL_TOKENS = 2
-
-
-class Receiver(Protocol):
-    """Gets an answer's tokens."""
-
-    detokenizer: Detokenizer
-    """Already has the tokens when `take` is called."""
-
-    def take(self, tokens: list[int], finish_reason: str | None, stop_reason: int | str | None) -> None: ...
+TRIAL_TOKENS = 4
+"""The taps treat a first, a middle and a last token differently."""
 
 
 class Vllm:
@@ -54,7 +46,7 @@ class Vllm:
     def __init__(self, llm: AsyncLLM) -> None:
         self._llm = llm
         self._internals: Internals | None = None
-        self._taps: dict[str, Tap] = {}
+        self._taps: Taps | None = None
         self.tokenizer: Any = llm.get_tokenizer()
         self.max_model_len: int = llm.model_config.max_model_len
         self.stream_interval: int = llm.vllm_config.scheduler_config.stream_interval
@@ -87,21 +79,21 @@ class Vllm:
             return found
         if not has(self._llm, "output_processor.request_states"):
             return ["AsyncLLM.output_processor.request_states is gone"]
-        self._internals = internals
-        self._llm.output_processor.add_request = self._add_request
+        self._internals, self._taps = internals, Taps(internals, self._llm.output_processor)
+        self._taps.open()
         try:
             await self._try_out()
         except ModelDied:
             raise
         except Exception as error:
-            self._internals = None
-            del self._llm.output_processor.add_request
+            self._taps.close()
+            self._internals = self._taps = None
             return [f"a trial of {TRIAL_TOKENS} tokens failed with {error!r}"]
         return []
 
     async def _try_out(self) -> None:
         """Generate a few tokens: behaviour may change while signatures stay the same."""
-        trial = Trial(self.detokenizer([0], SamplingParams(stop=["\n"])))
+        trial = Trial(self.detokenizer([0], SamplingParams()))
         params = SamplingParams(
             max_tokens=TRIAL_TOKENS,
             ignore_eos=True,
@@ -180,8 +172,8 @@ class Vllm:
             raise
 
     async def _generate(self, request_id: str, prompt: Any, params: SamplingParams, tap: "Tap", priority: int) -> None:
-        if self._internals is not None:
-            self._taps[request_id] = tap
+        if self._taps is not None:
+            self._taps.expect(request_id, tap)
         try:
             async with aclosing(self._llm.generate(prompt, params, request_id, priority=priority)) as outputs:
                 async for output in outputs:
@@ -189,19 +181,11 @@ class Vllm:
                     if completion.finish_reason in ABNORMAL_FINISHES:
                         raise EngineGenerateError(f"vLLM ended the request: {completion.finish_reason}")
                     # On the fast path, only the last output comes here.
-                    if self._internals is None and tap.pass_on(completion):
+                    if self._taps is None and tap.pass_on(completion):
                         return
         finally:
-            self._taps.pop(request_id, None)
-
-    def _add_request(self, request: Any, *more: Any, **others: Any) -> None:
-        """Replaces vLLM's own: called for each new request, before it reaches vLLM's engine."""
-        assert self._internals is not None
-        processor = self._llm.output_processor
-        self._internals.OutputProcessor.add_request(processor, request, *more, **others)
-        # Requests of vLLM's own front end (`front_end`) have no tap.
-        if tap := self._taps.pop(request.external_req_id, None):
-            tap.attach(processor.request_states[request.request_id])
+            if self._taps is not None:
+                self._taps.forget(request_id)
 
     async def _raise_if_dying(self, error: Exception) -> None:
         """A request may fail because one of vLLM's processes is gone, which vLLM notices a little later."""
@@ -212,57 +196,10 @@ class Vllm:
             await asyncio.sleep(0.1)
 
 
-class Tap:
-    """Where the tokens of one request come out of vLLM."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self.refusal: Exception | None = None
-        """Why the receiver accepts no more tokens."""
-
-    def attach(self, state: Any) -> None:
-        """Intercept the step where vLLM makes outputs from tokens. Only the last output is made, for the task that
-        waits for the end.
-
-        vLLM gives each token to the detokenizer first, and ends the request if that finds a stop string.
-        """
-        state.detokenizer = self._receiver.detokenizer
-        make_output, give = state.make_request_output, self._receiver.take
-
-        def take(
-            new_token_ids: list[int],
-            pooling_output: None,
-            finish_reason: Any,
-            stop_reason: Any,
-            *more: Any,
-            **others: Any,
-        ) -> Any:
-            reason = None if finish_reason is None else str(finish_reason)
-            if reason not in ABNORMAL_FINISHES and self.refusal is None:
-                try:
-                    give(new_token_ids, reason, stop_reason)
-                except Exception as error:
-                    # Raised here, one answer's error would fail all of them.
-                    self.refusal = error
-                    state.queue.put(error)
-            if reason is None:
-                return None
-            return make_output(new_token_ids, pooling_output, finish_reason, stop_reason, *more, **others)
-
-        state.make_request_output = take
-
-    def pass_on(self, completion: Any) -> bool:
-        """Pass on the tokens of one of vLLM's outputs. True: the answer ended, by vLLM or by a stop string."""
-        tokens, finish_reason = list(completion.token_ids), completion.finish_reason
-        stop_reason = self._receiver.detokenizer.update(tokens, finish_reason == "stop")
-        if stop_reason is not None:
-            finish_reason = "stop"
-        self._receiver.take(tokens, finish_reason, stop_reason or completion.stop_reason)
-        return finish_reason is not None
-
-
 class Trial:
     """Receives and checks the tokens of the trial."""
+
+    has_stop_strings = False
 
     def __init__(self, detokenizer: Detokenizer) -> None:
         self.detokenizer = detokenizer

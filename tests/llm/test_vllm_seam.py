@@ -35,25 +35,29 @@ def differences(internals):
 
 
 class RenamedKeyword:
-    def __init__(self, detokenizer, queue): ...
+    def __init__(self, request_id, detokenizer, queue): ...
 
     def make_request_output(self, token_ids, pooling_output, finish_reason, stop_reason): ...
 
 
 class KeywordOnly:
-    def __init__(self, detokenizer, queue): ...
+    def __init__(self, request_id, detokenizer, queue): ...
 
     def make_request_output(self, *, new_token_ids, pooling_output, finish_reason): ...
 
 
 class MissingMethod:
-    def __init__(self, detokenizer, queue): ...
+    def __init__(self, request_id, detokenizer, queue): ...
 
 
 class RenamedField:
-    def __init__(self, text_builder, queue): ...
+    def __init__(self, request_id, text_builder, queue): ...
 
     def make_request_output(self, new_token_ids, pooling_output, finish_reason, stop_reason, *more): ...
+
+
+class ExtraField:
+    def __init__(self, request_id, new_token_ids, client_index): ...
 
 
 class ExtraParameter:
@@ -80,6 +84,10 @@ CHANGED = {
     ),
     "missing method": ({"RequestState": MissingMethod}, "RequestState.make_request_output is gone"),
     "renamed field": ({"RequestState": RenamedField}, "RequestState has no detokenizer"),
+    "extra field": (
+        {"EngineCoreOutput": ExtraField},
+        "EngineCoreOutput takes (request_id, new_token_ids, client_index), expected (request_id, new_token_ids)",
+    ),
     "extra parameter": (
         {"IncrementalDetokenizer": ExtraParameter},
         "IncrementalDetokenizer.from_new_request takes (tokenizer, request, model_config), "
@@ -195,7 +203,7 @@ def make_answer(log, tokenizer, **inputs):
 
 def feed(answer, tokens, *, to_the_end=False):
     """Feed tokens one at a time, as vLLM's outputs do. True if a stop string ended the answer."""
-    from everstream.llm.vllm_seam import Tap
+    from everstream.llm.vllm_taps import Tap
 
     last = len(tokens) - 1 if to_the_end else None
     completions = [
