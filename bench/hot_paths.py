@@ -42,13 +42,16 @@ KNOWN = Generation(GENERATIONS[0], "open", "model", 0, 1_700_000_000)
 MESSAGE = b"[" + b",".join(b'["%b",7,[%b]]' % (name.encode(), ENTRY) for name in GENERATIONS) + b"]"
 
 
-def test_encode_output(benchmark):
-    """Model output to writer: what `send_streamed_output` does for each token."""
+@pytest.mark.parametrize("method", ["send_streamed_output", "send_text"])
+def test_encode_output(benchmark, method):
+    """Model output to writer: a model's own way for each token, and the chat model's."""
 
     async def main():
         sink = WriterSink()
         handler = StreamOutputHandler(sink, [], [], HandlerOptions(1 << 20))
-        benchmark(lambda: handler.send_streamed_output({"text": " The"}, resume=[464]))
+        send = getattr(handler, method)
+        output = " The" if method == "send_text" else {"text": " The"}
+        benchmark(lambda: send(output, [464]))
         return sink.writer.take()
 
     batch = asyncio.run(main())

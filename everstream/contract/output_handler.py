@@ -24,6 +24,8 @@ _encode_json = msgspec.json.Encoder().encode
 
 GATHERED_BYTES = 256 << 10
 """With more than this from other threads waiting for the event loop, those threads have to wait."""
+ESCAPED_BYTES = 6
+"""A character has at most so many in JSON."""
 DRAIN_S = 0.5
 """How long a model may take to send what it has, after one of its threads raised."""
 MESSAGE_CHARS = 500
@@ -97,11 +99,15 @@ class StreamOutputHandler:
         self._schema = OutputSchema()
         if delivered:
             self._schema.change_in(delivered[0])
+        self._takes_text = False
+        """Whether {"text": …} fits the schema, with nothing left to replay."""
         self._sink = sink
+        self._is_writable = sink.writable.is_set
         self._options = options
         self._stopped = False
         self._has_warned = False
         self._error_to_come = ""
+        self._short_text = options.max_output_bytes // ESCAPED_BYTES - len('{"text":""}')
         self._awaitable = _Awaitable(self)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -137,7 +143,7 @@ class StreamOutputHandler:
     @property
     def writable(self) -> bool:
         """False while too much of the sent output is not in the log yet (backpressure)."""
-        return self._sink.writable.is_set()
+        return self._is_writable()
 
     async def drain(self) -> None:
         """Wait while too much of the sent output is not in the log yet, like asyncio's `StreamWriter.drain`.
@@ -179,6 +185,15 @@ class StreamOutputHandler:
                 self._accept(output, encoded, state, joinable)
             self._has_room.wait()
         return self._awaitable
+
+    def send_text(self, text: str, resume: list[Any]) -> None:
+        """The same as `send_streamed_output({"text": text}, resume)`, for the chat model, which calls it for every
+        token: in the event loop's thread, it skips what only other outputs need."""
+        is_open = self._takes_text and not (self.finalised or self._stopped or self._gathered)
+        if is_open and len(text) < self._short_text and threading.get_ident() == self._thread:
+            self._sink.put(b'{"text":%b}' % _encode_json(text), _encode_json(resume), len(resume))
+        else:
+            self.send_streamed_output({"text": text}, resume)
 
     def finalise_streamed_output(
         self,
@@ -238,6 +253,7 @@ class StreamOutputHandler:
             if msgspec.json.decode(encoded) != self._replayed.popleft():
                 self.fail("not_resumable", NOT_RESUMABLE)
         elif threading.get_ident() == self._thread and not self._gathered:
+            self._takes_text = joinable > 0
             self._sink.put(encoded, resume, joinable)
         else:
             self._gather(encoded, resume, joinable)

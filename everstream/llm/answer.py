@@ -83,7 +83,7 @@ class Answer:
         text = self.detokenizer.get_next_output_text(finish_reason is not None, True)
         # Tokens without text yet (half a character, perhaps a stop string) wait for the entry that shows them.
         if text:
-            self._handler.send_streamed_output({"text": text}, resume=self._unsent)
+            self._handler.send_text(text, self._unsent)
             self._unsent = []
         if finish_reason is not None:
             finish_reason = FINISH_REASONS.get(finish_reason, finish_reason)
