@@ -15,7 +15,7 @@ import operator
 import secrets
 import time
 from collections.abc import Awaitable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -172,10 +172,10 @@ class Vllm:
             raise
 
     async def _generate(self, request_id: str, prompt: Any, params: SamplingParams, tap: "Tap", priority: int) -> None:
-        if self._taps is not None:
-            self._taps.expect(request_id, tap)
-        try:
-            async with aclosing(self._llm.generate(prompt, params, request_id, priority=priority)) as outputs:
+        attached = self._taps.attached(request_id, tap) if self._taps else nullcontext()
+        generated = self._llm.generate(prompt, params, request_id, priority=priority)
+        with attached:
+            async with aclosing(generated) as outputs:
                 async for output in outputs:
                     completion = output.outputs[0]
                     if completion.finish_reason in ABNORMAL_FINISHES:
@@ -183,9 +183,6 @@ class Vllm:
                     # On the fast path, only the last output comes here.
                     if self._taps is None and tap.pass_on(completion):
                         return
-        finally:
-            if self._taps is not None:
-                self._taps.forget(request_id)
 
     async def _raise_if_dying(self, error: Exception) -> None:
         """A request may fail because one of vLLM's processes is gone, which vLLM notices a little later."""

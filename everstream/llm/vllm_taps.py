@@ -6,6 +6,8 @@ A request's first and last outputs pass through vLLM's own code, and so does eac
 others skip it: for each token, it would look for a dozen things that an answer of plain text does not have.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from everstream.llm.detokenizer import Detokenizer
@@ -32,6 +34,10 @@ class Tap:
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._state: Any = None
+        self.request_id = ""
+        """vLLM's own."""
+        self.is_open = True
+        """Whether someone waits for the end."""
         self.detokenize = receiver.detokenizer.update
         self.give = receiver.take
         self.refusal: Exception | None = None
@@ -44,7 +50,8 @@ class Tap:
         vLLM gives each token to the detokenizer first, and ends the request if that finds a stop string.
         """
         state.detokenizer = self._receiver.detokenizer
-        make_output, request_id, self._state = state.make_request_output, state.request_id, state
+        self._state, self.request_id = state, state.request_id
+        make_output = state.make_request_output
 
         def take(
             new_token_ids: list[int],
@@ -62,17 +69,17 @@ class Tap:
                     self.refuse(error)
             if reason is None:
                 # Without tokens, vLLM has not noted yet which version of the weights makes them.
-                if new_token_ids and self.refusal is None and not self._receiver.has_stop_strings:
-                    flowing[request_id] = self
+                if new_token_ids and self.is_open and not self._receiver.has_stop_strings:
+                    flowing[self.request_id] = self
                 return None
-            flowing.pop(request_id, None)
+            flowing.pop(self.request_id, None)
             return make_output(new_token_ids, pooling_output, finish_reason, stop_reason, *more, **others)
 
         state.make_request_output = take
 
     def refuse(self, error: Exception) -> None:
         """Fail this request. Raised in vLLM's code, one answer's error would fail all of them."""
-        self.refusal = error
+        self.refusal, self.is_open = error, False
         self._state.queue.put(error)
 
     def pass_on(self, completion: Any) -> bool:
@@ -102,12 +109,17 @@ class Taps:
     def close(self) -> None:
         del self._processor.add_request, self._processor.process_outputs
 
-    def expect(self, request_id: str, tap: Tap) -> None:
-        """Attach the tap when vLLM gets a request with this id, unless `forget` comes first."""
+    @contextmanager
+    def attached(self, request_id: str, tap: Tap) -> Iterator[None]:
+        """Attach the tap when vLLM gets a request with this id."""
         self._expected[request_id] = tap
-
-    def forget(self, request_id: str) -> None:
-        self._expected.pop(request_id, None)
+        try:
+            yield
+        finally:
+            tap.is_open = False
+            self._expected.pop(request_id, None)
+            # An aborted request gets no last output.
+            self._flowing.pop(tap.request_id, None)
 
     def _add_request(self, request: Any, *more: Any, **others: Any) -> None:
         """Replaces vLLM's own: called for each new request, before it reaches vLLM's engine."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from everstream.contract.output_handler import HandlerOptions, StreamOutputHandler
 from everstream.llm.detokenizer import PublicDetokenizer
-from everstream.log.entries import decode_entry
+from everstream.log.entries import decode_lines
 from harness.answers import EMOJI
 from harness.sink import WriterSink
 
@@ -170,14 +170,12 @@ class Log:
         return self._writer.writable
 
     def take(self):
-        batch = self._writer.take()
-        for entry, resume in batch.entries if batch else ():
-            decoded = decode_entry(0, entry)
-            if decoded.is_terminal:
-                self.end = decoded.event, msgspec.json.decode(decoded.data)
+        for entry in decode_lines(self._writer.take().lines):
+            if entry.is_terminal:
+                self.end = entry.event, msgspec.json.decode(entry.data)
             else:
-                self.outputs.append(msgspec.json.decode(decoded.data))
-                self.resume_states.append(msgspec.json.decode(resume))
+                self.outputs.append(msgspec.json.decode(entry.data))
+                self.resume_states.append(msgspec.json.decode(entry.resume))
         self._writer.settle(refused=False)
 
     @property

@@ -3,6 +3,8 @@
 vLLM's output processor is real; the outputs of its engine are made here.
 """
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,7 @@ class Step:
                 return super().process_outputs(outputs, *more, **others)
 
         self.seen, self.queues, self._tokenizer = seen, {}, tokenizer
+        self._opened = {}
         self.processor = Recording(tokenizer, log_stats=False)
         self._internals = find_internals()._replace(OutputProcessor=Recording)
         self._taps = Taps(self._internals, self.processor)
@@ -53,9 +56,18 @@ class Step:
         shown = self._request(name, stop=stop)
         detokenizer = self._internals.IncrementalDetokenizer.from_new_request(self._tokenizer, shown)
         receiver = Receiver(detokenizer, bool(stop))
-        self._taps.expect(name, Tap(receiver))
+        self._opened[name] = ExitStack()
+        self._opened[name].enter_context(self._taps.attached(name, Tap(receiver)))
         self._add(self._request(name, detokenize=False))
         return receiver
+
+    def leave(self, name):
+        """Nobody waits for the request's end any more."""
+        self._opened.pop(name).close()
+
+    @property
+    def flowing(self):
+        return set(self._taps._flowing)
 
     def add_theirs(self, name):
         """A new request of vLLM's front end."""
@@ -246,3 +258,14 @@ def test_weight_versions_are_vllms(step, tokens):
     assert [tuple(vars(span).values()) for span in theirs.weight_versions] == [("1", 0, 3), ("2", 3, 5), ("1", 5, 6)]
     assert ours.weight_versions == theirs.weight_versions
     assert len(step.seen_of("ours")) == 3
+
+
+def test_nothing_is_kept_of_a_request_that_nobody_waits_for(step, tokens):
+    """One is cancelled a moment before vLLM is told."""
+    receiver = step.add("a")
+    step.run(output("a", tokens[0]))
+    assert step.flowing == {"a"}
+    step.leave("a")
+    assert step.flowing == set()
+    step.run(output("a", tokens[1]))
+    assert (step.flowing, receiver.tokens) == (set(), tokens[:2])
