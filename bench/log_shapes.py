@@ -19,7 +19,7 @@ from valkey import asyncio as valkey
 from bench import cpu
 from everstream.engine.appender import Writer
 from everstream.log.engine_log import EngineLog
-from everstream.log.entries import encode_entry, encode_live
+from everstream.log.entries import encode_entry, encode_live, join_live
 from everstream.log.records import Job
 from everstream.log.web_log import WebLog
 from harness.stack import Stack
@@ -40,7 +40,7 @@ redis.call('XTRIM', KEYS[1], 'MINID', ARGV[1])
 
 
 def message(n):
-    return encode_live((name, n, [ENTRY]) for name in NAMES)
+    return join_live([encode_live(name.encode(), n, [ENTRY]) for name in NAMES])
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """Batches for a log, for tests that append without a `Writer`."""
 
 from everstream.log.engine_log import Batch
-from everstream.log.entries import encode_lines
+from everstream.log.entries import encode_lines, encode_live
 
 
 def batch_at(log, generation, first, entries, *end):
@@ -10,4 +10,5 @@ def batch_at(log, generation, first, entries, *end):
     before = log.split(b"\n")[: first - 1]
     lines = encode_lines(first, entries)
     length = sum(len(line) + 1 for line in before) + len(lines)
-    return Batch(generation, first, [entry for entry, _ in entries], lines, length, *end)
+    live = encode_live(generation.encode(), first, [entry for entry, _ in entries])
+    return Batch(generation, first, live, lines, length, *end)

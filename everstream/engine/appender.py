@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from valkey.exceptions import OutOfMemoryError, ValkeyError
 
 from everstream.log.engine_log import EMPTY, Batch, EngineLog, History, until_answered
-from everstream.log.entries import encode_entry, encode_lines
+from everstream.log.entries import LINE, encode_entry, encode_live
 from everstream.log.histograms import Histogram
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,10 @@ class Writer:
         self._on_refused = on_refused
         self._length = history.length
         """Of the log in bytes, with what was taken."""
-        self._gathered: list[tuple[bytes, bytes]] = []
+        self._name = generation.encode()
+        self._gathered: list[bytes] = []
+        """Entries; `_lines` are theirs."""
+        self._lines: list[bytes] = []
         self._gathered_bytes = 0
         self._final = ""
         self._mark = mark
@@ -96,31 +99,37 @@ class Writer:
     def _gather(self, entry: bytes, resume: bytes) -> None:
         if not self._gathered:
             self._mark(self)
-        size = len(entry) + len(resume)
-        self._gathered.append((entry, resume))
-        self._gathered_bytes += size
-        self.size_bytes += size
         self.count += 1
+        self._gathered.append(entry)
+        self._lines.append(LINE % (self.count, entry, resume))
+        size = len(entry) + len(resume)
+        self.size_bytes += size
+        self._gathered_bytes += size
         if self._gathered_bytes > HIGH_WATER_BYTES:
             self.writable.clear()
 
     def take(self) -> Batch:
         """Take the gathered entries, for the next append."""
-        entries, self._gathered, self._gathered_bytes = self._gathered, [], 0
-        first = self.count - len(entries) + 1
-        lines = encode_lines(first, entries)
+        entries, lines = self._gathered, b"".join(self._lines)
+        self._gathered, self._lines, self._gathered_bytes = [], [], 0
         self._length += len(lines)
-        said = [entry for entry, _ in entries]
-        return Batch(self.generation, first, said, lines, self._length, self._final, self.log_bytes, self.tokens)
+        first = self.count - len(entries) + 1
+        live = encode_live(self._name, first, entries)
+        if not self._final:
+            return Batch(self.generation, first, live, lines, self._length)
+        return Batch(self.generation, first, live, lines, self._length, self._final, self.log_bytes, self.tokens)
 
-    def settle(self, *, refused: bool, error: ValkeyError | None = None) -> None:
-        """Handle the reply to what `take` returned. `error`: why it was refused, if not for another engine's entry."""
+    def settle(self) -> None:
+        """What `take` returned is in the log."""
         self.writable.set()
-        if refused and not self.closed:
+        if self._final and not self._gathered:
+            self.finished.set()
+
+    def refuse(self, error: ValkeyError | None = None) -> None:
+        """The log has refused it. `error`: why, if not for another engine's entry."""
+        if not self.closed:
             self.close()
             self._on_refused(error)
-        elif self.ended and not self._gathered:
-            self.finished.set()
 
 
 class Appender:
@@ -157,7 +166,10 @@ class Appender:
             except ValkeyError:
                 refused = await self._append_each(batches)
             for writer in writers:
-                writer.settle(refused=writer.generation in refused, error=refused.get(writer.generation))
+                if refused and writer.generation in refused:
+                    writer.refuse(refused[writer.generation])
+                else:
+                    writer.settle()
 
     async def _append_each(self, batches: Sequence[Batch]) -> dict[str, ValkeyError | None]:
         """One batch made the append fail. Append each separately, so that the others don't fail with it."""
@@ -201,6 +213,7 @@ class Appender:
 
 def _ended_by(batch: Batch, end: bytes) -> Batch:
     """A terminal entry in the place of these."""
-    lines = encode_lines(batch.first, [(end, b"")])
-    length = batch.length - len(batch.lines) + len(lines)
-    return Batch(batch.generation, batch.first, [end], lines, length, "failed")
+    line = LINE % (batch.first, end, b"")
+    length = batch.length - len(batch.lines) + len(line)
+    live = encode_live(batch.generation.encode(), batch.first, [end])
+    return Batch(batch.generation, batch.first, live, line, length, "failed")

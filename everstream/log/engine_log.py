@@ -14,7 +14,7 @@ from valkey.exceptions import NoScriptError
 from everstream.errors import InternalError
 from everstream.log.append_connection import AppendConnection
 from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
-from everstream.log.entries import Entry, decode_lines, encode_entry, encode_lines, encode_live
+from everstream.log.entries import LINE, Entry, decode_lines, encode_entry, encode_live, join_live
 from everstream.log.keys import Keys
 from everstream.log.records import (
     VALIDATION_TIMEOUT_S,
@@ -69,15 +69,15 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
-    """Consecutive entries of one generation from n = `first`; `final`: its state if the last one ends it. `lines` are
-    what `encode_lines` made of them, and `length` is that of the log with them, in bytes.
+    """Consecutive entries of one generation: the `lines` of its log from n = `first`, and its part of the live message.
+    `length` is that of the log with these lines, in bytes.
 
-    `log_bytes` and `tokens`: of the whole generation, as in `Held`.
+    If the last one ends it, `final` is its state. `log_bytes` and `tokens`: of the whole generation then, as in `Held`.
     """
 
     generation: str
     first: int
-    entries: Sequence[bytes]
+    live: bytes
     lines: bytes
     length: int
     final: str = ""
@@ -94,8 +94,8 @@ class History(NamedTuple):
     def followed_by(self, generation: str, entry: bytes, resume: bytes = b"", *, final: str = "") -> Batch:
         """An entry in the next place."""
         n = len(self.entries) + 1
-        lines = encode_lines(n, [(entry, resume)])
-        return Batch(generation, n, [entry], lines, self.length + len(lines), final)
+        line = LINE % (n, entry, resume)
+        return Batch(generation, n, encode_live(generation.encode(), n, [entry]), line, self.length + len(line), final)
 
 
 EMPTY = History((), 0)
@@ -115,14 +115,11 @@ class Refreshed(msgspec.Struct, frozen=True):
 def _commit(batches: Sequence[Batch], prefix: str) -> list[Any]:
     """What `append.lua` is given of these. `prefix`: of the logs' keys."""
     ends = [(each.generation, each.final, each.log_bytes, each.tokens) for each in batches if each.final]
-    arguments: list[Any] = [_message(batches), msgspec.msgpack.encode(ends) if ends else b""]
+    message = join_live([batch.live for batch in batches])
+    arguments: list[Any] = [message, msgspec.msgpack.encode(ends) if ends else b""]
     for batch in batches:
         arguments += (prefix + batch.generation, batch.length, batch.lines)
     return arguments
-
-
-def _message(batches: Sequence[Batch]) -> bytes:
-    return encode_live((batch.generation, batch.first, batch.entries) for batch in batches)
 
 
 async def until_answered(call: Callable[[], Awaitable[T]], what: str = "") -> T:
@@ -242,7 +239,7 @@ class EngineLog:
             reply = await self._appends.call("EVAL", script.script, 1, *arguments)
         refused = {log.decode().removeprefix(prefix) for log in cast(list[bytes], reply)}
         if refused and (accepted := [batch for batch in batches if batch.generation not in refused]):
-            await self._appends.call("PUBLISH", self._keys.live, _message(accepted))
+            await self._appends.call("PUBLISH", self._keys.live, join_live([batch.live for batch in accepted]))
         return refused
 
     async def fail(self, claim: Claim, code: str, message: str) -> None:

@@ -3,13 +3,12 @@
 An entry is JSON, `["", {"text": " The"}]`: the event's name and its data. The log and the live channel carry the same
 bytes, so an entry is encoded once, and spliced rather than decoded on its way to readers.
 
-In the log each entry is a line: n, the entry, and what the model needs to resume after it, with tabs between. Compact
-JSON has neither tabs nor line feeds.
+In the log each entry is a `LINE`. Compact JSON has neither tabs nor line feeds.
 """
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -41,6 +40,9 @@ class _Text(msgspec.Struct, gc=False):
 class _PlainText(msgspec.Struct, gc=False):
     text: str
 
+
+LINE = b"%d\t%b\t%b\n"
+"""Of a log: n, the entry, and what the model needs to resume after it."""
 
 _pair_decoder = msgspec.json.Decoder(tuple[str, msgspec.Raw])
 _entries_decoder = msgspec.json.Decoder(list[msgspec.Raw])
@@ -77,7 +79,7 @@ def decode_entry(n: int, entry: bytes, resume: bytes = b"") -> Entry:
 
 def encode_lines(first: int, entries: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The lines of consecutive entries, each (entry, resume)."""
-    return b"".join([b"%d\t%b\t%b\n" % (n, *entry) for n, entry in enumerate(entries, first)])
+    return b"".join([LINE % (n, entry, resume) for n, (entry, resume) in enumerate(entries, first)])
 
 
 def decode_lines(lines: bytes) -> list[Entry]:
@@ -94,9 +96,12 @@ def last_n(tail: bytes, *, is_whole: bool) -> int | None:
     return int(tail[start : tail.index(b"\t", start)]) if start or is_whole else None
 
 
-def encode_live(batches: Iterable[tuple[str, int, Sequence[bytes]]]) -> bytes:
-    """A message of the live channel: each generation's id, its first n, and its entries exactly as the log has them."""
-    parts = [b'["%b",%d,[%b]]' % (generation.encode(), first, b",".join(said)) for generation, first, said in batches]
+def encode_live(generation: bytes, first: int, entries: Sequence[bytes]) -> bytes:
+    """One generation's part of a message of the live channel: its id, its first n, and entries as the log has them."""
+    return b'["%b",%d,[%b]]' % (generation, first, b",".join(entries))
+
+
+def join_live(parts: Sequence[bytes]) -> bytes:
     return b"[%b]" % b",".join(parts)
 
 

@@ -3,7 +3,7 @@
 import math
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -356,7 +356,7 @@ class WebLog:
         self._client.connection_pool.disconnect()
         self._subscriber.close()
 
-    def subscribe(self) -> Iterator[list[tuple[str, int, msgspec.Raw]]]:
+    def subscribe(self) -> Generator[list[tuple[str, int, msgspec.Raw]], None, None]:
         """Yield an empty list once subscribed, then each message, decoded by `decode_live`.
 
         Raises UNAVAILABLE if the connection is lost, other ValkeyErrors if it is refused.

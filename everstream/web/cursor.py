@@ -47,6 +47,10 @@ class Cursor:
         self.last = last
         return True
 
+    def mark_current(self) -> None:
+        """Require no read of the log, because nothing can have been missed yet."""
+        self.behind = False
+
     def mark_behind(self) -> None:
         """Require a read of the log from here, because entries may have been missed."""
         self.behind = True

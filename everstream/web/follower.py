@@ -2,19 +2,23 @@
 
 One follower per web process: one subscription, one decode, many readers. A reader first registers, then has the log
 read from its position, then goes live. A gap in the numbers sends it back to the log. Pub/sub may lose messages, and a
-lost final message leaves no gap, so a reader also has the log read at each heartbeat.
+lost final message leaves no gap, so a reader also has the log read at each heartbeat. A process that has had no readers
+for a while ends its subscription at the next message, so that it is not woken by the tokens of others.
 
 Live entries go straight to the sockets of readers that wait for exactly those (`direct_writer`), so a token wakes no
 greenlet. Everything else goes through the reader's cursor and the stream's own greenlet.
 """
 
 import itertools
+import math
 import random
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 import gevent
 import msgspec
+from gevent.event import Event
 
 from everstream.log.entries import Entry
 from everstream.log.records import Generation
@@ -34,6 +38,10 @@ from everstream.web.request_ids import note_generation
 from everstream.web.sse import Encoder, EngineState, Queued
 
 RETRY_S = 0.5
+MAX_SILENT = 1000
+"""Bounds what requests leave behind that were refused, or that attached to another generation."""
+LINGER_S = 1.0
+"""So long a subscription lasts without readers, at least."""
 
 
 class Follower:
@@ -42,6 +50,13 @@ class Follower:
         self._settings = settings
         self.streams = streams
         self._readers: Readers = {}
+        self._silent: set[str] = set()
+        """Generations that this process has started, and of which it has heard nothing since before that."""
+        self._is_subscribed = False
+        self._is_wanted = Event()
+        """Whether the subscription is: set when a reader comes, cleared when it ends for lack of readers."""
+        self._left_at = -math.inf
+        """When the last reader left."""
         self._reads = LogReads(web_log)
         self._positions = QueuePositions(web_log)
         self._engines = EngineWatch(web_log, self._readers, settings.lease_s)
@@ -66,6 +81,14 @@ class Follower:
         known = self._reads.lookup(generation)
         return known if known and viewer.may_see(known) else None
 
+    def expect(self, generation: str) -> None:
+        """Note from now on whether entries of it come, because it is about to be started. If none do before its first
+        reader, that one has missed nothing, and need not read the log."""
+        if len(self._silent) > MAX_SILENT:
+            self._silent.clear()
+        if self._is_subscribed:
+            self._silent.add(generation)
+
     def mark_read(self, generation: str) -> None:
         """Someone looked at it without following."""
         self._reports.mark_read(generation)
@@ -80,6 +103,10 @@ class Follower:
     def register(self, reader: Reader) -> None:
         """Give the reader its generation's live entries until `unregister`."""
         self._readers.setdefault(reader.generation, set()).add(reader)
+        self._is_wanted.set()
+        if reader.generation in self._silent:
+            self._silent.remove(reader.generation)
+            reader.cursor.mark_current()
         self.streams.begin(reader)
         if reader.cursor.last <= 0:
             self._positions.add(reader)
@@ -93,6 +120,7 @@ class Follower:
         readers.discard(reader)
         if not readers:
             del self._readers[reader.generation]
+            self._left_at = time.monotonic()
 
     def next(self, reader: Reader) -> list[Entry] | Queued | EngineState | Heartbeat | None:
         """Wait up to heartbeat_s for the next thing to send. None: the reader left, or had to because the worker stops.
@@ -122,15 +150,30 @@ class Follower:
         """Dispatch live entries to their readers for as long as the process lives."""
         while True:
             try:
-                for batches in self._log.subscribe():
-                    if not batches:
-                        self._mark_all_behind()
-                    self.dispatch(batches)
+                self._follow_messages()
             except Exception as error:
                 # All streams of this process depend on this greenlet, so it must survive any error.
                 duties.report(error, "the subscription failed, trying again")
-            # Jitter, so that not all processes reconnect at once after a restart of Valkey.
-            gevent.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
+                # Jitter, so that not all processes reconnect at once after a restart of Valkey.
+                gevent.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311
+            else:
+                self._is_wanted.wait()
+
+    def _follow_messages(self) -> None:
+        """Dispatch them until one comes after LINGER_S without readers."""
+        with closing(self._log.subscribe()) as messages:
+            try:
+                for batches in messages:
+                    if not batches:
+                        self._is_subscribed = True
+                        self._mark_all_behind()
+                    self.dispatch(batches)
+                    if batches and not self._readers and time.monotonic() - self._left_at > LINGER_S:
+                        self._is_wanted.clear()
+                        return
+            finally:
+                self._is_subscribed = False
+                self._silent.clear()
 
     def dispatch(self, batches: Sequence[tuple[str, int, msgspec.Raw]]) -> None:
         """Write to the sockets of readers that wait for exactly this. Offer it to the cursors of the others."""
@@ -141,6 +184,8 @@ class Follower:
                 for reader in readers:
                     if not reader.deliver(batch, now):
                         reader.offer(batch.entries)
+            else:
+                self._silent.discard(generation)
 
     def _mark_all_behind(self) -> None:
         """Entries published before the subscription was in place were missed."""

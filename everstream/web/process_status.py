@@ -10,8 +10,9 @@ import gevent
 
 from everstream import __version__
 from everstream.log.records import WorkerStatus
+from everstream.web import duties
 
-BEAT_S = 0.1
+BEAT_S = 0.25
 _PAGE_BYTES = resource.getpagesize()
 
 
@@ -29,8 +30,9 @@ class ProcessStatus:
 
     def _measure_lag(self) -> None:
         while True:
-            due = time.monotonic() + BEAT_S
-            gevent.sleep(BEAT_S)
+            pause_s = duties.pause(BEAT_S)
+            due = time.monotonic() + pause_s
+            gevent.sleep(pause_s)
             self._lag_s = max(self._lag_s, time.monotonic() - due)
 
     def report(self, streams: int) -> WorkerStatus:

@@ -188,7 +188,8 @@ def start(model: ServedModel, given: dict[str, Any], options: RequestOptions) ->
     )
     with traces.submitting(model.name) as trace:
         job = Job(given, flush_ms, _added(model, given, who), request_id(), who.label, trace)
-        started = context.log.submit(secrets.token_hex(16), job, name, model.queue, submission)
+        context.follower.expect(generation := secrets.token_hex(16))
+        started = context.log.submit(generation, job, name, model.queue, submission)
     note_generation(started.id)
     return started
 

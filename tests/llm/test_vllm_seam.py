@@ -176,7 +176,7 @@ class Log:
             else:
                 self.outputs.append(msgspec.json.decode(entry.data))
                 self.resume_states.append(msgspec.json.decode(entry.resume))
-        self._writer.settle(refused=False)
+        self._writer.settle()
 
     @property
     def text(self):

@@ -134,7 +134,7 @@ class Protocol(RuleBasedStateMachine):
         refused = self.send(engine.in_flight)
         if fate == "arrives":
             engine.in_flight = None
-            engine.writer.settle(refused=refused)
+            engine.writer.refuse() if refused else engine.writer.settle()
 
     def send(self, batch):
         refused = self.await_(self.engine_log.append([batch])) != set()

@@ -25,7 +25,7 @@ from everstream.web.open_streams import OpenStreams, StreamClient
 from everstream.web.read_reports import ReadReports
 from harness.batches import batch_at
 from harness.sse_client import assert_whole, connect, read_all, text_of
-from harness.stack import web_alone
+from harness.stack import wait_for, web_alone
 
 DONE = encode_entry("done", {"finish_reason": "stop", "usage": None})
 
@@ -237,6 +237,38 @@ def test_cut_subscription_is_renewed(web, client, keys, append, generation):
         append(generation, 2, [DONE], "done")
         assert_whole(numbered(stream.read()))
     assert text_of(stream.events) == "a"
+
+
+def test_worker_without_readers_is_not_woken(web, client, keys, append, generation):
+    """It ends its subscription, and subscribes again for the next reader."""
+
+    def is_heard():
+        client.publish(keys.live, '[["somebody else",1,[]]]')
+        return client.pubsub_numsub(keys.live)[0][1] > 0
+
+    wait_for(lambda: not is_heard(), what="the end of the subscription")
+    with connect(web.events_url(generation)) as stream:
+        stream.read(until=until(1))
+        append(generation, 1, [token("a")], "")
+        stream.read(until=until(2))
+        append(generation, 2, [DONE], "done")
+        assert_whole(numbered(stream.read()))
+
+
+def test_first_reader_of_a_new_generation_reads_no_log(web, client, keys, append):
+    known = web.submit(texts=["a"])
+    with connect(web.events_url(known)) as first:
+        first.read(until=until(1))
+        append(known, 1, [token("a")], "")
+        # The worker is subscribed, and has read what there was.
+        first.read(until=until(2))
+        read = client.info("commandstats")["cmdstat_strlen"]["calls"]
+        with connect(f"{web.url}/stream?texts=a") as stream:
+            stream.read(until=until(1))
+            generation = stream.events[0].id.partition(".")[0]
+            append(generation, 1, [token("a"), DONE], "done")
+            assert_whole(numbered(stream.read()))
+        assert client.info("commandstats")["cmdstat_strlen"]["calls"] == read
 
 
 def test_pipelined_request_ends_no_stream(web, append, generation):

@@ -6,7 +6,7 @@ import pytest
 
 from everstream.engine.appender import HIGH_WATER_BYTES, Appender, Writer
 from everstream.log.engine_log import EMPTY, History
-from everstream.log.entries import Entry, encode_entry
+from everstream.log.entries import Entry, decode_lines, encode_entry
 from everstream.log.histograms import LOG_APPEND, Histogram
 
 ENTRY = encode_entry("", {"text": "a"})
@@ -39,7 +39,7 @@ def test_entry_numbers_continue_across_batches(writer):
     assert before.lines == b"7\t%b\t[1]\n8\t%b\t\n" % (ENTRY, ENTRY)
     writer.put(ENTRY)
     batch = writer.take()
-    assert (batch.first, batch.entries, batch.final) == (9, [ENTRY], "")
+    assert (batch.first, batch.live, batch.final) == (9, b'["generation",9,[%b]]' % ENTRY, "")
     assert batch.length == before.length + len(batch.lines)
 
 
@@ -49,7 +49,7 @@ def test_nothing_follows_the_first_terminal_entry(writer):
     writer.put(ENTRY)
     writer.end("failed", {})
     batch = writer.take()
-    assert batch.entries == [ENTRY, encode_entry("done", {})]
+    assert [entry.event for entry in decode_lines(batch.lines)] == ["", "done"]
     assert (batch.final, writer.count) == ("done", 8)
 
 
@@ -60,7 +60,7 @@ def test_writer_applies_backpressure_until_settled(writer):
     assert not writer.writable.is_set()
     writer.take()
     assert not writer.writable.is_set()
-    writer.settle(refused=False)
+    writer.settle()
     assert writer.writable.is_set()
 
 
@@ -68,10 +68,10 @@ def test_writer_is_finished_once_its_end_is_settled(writer):
     writer.put(ENTRY)
     writer.take()
     writer.end("done", {})
-    writer.settle(refused=False)
+    writer.settle()
     assert not writer.finished.is_set()
     writer.take()
-    writer.settle(refused=False)
+    writer.settle()
     assert writer.finished.is_set()
 
 
@@ -79,7 +79,7 @@ def test_refusal_is_reported_once_and_closes_the_writer(writer, refusals):
     for _ in range(2):
         writer.put(ENTRY)
         writer.take()
-        writer.settle(refused=True)
+        writer.refuse()
     assert refusals.count == 1
     assert writer.closed and writer.finished.is_set() and writer.writable.is_set()
 
@@ -88,7 +88,7 @@ def test_closed_writer_ignores_refusals(writer, refusals):
     writer.put(ENTRY)
     writer.take()
     writer.close()
-    writer.settle(refused=True)
+    writer.refuse()
     assert refusals.count == 0
 
 

@@ -11,6 +11,7 @@ from everstream.engine.context import EngineContext
 from everstream.engine.generation_task import GenerationTask
 from everstream.engine.meter import EngineMeter
 from everstream.log.engine_log import Claim
+from everstream.log.entries import decode_lines, text_of
 from everstream.log.histograms import LOG_APPEND, Histogram
 from everstream.log.records import Job
 from everstream.settings import load_settings
@@ -35,15 +36,15 @@ def test_held_outputs_survive_a_model_error():
             while not task.ended:
                 await asyncio.sleep(0)
             writer = task._writer
-            entries = [entry for entry, _ in writer.take().entries]
-            writer.settle(refused=False)
+            entries = decode_lines(writer.take().lines)
+            writer.settle()
             await ended
         return entries
 
     *outputs, end = asyncio.run(main())
     # Two entries, or three if a flush period began between two outputs.
-    assert b"".join(outputs).replace(b'"}]["",{"text":"', b"") == b'["",{"text":"abc"}]'
-    assert end.startswith(b'["failed",{"code":"model_error"')
+    assert "".join(text_of(output.data) for output in outputs) == "abc"
+    assert end.event == "failed" and end.data.startswith(b'{"code":"model_error"')
 
 
 class Swallowing:
@@ -78,9 +79,9 @@ def test_stopped_generation_ends_whatever_the_model_does_with_its_cancellation(m
             await asyncio.sleep(0)
             task.break_off("cancelled", {"reason": "requested"})
             await appender._work.wait()
-            [(entry, _)] = task._writer.take().entries
-            task._writer.settle(refused=False)
+            [entry] = decode_lines(task._writer.take().lines)
+            task._writer.settle()
             await ended
-        return entry
+        return entry.event, entry.data
 
-    assert asyncio.run(main()) == b'["cancelled",{"reason":"requested"}]'
+    assert asyncio.run(main()) == ("cancelled", b'{"reason":"requested"}')

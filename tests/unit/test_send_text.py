@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from everstream.contract.output_handler import GenerationStopped, HandlerOptions, StreamOutputHandler
+from everstream.log.entries import decode_lines
 from harness.sink import WriterSink
 
 MOST_BYTES = 100
@@ -26,7 +27,7 @@ class Scene:
     async def entries(self):
         await asyncio.sleep(0)
         writer = self._sink.writer
-        return writer.take().entries if writer.count else []
+        return decode_lines(writer.take().lines)
 
 
 def plain(scene):

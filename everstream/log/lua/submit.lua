@@ -13,7 +13,7 @@ local thread_key = ARGV[18]
 
 local function describe(outcome, id)
   local known = redis.call('HMGET', generation_key(id), 'state', 'model', 'job_id', 'digest', 'queue', 'owner')
-  local top = top_of(log_key(id))
+  local top = outcome == 'started' and 0 or top_of(log_key(id))
   return {outcome, id, known[1], known[2], known[3], known[4] or '', known[5] or '', known[6] or '', top}
 end
 
