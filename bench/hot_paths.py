@@ -62,7 +62,7 @@ def test_put_output(benchmark):
     """A generation's output in the engine, from the handler to the writer."""
 
     async def main():
-        meter, settings = EngineMeter(), load_settings({"EVERSTREAM_MAX_GENERATION_BYTES": str(1 << 30)})
+        meter, settings = EngineMeter(), load_settings({"EVERSTREAM_MAX_GENERATION_BYTES": str(256 << 20)})
         appender = Appender(None, 10, meter.appends)
         context = EngineContext(settings, None, None, appender, asyncio.Lock(), FlushClocks(), meter)
         task = GenerationTask(Claim("1-0", GENERATIONS[0], Job({}), False), context, alone=False)

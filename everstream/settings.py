@@ -101,7 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_prompt_chars: Annotated[int, Meta(ge=1, le=1_048_576)] = 200_000
     max_body_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 4 << 20
     max_output_bytes: Annotated[int, Meta(ge=1024, le=67_108_864)] = 1 << 20
-    max_generation_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 64 << 20
+    max_generation_bytes: Annotated[int, Meta(ge=1024, le=256 << 20)] = 64 << 20
     max_log_bytes: Annotated[int, Meta(ge=65536)] = 1 << 30
     max_topic_bytes: Annotated[int, Meta(ge=65536)] = 256 << 20
     topic_history: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000

@@ -21,6 +21,9 @@ def encode_output(output: Mapping[str, Any]) -> bytes:
     if b"null" in encoded:
         for key, value in output.items():
             _check_finite(key, value)
+    if b"\n" in encoded or b"\t" in encoded:
+        # Of a `msgspec.Raw`, which is copied as it is.
+        return msgspec.json.format(encoded, indent=-1)
     return encoded
 
 

@@ -101,7 +101,7 @@ class Writer:
             self._mark(self)
         self.count += 1
         self._gathered.append(entry)
-        self._lines.append(LINE % (self.count, entry, resume))
+        self._lines.append(LINE % (entry, resume, self.count))
         size = len(entry) + len(resume)
         self.size_bytes += size
         self._gathered_bytes += size
@@ -213,7 +213,7 @@ class Appender:
 
 def _ended_by(batch: Batch, end: bytes) -> Batch:
     """A terminal entry in the place of these."""
-    line = LINE % (batch.first, end, b"")
+    line = LINE % (end, b"", batch.first)
     length = batch.length - len(batch.lines) + len(line)
     live = encode_live(batch.generation.encode(), batch.first, [end])
     return Batch(batch.generation, batch.first, live, line, length, "failed")

@@ -80,6 +80,8 @@ class Tap:
     def refuse(self, error: Exception) -> None:
         """Fail this request. Raised in vLLM's code, one answer's error would fail all of them."""
         self.refusal, self.is_open = error, False
+        # Perhaps it is what failed, and vLLM may have another output for it.
+        self._state.detokenizer = _NoDetokenizer()
         self._state.queue.put(error)
 
     def pass_on(self, completion: Any) -> bool:
@@ -90,6 +92,16 @@ class Tap:
             finish_reason = "stop"
         self.give(tokens, finish_reason, stop_reason or completion.stop_reason)
         return finish_reason is not None
+
+
+class _NoDetokenizer:
+    """Of a request whose text nobody gets."""
+
+    def update(self, new_token_ids: list[int], stop_terminated: bool) -> None:
+        pass
+
+    def num_output_tokens(self) -> int:
+        return 0
 
 
 class Taps:

@@ -36,6 +36,9 @@ class AppendConnection:
                 if self._channel is None or self._channel.is_lost:
                     self._channel = await self._open()
                 reply = await self._channel.send(packed)
+                if isinstance(reply, ValkeyConnectionError):
+                    # Such as READONLY: another connection may reach the primary again.
+                    raise reply
             except BaseException:
                 # The reply may still arrive, and would be taken for the next command's.
                 await self.close()
@@ -54,6 +57,8 @@ class AppendConnection:
         return _Channel(cast(asyncio.Transport, self._connection._writer.transport))
 
     async def close(self) -> None:
+        if self._channel is not None:
+            self._channel.abort()
         self._channel = None
         await self._connection.disconnect(nowait=True)
 
@@ -87,6 +92,10 @@ class _Channel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
         self._fail(ValkeyConnectionError(f"the connection to Valkey was lost: {exc or 'it was closed'}"))
+
+    def abort(self) -> None:
+        """Close it at once, without what is not sent yet."""
+        self._transport.abort()
 
     def _fail(self, error: ValkeyError) -> None:
         if self._reply is not None and not self._reply.done():

@@ -94,7 +94,7 @@ class History(NamedTuple):
     def followed_by(self, generation: str, entry: bytes, resume: bytes = b"", *, final: str = "") -> Batch:
         """An entry in the next place."""
         n = len(self.entries) + 1
-        line = LINE % (n, entry, resume)
+        line = LINE % (entry, resume, n)
         return Batch(generation, n, encode_live(generation.encode(), n, [entry]), line, self.length + len(line), final)
 
 
@@ -113,7 +113,7 @@ class Refreshed(msgspec.Struct, frozen=True):
 
 
 def _commit(batches: Sequence[Batch], prefix: str) -> list[Any]:
-    """What `append.lua` is given of these. `prefix`: of the logs' keys."""
+    """The arguments for `append.lua`. `prefix`: of the logs' keys."""
     ends = [(each.generation, each.final, each.log_bytes, each.tokens) for each in batches if each.final]
     message = join_live([batch.live for batch in batches])
     arguments: list[Any] = [message, msgspec.msgpack.encode(ends) if ends else b""]
@@ -223,7 +223,7 @@ class EngineLog:
 
     async def history(self, generation: str) -> History:
         found = cast(bytes, await self._client.get(self._keys.log(generation)) or b"")
-        return History(decode_lines(found), len(found))
+        return History(decode_lines(found, 1), len(found))
 
     async def append(self, batches: Sequence[Batch], *, though_full: bool = False) -> set[str]:
         """Append and publish in one round trip. Returns the generations that were refused. Safe to retry.
@@ -237,10 +237,7 @@ class EngineLog:
             reply = await self._appends.call("EVALSHA", script.sha, 1, *arguments)
         except NoScriptError:
             reply = await self._appends.call("EVAL", script.script, 1, *arguments)
-        refused = {log.decode().removeprefix(prefix) for log in cast(list[bytes], reply)}
-        if refused and (accepted := [batch for batch in batches if batch.generation not in refused]):
-            await self._appends.call("PUBLISH", self._keys.live, join_live([batch.live for batch in accepted]))
-        return refused
+        return {log.decode().removeprefix(prefix) for log in cast(list[bytes], reply)}
 
     async def fail(self, claim: Claim, code: str, message: str) -> None:
         """End a generation that this engine can't continue. Does nothing if another engine has it by now."""

@@ -41,8 +41,10 @@ class _PlainText(msgspec.Struct, gc=False):
     text: str
 
 
-LINE = b"%d\t%b\t%b\n"
-"""Of a log: n, the entry, and what the model needs to resume after it."""
+LINE = b"%b\t%b\t%d\n"
+"""Of a log: the entry, what the model needs to resume after it, and n. So the last bytes tell how many there are."""
+TAIL_BYTES = 20
+"""More than n takes, with its tab and line feed."""
 
 _pair_decoder = msgspec.json.Decoder(tuple[str, msgspec.Raw])
 _entries_decoder = msgspec.json.Decoder(list[msgspec.Raw])
@@ -72,28 +74,29 @@ def token_data(entry: bytes) -> bytes | None:
 
 
 def decode_entry(n: int, entry: bytes, resume: bytes = b"") -> Entry:
-    """Decode the fields of one stream element."""
+    """Decode the fields of one line."""
     event, data = _pair_decoder.decode(entry)
     return Entry(n, event, bytes(data), resume)
 
 
 def encode_lines(first: int, entries: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The lines of consecutive entries, each (entry, resume)."""
-    return b"".join([LINE % (n, entry, resume) for n, (entry, resume) in enumerate(entries, first)])
+    return b"".join([LINE % (entry, resume, n) for n, (entry, resume) in enumerate(entries, first)])
 
 
-def decode_lines(lines: bytes) -> list[Entry]:
-    fields = [line.split(b"\t") for line in lines.split(b"\n")[:-1]]
-    return [decode_entry(int(n), entry, resume) for n, entry, resume in fields]
+def decode_lines(lines: bytes, first: int, *, has_resume: bool = True) -> list[Entry]:
+    """The entries from n = `first`. Raises ValueError if they are others. `has_resume`: with what models need to
+    resume."""
+    *whole, rest = lines.split(b"\n")
+    fields = [line.split(b"\t") for line in whole]
+    if rest or [each[2:] for each in fields] != [[b"%d" % n] for n in range(first, first + len(fields))]:
+        raise ValueError(f"the log's lines do not continue at entry {first}")
+    return [decode_entry(n, entry, resume if has_resume else b"") for n, (entry, resume, _) in enumerate(fields, first)]
 
 
-def last_n(tail: bytes, *, is_whole: bool) -> int | None:
-    """The n of a log's last entry, from the log's end; None: it begins before that. Raises ValueError if this is no
-    log."""
-    if not tail:
-        return 0
-    start = tail.rfind(b"\n", 0, -1) + 1
-    return int(tail[start : tail.index(b"\t", start)]) if start or is_whole else None
+def last_n(tail: bytes) -> int:
+    """The n of a log's last entry, from its last TAIL_BYTES. Raises ValueError if this is no log."""
+    return int(tail[tail.rindex(b"\t") + 1 : -1]) if tail else 0
 
 
 def encode_live(generation: bytes, first: int, entries: Sequence[bytes]) -> bytes:
@@ -121,7 +124,7 @@ def split_entries(entries: msgspec.Raw) -> list[bytes]:
 def text_alone(entries: msgspec.Raw, max_bytes: int) -> bytes | None:
     """The text in the input for `split_entries`, as a JSON string with its quotes, if it holds one entry, whose output
     is text and nothing else, as most do. None: it holds anything else, or more than `max_bytes`."""
-    # No other JSON begins with a match, so an end at `max_bytes` makes none.
+    # A JSON array is never the beginning of another one, so cutting at `max_bytes` makes no false match.
     found = _match_text(entries, 0, max_bytes)
     return found and found[1]
 

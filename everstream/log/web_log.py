@@ -24,7 +24,7 @@ from everstream.errors import (
 )
 from everstream.log.api_keys import KeyStore
 from everstream.log.connection import COMMAND_TIMEOUT_S, keepalive
-from everstream.log.entries import decode_lines, decode_live, encode_entry, last_n
+from everstream.log.entries import TAIL_BYTES, decode_lines, decode_live, encode_entry, last_n
 from everstream.log.faults import Faults
 from everstream.log.figures import Figures, decode
 from everstream.log.keys import Keys
@@ -58,8 +58,6 @@ MAX_LONG_VALIDATIONS = 16
 """Waiting at a time, across all web processes. One engine handles about as many before their senders give up."""
 READ_BYTES = 256 << 10
 """Per read of the log: the most that one reader far behind holds in memory at a time."""
-TAIL_BYTES = 512
-"""Of a log's end, that most often have a whole line."""
 PROBE_S = 1
 """Minimum time between two probes, however often readiness is queried."""
 
@@ -207,31 +205,9 @@ class WebLog:
                 pipe.getrange(self._keys.log(generation), -TAIL_BYTES, -1)
             found = pipe.execute(raise_on_error=False)
             return [
-                self._found(generation, fields, tail)
+                _found(generation, fields, tail)
                 for generation, fields, tail in zip(generations, found[::2], found[1::2], strict=True)
             ]
-
-    def _found(self, generation: str, fields: Any, tail: Any) -> Generation | None:
-        """Interpret Valkey's replies to a lookup. Keys that hold foreign data count as unknown."""
-        for answer in (fields, tail):
-            if isinstance(answer, Exception):
-                if not str(answer).startswith("WRONGTYPE"):
-                    raise answer
-                return None
-        if fields[0] is None:
-            return None
-        try:
-            return _generation(generation, fields, self._top(generation, tail))
-        except ValueError:
-            return None
-
-    def _top(self, generation: str, tail: bytes) -> int:
-        """The n of the last entry. `tail`: TAIL_BYTES of the log's end."""
-        size = TAIL_BYTES
-        while (n := last_n(tail, is_whole=len(tail) < size)) is None:
-            size *= 16
-            tail = cast(bytes, self._client.getrange(self._keys.log(generation), -size, -1))
-        return n
 
     def read(self, places: Sequence[tuple[str, int]], max_bytes: int) -> list[Page | None]:
         """For each generation and n, the entries above n: `max_bytes` in all, but at least one entry if there is one.
@@ -241,7 +217,8 @@ class WebLog:
         arguments = [part for place in places for part in place]
         with self.faults.recording("read"):
             reply = self._read(keys=[self._keys.jobs], args=[self._keys.ns, max_bytes, *arguments])
-        return [_page(*found) if found else None for found in cast(list[list[Any]], reply)]
+        found = cast(list[list[Any]], reply)
+        return [_page(after, *each) if each else None for (_, after), each in zip(places, found, strict=True)]
 
     def touch(
         self, generations: Iterable[str], counted: Mapping[str, int], *, worker: WorkerStatus | None = None
@@ -405,5 +382,20 @@ def _generation(generation: str, fields: Sequence[bytes | None], top: int) -> Ge
     return Generation(generation, state, model, top, created, digest, queue, owner)
 
 
-def _page(top: int, lines: bytes) -> Page:
-    return Page(decode_lines(lines), top)
+def _found(generation: str, fields: Any, tail: Any) -> Generation | None:
+    """Interpret Valkey's replies to a lookup. Keys that hold foreign data count as unknown."""
+    for answer in (fields, tail):
+        if isinstance(answer, Exception):
+            if not str(answer).startswith("WRONGTYPE"):
+                raise answer
+            return None
+    if fields[0] is None:
+        return None
+    try:
+        return _generation(generation, fields, last_n(tail))
+    except ValueError:
+        return None
+
+
+def _page(after: int, top: int, lines: bytes) -> Page:
+    return Page(decode_lines(lines, after + 1, has_resume=False), top)

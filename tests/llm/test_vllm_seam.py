@@ -170,7 +170,8 @@ class Log:
         return self._writer.writable
 
     def take(self):
-        for entry in decode_lines(self._writer.take().lines):
+        batch = self._writer.take()
+        for entry in decode_lines(batch.lines, batch.first):
             if entry.is_terminal:
                 self.end = entry.event, msgspec.json.decode(entry.data)
             else:

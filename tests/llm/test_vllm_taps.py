@@ -186,9 +186,7 @@ def test_error_of_one_detokenizer_fails_no_other(step, tokens):
     for at, token in enumerate(tokens):
         if at == 3:
             failing.detokenizer.stream = None
-        if at < 4:
-            step.run(output("a", token))
-        step.run(output("b", token))
+        step.run(output("a", token), output("b", token))
     assert (failing.tokens, other.text) == (tokens[:3], TEXT)
     with pytest.raises(AttributeError):
         step.queues["a"].get_nowait()

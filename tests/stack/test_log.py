@@ -21,7 +21,7 @@ from everstream.errors import (
     RateLimited,
     RequestConflict,
 )
-from everstream.log import engine_log
+from everstream.log import append_connection, engine_log
 from everstream.log.api_keys import KeyLimits
 from everstream.log.engine_log import EngineLog, Held
 from everstream.log.entries import encode_entry, encode_lines, split_entries
@@ -262,6 +262,46 @@ def _answer_subscriber(server, messages):
         connection.sendall(b"*3\r\n$9\r\nsubscribe\r\n$7\r\nchannel\r\n:1\r\n" + messages)
 
 
+def test_accepted_entries_are_published_beside_refused_ones(web, run):
+    async def test(engine):
+        refused, taken, other, one = submit(web), submit(web), submit(web), engine("one")
+        await one.append([batch(web, refused, 1, [token("x")]), batch(web, taken, 1, [token("y")])])
+        received = web.subscribe()
+        assert next(received) == []
+        batches = [
+            batch(web, refused, 1, [token("zombie")]),
+            batch(web, taken, 2, [token("z"), token("\t\n,"), DONE], "done"),
+            batch(web, other, 1, [token("o")]),
+        ]
+        assert await one.append(batches) == {refused}
+        said = {of: (first, split_entries(entries)) for of, first, entries in next(received)}
+        assert said == {
+            taken: (2, [token("z")[0], token("\t\n,")[0], DONE[0]]),
+            other: (1, [token("o")[0]]),
+        }
+        assert web.lookup([taken])[0].state == "done"
+
+    run(test)
+
+
+def test_end_that_can_not_be_published_is_the_only_one(web, run):
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        claim = await claim_one(one)
+        client = web._client
+        client.execute_command("ACL", "SETUSER", "default", "-publish")
+        try:
+            with pytest.raises(valkey.ResponseError):
+                await one.append([batch(web, generation, 1, [token("x"), DONE], "done")])
+            await one.fail(claim, "log_error", "the log refuses it")
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "+publish")
+        assert [entry.event for entry in entries_of(web, generation)] == ["", "done"]
+        assert web.lookup([generation])[0].state == "done"
+
+    run(test)
+
+
 def test_refreshed_lease_is_not_taken_over(web, run):
     async def test(engine):
         submit(web)
@@ -288,19 +328,6 @@ def test_expired_lease_is_taken_over_for_good(web, run):
     run(test)
 
 
-def test_entry_that_would_leave_a_gap_is_refused(web, run):
-    """As after Valkey lost acknowledged entries: the log never has gaps."""
-
-    async def test(engine):
-        generation, one = submit(web), engine("one")
-        await one.append([batch(web, generation, 1, [token("x")])])
-        assert await one.append([batch(web, generation, 3, [token("z"), DONE], "done")]) == {generation}
-        assert web.lookup([generation])[0].state == "open"
-        assert [entry.n for entry in entries_of(web, generation)] == [1]
-
-    run(test)
-
-
 def test_log_that_lost_entries_refuses_the_next(web, run):
     async def test(engine):
         generation, one, key = submit(web), engine("one"), None
@@ -312,6 +339,7 @@ def test_log_that_lost_entries_refuses_the_next(web, run):
         web._client.set(key, shorter)
         assert await one.append([third]) == {generation}
         assert web._client.get(key) == shorter
+        assert web.lookup([generation])[0].state == "open"
         web._client.delete(key)
         assert await one.append([third]) == {generation}
         assert not web._client.exists(key)
@@ -922,7 +950,7 @@ def test_append_that_times_out_can_be_repeated(web, run, monkeypatch):
         generation, one = submit(web), engine("one")
         await claim_one(one)
         batches = [batch(web, generation, 1, [token("a")])]
-        monkeypatch.setattr(engine_log, "COMMAND_TIMEOUT_S", 0.1)
+        monkeypatch.setattr(append_connection, "COMMAND_TIMEOUT_S", 0.1)
         web._client.client_pause(60_000, all=False)
         try:
             with pytest.raises(UNAVAILABLE):

@@ -173,7 +173,7 @@ def test_engine_that_may_not_claim_exits_and_fails_the_queue(own_stack, gate):
 def test_unreadable_log_ends_the_stream(stack, client):
     generation = stack.submit(texts=["a"])
     read_all(stack.events_url(generation))
-    with denied(client, "strlen"):
+    with denied(client, "exists"):
         events = read_all(stack.events_url(generation))
         assert [event.type for event in events] == ["open", "failed"]
         assert events[-1].json["code"] == "log_error"

@@ -262,13 +262,13 @@ def test_first_reader_of_a_new_generation_reads_no_log(web, client, keys, append
         append(known, 1, [token("a")], "")
         # The worker is subscribed, and has read what there was.
         first.read(until=until(2))
-        read = client.info("commandstats")["cmdstat_strlen"]["calls"]
+        read = client.info("commandstats")["cmdstat_getrange"]["calls"]
         with connect(f"{web.url}/stream?texts=a") as stream:
             stream.read(until=until(1))
             generation = stream.events[0].id.partition(".")[0]
             append(generation, 1, [token("a"), DONE], "done")
             assert_whole(numbered(stream.read()))
-        assert client.info("commandstats")["cmdstat_strlen"]["calls"] == read
+        assert client.info("commandstats")["cmdstat_getrange"]["calls"] == read
 
 
 def test_pipelined_request_ends_no_stream(web, append, generation):

@@ -36,7 +36,7 @@ def test_entry_numbers_continue_across_batches(writer):
     writer.put(ENTRY)
     before = writer.take()
     assert (before.first, before.length, writer.count) == (7, 100 + len(before.lines), 8)
-    assert before.lines == b"7\t%b\t[1]\n8\t%b\t\n" % (ENTRY, ENTRY)
+    assert before.lines == b"%b\t[1]\t7\n%b\t\t8\n" % (ENTRY, ENTRY)
     writer.put(ENTRY)
     batch = writer.take()
     assert (batch.first, batch.live, batch.final) == (9, b'["generation",9,[%b]]' % ENTRY, "")
@@ -49,7 +49,7 @@ def test_nothing_follows_the_first_terminal_entry(writer):
     writer.put(ENTRY)
     writer.end("failed", {})
     batch = writer.take()
-    assert [entry.event for entry in decode_lines(batch.lines)] == ["", "done"]
+    assert [entry.event for entry in decode_lines(batch.lines, batch.first)] == ["", "done"]
     assert (batch.final, writer.count) == ("done", 8)
 
 

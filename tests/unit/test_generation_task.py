@@ -36,7 +36,7 @@ def test_held_outputs_survive_a_model_error():
             while not task.ended:
                 await asyncio.sleep(0)
             writer = task._writer
-            entries = decode_lines(writer.take().lines)
+            entries = decode_lines(writer.take().lines, 1)
             writer.settle()
             await ended
         return entries
@@ -79,7 +79,7 @@ def test_stopped_generation_ends_whatever_the_model_does_with_its_cancellation(m
             await asyncio.sleep(0)
             task.break_off("cancelled", {"reason": "requested"})
             await appender._work.wait()
-            [entry] = decode_lines(task._writer.take().lines)
+            [entry] = decode_lines(task._writer.take().lines, 1)
             task._writer.settle()
             await ended
         return entry.event, entry.data

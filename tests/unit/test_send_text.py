@@ -27,7 +27,7 @@ class Scene:
     async def entries(self):
         await asyncio.sleep(0)
         writer = self._sink.writer
-        return decode_lines(writer.take().lines)
+        return decode_lines(writer.take().lines, 1)
 
 
 def plain(scene):

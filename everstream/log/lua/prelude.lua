@@ -20,26 +20,37 @@ local function ensure_group()
   redis.pcall('XGROUP', 'CREATE', jobs, group, '0', 'MKSTREAM')
 end
 
--- A log is a string of lines, one per entry: number, tab, entry, tab, resume, line feed.
-local function line_of(n, entry) return n .. '\t' .. entry .. '\t\n' end
+-- A log is a string of lines, one per entry: entry, tab, resume, tab, number, line feed.
+local function line_of(n, entry) return entry .. '\t\t' .. n .. '\n' end
 
-local function is_foreign_log(log)
-  local kind = redis.call('TYPE', log).ok
-  return kind ~= 'none' and (kind ~= 'string' or redis.call('GETRANGE', log, 0, 1) ~= '1\t')
+local foreign_log = 'WRONGTYPE the log of a generation holds something else'
+-- More than a number takes, with its tab and line feed.
+local tail_bytes = 20
+
+-- The number at the end of these bytes, which end with a line.
+local function last_number(tail)
+  return tonumber(string.match(tail, '\t(%d+)\n$')) or error({err = foreign_log})
 end
 
 -- The number of a log's last entry.
 local function top_of(log)
-  local length, size = redis.call('STRLEN', log), 256
-  if length == 0 then return 0 end
-  while true do
-    local window = redis.call('GETRANGE', log, math.max(0, length - size), -1)
-    if size >= length then window = '\n' .. window end
-    local n = string.match(window, '\n(%d+)\t[^\n]*\n$')
-    if n then return tonumber(n) end
-    if size >= length then error({err = 'WRONGTYPE the log of a generation holds something else'}) end
-    size = size * 4
+  local tail = redis.call('GETRANGE', log, -tail_bytes, -1)
+  return tail == '' and 0 or last_number(tail)
+end
+
+local function is_foreign_log(log)
+  local kind = redis.call('TYPE', log).ok
+  if kind ~= 'string' then return kind ~= 'none' end
+  return not string.match(redis.call('GETRANGE', log, -tail_bytes, -1), '\t%d+\n$')
+end
+
+-- A generation's part of the live message, which has entries exactly as the log: [generation, first n, [entry, ...]].
+local function live_part(generation, lines)
+  local entries, first = {}, nil
+  for entry, n in string.gmatch(lines, '([^\t\n]*)\t[^\t\n]*\t(%d+)\n') do
+    entries[#entries + 1], first = entry, first or n
   end
+  return '["' .. generation .. '",' .. first .. ',[' .. table.concat(entries, ',') .. ']]'
 end
 
 -- Whose a generation is: its owner, or its client's address.
@@ -232,10 +243,11 @@ end
 -- End a generation with a terminal entry, wherever its log stands.
 local function close(generation, state, entry, retention_s)
   local n = top_of(log_key(generation)) + 1
-  redis.call('APPEND', log_key(generation), line_of(n, entry))
+  local line = line_of(n, entry)
+  redis.call('APPEND', log_key(generation), line)
   account(generation, #entry)
   finish(generation, state, retention_s)
-  redis.call('PUBLISH', live, '[["' .. generation .. '",' .. n .. ',[' .. entry .. ']]]')
+  redis.call('PUBLISH', live, '[' .. live_part(generation, line) .. ']')
 end
 
 -- Whether nobody has read a generation for this time. Only the last calm_ms count, since when readers could be recorded.

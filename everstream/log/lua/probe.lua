@@ -2,7 +2,7 @@
 -- process.
 -- ARGV: ns
 local hash, stream, set, number = ns .. 'probe:hash', ns .. 'probe:stream', ns .. 'probe:set', ns .. 'probe:number'
--- What a probe left that was refused half-way.
+-- Left behind by a probe that was refused half-way.
 redis.call('UNLINK', hash, stream, set, number)
 redis.call('HSET', hash, 'field', 'text')
 redis.call('HSTRLEN', hash, 'field')

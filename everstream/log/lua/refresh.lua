@@ -6,7 +6,7 @@
 -- 'stop', 'abandoned' or 'foreign'.
 local consumer, idle_ms, abandon_after_ms, calm_ms = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local retention_s, max_log_bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
--- Of a command. Lua's stack has room for some thousands.
+-- Of one command; Lua's stack holds a few thousand.
 local most_arguments = 1000
 local used, is_held = {}, {}
 
@@ -26,9 +26,10 @@ end
 
 local function verdict(job_id, generation, bytes, tokens)
   if not is_held[job_id] then return 'lost' end
-  local fields = {'entries_bytes', 'tokens', 'stop', 'abandon_after_ms'}
+  local fields = {'entries_bytes', 'tokens', 'stop', 'abandon_after_ms', 'state'}
   local known = redis.call('HMGET', generation_key(generation), unpack(fields))
-  note_used(used, generation, known, tonumber(bytes), tonumber(tokens))
+  -- Without its hash, it can't be accounted for.
+  if known[5] then note_used(used, generation, known, tonumber(bytes), tonumber(tokens)) end
   if known[3] then return 'stop' end
   if abandoned(generation, tonumber(known[4] or abandon_after_ms), calm_ms) then return 'abandoned' end
   return 'held'
@@ -39,10 +40,15 @@ refresh_leases()
 local function foreign() return 'foreign' end
 
 local verdicts = {0}
-for at = 8, #ARGV, 4 do
-  local job_id, generation, bytes, tokens = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  verdicts[#verdicts + 1] = guarded(generation, foreign, verdict, job_id, generation, bytes, tokens)
+local function judge_all()
+  for at = 8, #ARGV, 4 do
+    local job_id, generation, bytes, tokens = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+    verdicts[#verdicts + 1] = guarded(generation, foreign, verdict, job_id, generation, bytes, tokens)
+  end
 end
+local ok, failure = pcall(judge_all)
+-- Whatever failed, what was noted of the generations before it counts for their clients, too.
 account_used(used)
+if not ok then error(failure) end
 if sweep(retention_s, max_log_bytes) > max_log_bytes then verdicts[1] = 1 end
 return verdicts
