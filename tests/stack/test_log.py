@@ -302,6 +302,59 @@ def test_end_that_can_not_be_published_is_the_only_one(web, run):
     run(test)
 
 
+def test_connection_to_a_demoted_primary_is_left(web, run):
+    """Another one may reach the primary again."""
+
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        first = await one._appends.call("CLIENT", "ID")
+        web._client.replicaof("127.0.0.1", 1)
+        try:
+            with pytest.raises(UNAVAILABLE, match="read only"):
+                await one.append([batch(web, generation, 1, [token("x")])])
+        finally:
+            web._client.replicaof("NO", "ONE")
+        assert await one.append([batch(web, generation, 1, [token("x")])]) == set()
+        assert await one._appends.call("CLIENT", "ID") != first
+
+    run(test)
+
+
+def test_connection_that_was_lost_while_idle_is_opened_again(web, run):
+    async def test(engine):
+        generation, one = submit(web), engine("one")
+        web._client.client_kill_filter(_id=str(await one._appends.call("CLIENT", "ID")))
+        async with asyncio.timeout(30):
+            while not one._appends._channel.is_lost:
+                await asyncio.sleep(0)
+        assert await one.append([batch(web, generation, 1, [token("x")])]) == set()
+
+    run(test)
+
+
+def test_late_reply_is_not_taken_for_the_next(web, run):
+    async def test(engine):
+        one = engine("one")
+        waiting = asyncio.create_task(one._appends.call("BLPOP", "nothing", 0))
+        while one._appends._channel is None or not one._appends._turn.locked():
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        web._client.rpush("nothing", "late")
+        assert await one._appends.call("PING") == b"PONG"
+
+    run(test)
+
+
+def test_reply_may_come_in_pieces(web, run):
+    async def test(engine):
+        web._client.set("large", b"x" * 5_000_000)
+        assert len(await engine("one")._appends.call("GET", "large")) == 5_000_000
+
+    run(test)
+
+
 def test_refreshed_lease_is_not_taken_over(web, run):
     async def test(engine):
         submit(web)
