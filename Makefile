@@ -33,6 +33,7 @@ bench: setup-dev model  ## Measure the speed and memory figures in docs/performa
 	$(BIN)/python -m bench.whole
 	$(BIN)/python -m bench.hold
 	$(BIN)/python -m bench.kill
+	$(BIN)/python -m bench.takeover
 	$(BIN)/python -m bench.fan_out
 	$(BIN)/python -m bench.topics
 	$(BIN)/python -m bench.overhead
