@@ -30,6 +30,7 @@ test: setup-dev model lint  ## Set up if needed, and run all tests
 
 bench: setup-dev model  ## Measure the speed and memory figures in docs/performance.md (about an hour)
 	$(BIN)/python -m bench.front_ends
+	$(BIN)/python -m bench.scaling
 	$(BIN)/python -m bench.whole
 	$(BIN)/python -m bench.hold
 	$(BIN)/python -m bench.kill

@@ -2,11 +2,13 @@
 
 A commit appends an entry to each of 64 logs, publishes them to two subscribers, and is on disk before it is answered.
 The shapes: ours, as an engine appends; a stream per log, as one pipelined `XADD` each without any check; and a journal,
-one record per commit, of which each log gets its part once every 50 commits. The shapes take turns. Prints a table.
+one record per commit, of which each log gets its part once every 50 commits. The shapes take turns. Prints a table,
+and writes bench/results/log_shapes.json.
 """
 
 import argparse
 import asyncio
+import json
 import statistics
 import tempfile
 import time
@@ -28,6 +30,8 @@ STREAMS = 64
 NAMES = [f"{n:032x}" for n in range(STREAMS)]
 ENTRY, RESUME = encode_entry("", {"text": " The"}), b"[464]"
 CHECKPOINT = 50
+FIGURES = ("Valkey, CPU µs per entry", "client, CPU µs per entry", "ms per commit")
+RESULTS = Path(__file__).parent / "results" / "log_shapes.json"
 JOURNAL = """
 redis.call('XADD', KEYS[1], ARGV[1] .. '-0', 'entries', ARGV[2], 'resumes', ARGV[3])
 redis.call('PUBLISH', 'live', ARGV[2])
@@ -98,7 +102,7 @@ def _ignore(_):
 
 
 async def measure(stack, shape, commits):
-    """CPU µs per entry, of Valkey and of this process, and ms per commit."""
+    """The figures of some commits."""
     async with AsyncExitStack() as opened:
         client = valkey.Valkey.from_url(stack.settings.log_url)
         opened.push_async_callback(client.aclose)
@@ -114,7 +118,8 @@ async def measure(stack, shape, commits):
             await commit(n)
         seconds, own = time.perf_counter() - started, time.process_time() - own
         used = cpu.cpu_s([stack.valkey.pid])[stack.valkey.pid] - before[stack.valkey.pid]
-    return [1e6 * used / commits / STREAMS, 1e6 * own / commits / STREAMS, 1000 * seconds / commits]
+    values = 1e6 * used / commits / STREAMS, 1e6 * own / commits / STREAMS, 1000 * seconds / commits
+    return dict(zip(FIGURES, values, strict=True))
 
 
 @asynccontextmanager
@@ -149,10 +154,15 @@ def main():
                     figures.append(asyncio.run(measure(stack, shape, args.commits)))
         finally:
             stack.stop()
-    print("| shape | Valkey, CPU µs per entry | client, CPU µs per entry | ms per commit |\n|---|---:|---:|---:|")
-    for shape, figures in found.items():
-        cells = " | ".join(f"{statistics.median(each):.1f}" for each in zip(*figures, strict=True))
+    medians = {
+        shape.__name__: {name: statistics.median(each[name] for each in figures) for name in FIGURES}
+        for shape, figures in found.items()
+    }
+    print(f"| log | {' | '.join(FIGURES)} |\n|---|---:|---:|---:|")
+    for shape in found:
+        cells = " | ".join(f"{value:.1f}" for value in medians[shape.__name__].values())
         print(f"| {shape.__name__}: {shape.__doc__} | {cells} |")
+    RESULTS.write_text(json.dumps({"options": vars(args), "found": medians}, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def _made(folder):
 
 
 @contextmanager
-def everstream_alone(model, kv_cache, folder):
-    """Start Everstream, configured as in the comparison."""
+def everstream_alone(model, kv_cache, folder, **more):
+    """Start Everstream, configured as in the comparison, with more settings."""
     settings = {
         "MODEL": str(model),
         "ENGINE_ARGS": " ".join(engine_args(kv_cache)),
@@ -65,6 +65,7 @@ def everstream_alone(model, kv_cache, folder):
         # The defaults; the tests' stack uses shorter ones.
         "EVERSTREAM_LEASE_S": "10",
         "EVERSTREAM_HEARTBEAT_S": "15",
+        **more,
     }
     with running_stack(_made(folder / "everstream"), app_dir=PROJECT_ROOT, **settings) as stack:
 
