@@ -27,11 +27,12 @@ local function is_accepted(log, length, lines)
   return true
 end
 
+-- Both by the logs' keys.
 local refused, accepted = {}, {}
 for at = 5, #ARGV, 3 do
   local log, lines = ARGV[at], ARGV[at + 2]
   if is_accepted(log, tonumber(ARGV[at + 1]), lines) then
-    accepted[string.sub(log, generation_at)] = lines
+    accepted[log] = lines
   else
     refused[#refused + 1] = log
     count('entries_refused', select(2, string.gsub(lines, '\n', '')))
@@ -42,12 +43,13 @@ local function finish_all()
   local used, ended = {}, {}
   for _, given in ipairs(cmsgpack.unpack(ends)) do
     local generation, final, bytes, tokens = unpack(given)
-    local state = accepted[generation] and state_of(generation)
+    local is_in = accepted[log_key(generation)]
+    local state = is_in and state_of(generation)
     if state == 'open' then
       local known = redis.call('HMGET', generation_key(generation), 'entries_bytes', 'tokens')
       note_used(used, generation, known, bytes, tokens)
       ended[#ended + 1] = {generation, final}
-    elseif accepted[generation] and not state then
+    elseif is_in and not state then
       -- Its hash was evicted, and its log would stay for ever.
       redis.call('UNLINK', log_key(generation))
     end
@@ -59,7 +61,7 @@ end
 if ends ~= '' then finish_all() end
 if #refused > 0 then
   local parts = {}
-  for generation, lines in pairs(accepted) do parts[#parts + 1] = live_part(generation, lines) end
+  for log, lines in pairs(accepted) do parts[#parts + 1] = live_part(string.sub(log, generation_at), lines) end
   message = '[' .. table.concat(parts, ',') .. ']'
 end
 if next(accepted) then redis.call('PUBLISH', live, message) end
