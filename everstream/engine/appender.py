@@ -19,8 +19,9 @@ logger = logging.getLogger(__name__)
 
 OUT_OF_MEMORY_LEASES = 3
 """After this many leases of OOM, force-write a terminal entry for each waiting generation."""
-GROWTH_BYTES = 1 << 20
-"""Valkey doubles a string's memory when it grows, but adds no more than this."""
+ENTRY_BYTES = 32
+"""About what an entry takes besides its own bytes: the rest of its line, and memory that Valkey holds ready for it, as it
+doubles that of a string that grows."""
 HIGH_WATER_BYTES = 1 << 20
 """Backpressure: with more unappended bytes of one generation than this, a model that can wait has to."""
 
@@ -71,8 +72,8 @@ class Writer:
 
     @property
     def log_bytes(self) -> int:
-        """The most memory that the log takes."""
-        return self._length + min(self._length, GROWTH_BYTES)
+        """Approximate size of the entries in the log."""
+        return self.size_bytes + self.count * ENTRY_BYTES
 
     def put(self, entry: bytes, resume: bytes = b"") -> None:
         """Add one encoded entry of model output; `resume` is what the model needs to resume. Ignored after the end."""

@@ -3,8 +3,8 @@
 local ns = ARGV[1]
 local jobs, live = KEYS[1], ns .. 'live'
 local group = 'engines'
--- Valkey's approximate overhead per generation.
-local generation_bytes = 1024
+-- Valkey's approximate overhead per entry and per generation.
+local entry_bytes, generation_bytes = 32, 1024
 
 local function generation_key(generation) return ns .. 'gen:' .. generation end
 local function log_key(generation) return ns .. 'log:' .. generation end
@@ -245,7 +245,7 @@ local function close(generation, state, entry, retention_s)
   local n = top_of(log_key(generation)) + 1
   local line = line_of(n, entry)
   redis.call('APPEND', log_key(generation), line)
-  account(generation, #entry)
+  account(generation, #entry + entry_bytes)
   finish(generation, state, retention_s)
   redis.call('PUBLISH', live, '[' .. live_part(generation, line) .. ']')
 end
