@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 OUT_OF_MEMORY_LEASES = 3
 """After this many leases of OOM, force-write a terminal entry for each waiting generation."""
 ENTRY_BYTES = 32
-"""About what an entry takes besides its own bytes: the rest of its line, and memory that Valkey holds ready for it, as it
-doubles that of a string that grows."""
+"""About what an entry takes besides its own bytes: the rest of its line, and the memory that Valkey holds ready for a
+string that grows."""
 HIGH_WATER_BYTES = 1 << 20
 """Backpressure: with more unappended bytes of one generation than this, a model that can wait has to."""
 
