@@ -183,7 +183,7 @@ class GenerationTask:
         """Fence off the engine that had this generation. Returns the log so far; None if nothing is left to do.
 
         The fence is an entry of our own, `resumed`. Once it is in the log, the next append of an engine that was only
-        asleep is refused, because its number is taken. It carries our name, so that two engines can't both claim it.
+        asleep is refused, because its place is taken. It carries our name, so that two engines can't both claim it.
         """
         deaths = count_deaths((await self._history()).entries)
         if deaths.are_too_many:

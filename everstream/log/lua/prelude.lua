@@ -27,10 +27,10 @@ local foreign_log = 'WRONGTYPE the log of a generation holds something else'
 -- More than a number takes, with its tab and line feed.
 local tail_bytes = 20
 
--- The number at the end of these bytes, which end with a line.
-local function last_number(tail)
-  return tonumber(string.match(tail, '\t(%d+)\n$')) or error({err = foreign_log})
-end
+-- The number at the end of these bytes; nil if they do not end with a line.
+local function number_in(tail) return tonumber(string.match(tail, '\t(%d+)\n$')) end
+
+local function last_number(tail) return number_in(tail) or error({err = foreign_log}) end
 
 -- The number of a log's last entry.
 local function top_of(log)
@@ -41,7 +41,7 @@ end
 local function is_foreign_log(log)
   local kind = redis.call('TYPE', log).ok
   if kind ~= 'string' then return kind ~= 'none' end
-  return not string.match(redis.call('GETRANGE', log, -tail_bytes, -1), '\t%d+\n$')
+  return not number_in(redis.call('GETRANGE', log, -tail_bytes, -1))
 end
 
 -- A generation's part of the live message, which has entries exactly as the log: [generation, first n, [entry, ...]].
