@@ -7,7 +7,6 @@ in threads, `phases` directly.
 import os
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import requests
@@ -135,7 +134,7 @@ class Arena(Supervised):
         return sum(each.laddr.port == self.port for each in established)
 
     def stop(self):
-        """Stop everything. The supervisor's children have their own sessions, so kill them one by one."""
+        """Stop everything. The supervisor's children have groups of their own, so kill them one by one."""
         launched = self.family() if self.supervisor and self.supervisor.popen.poll() is None else []
         super().stop()
         for process in launched:
@@ -145,8 +144,5 @@ class Arena(Supervised):
 
 
 def give_way(pid):
-    """Lower the priority of a session leader and of every process in its session."""
+    """Lower the priority of a process and of every other in its group."""
     os.setpriority(os.PRIO_PGRP, pid, BUSY_NICENESS)
-    # With autogroup scheduling, niceness only counts within a session.
-    with suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(BUSY_NICENESS))

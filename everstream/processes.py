@@ -1,10 +1,9 @@
-"""What our processes ask of the operating system: to kill children with their parent, and how to schedule them."""
+"""What our processes ask of the operating system: to kill children with their parent."""
 
 import ctypes
 import os
 import signal
 import sys
-from contextlib import suppress
 from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
@@ -36,14 +35,3 @@ def how_it_ended(status: int) -> str:
     # Some real-time signals have no name.
     name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
     return f"was killed by {name}"
-
-
-def run_when_others_pause() -> None:
-    """When all cores are busy, have the kernel run this process once another one pauses, instead of preempting it.
-
-    A web worker wakes up just when the engine has produced output and continues with its next step. On two cores,
-    preempting the engine there costs it more than the worker's users gain: `bench.scheduling` has the figures. With a
-    free core this changes nothing. Linux only.
-    """
-    with suppress(AttributeError, OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -75,7 +75,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,
+                process_group=0,
                 restore_signals=restore_signals,
             )
 

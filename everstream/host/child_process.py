@@ -61,9 +61,10 @@ class ChildProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            # A session of its own: Ctrl-C in the terminal reaches only the supervisor, which ends its children in
-            # order, and anything that a child leaves behind can be killed with its session.
-            start_new_session=True,
+            # A process group of its own: Ctrl-C in the terminal reaches only the supervisor, which ends its children in
+            # order, and anything that a child leaves behind can be killed with its group. No session of its own: Linux
+            # divides busy cores between sessions first, and then web processes wait for seconds (`bench.scheduling`).
+            process_group=0,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - it makes one system call and allocates nothing
         )
         self._started = time.monotonic()
@@ -119,7 +120,7 @@ class ChildProcess:
         self._process.wait()
 
     def _signal(self, number: int) -> None:
-        """Signal the whole session: the process and everything that it started."""
+        """Signal the whole group: the process and everything that it started."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)

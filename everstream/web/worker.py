@@ -16,7 +16,6 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from everstream import tracing
 from everstream.errors import ResponseCut
-from everstream.processes import run_when_others_pause
 from everstream.web import connections
 from everstream.web.context import EXTENSION, AppContext
 from everstream.web.health_listener import HealthServer
@@ -41,7 +40,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # A stream holds some hundred objects for life. With Python's default thresholds, the collector would traverse
         # them all again and again while streams are opened.
         gc.set_threshold(20_000, 20, 50)
-        run_when_others_pause()
         # Start here, after the fork and gevent's patching: greenlets and threads do not survive a fork.
         self._context.trace_requests(tracing.start("everstream-web"))
         self._context.streams.start(self._context.credentials.is_valid)

@@ -54,6 +54,15 @@ def test_startup_is_quiet_and_prints_a_command(launched):
     assert text_of(answer) == "a"
 
 
+def test_parts_share_the_session_but_no_process_group(launched):
+    """Linux divides busy cores between sessions. Ctrl-C must reach the supervisor alone."""
+    pid = launched.supervisor.pid
+    parts = psutil.Process(pid).children()
+    assert len(parts) == 3
+    assert {os.getsid(part.pid) for part in parts} == {os.getsid(pid)}
+    assert [os.getpgid(part.pid) for part in parts] == [part.pid for part in parts]
+
+
 def test_demo_model_is_not_fetched_for_another_model_folder(tmp_path):
     stack = Supervised(tmp_path, app_dir=MODELS / "scripted", EVERSTREAM_CACHE_DIR=str(tmp_path / "cache"))
     stack.environ["MODEL"] = ""

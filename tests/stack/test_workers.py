@@ -1,6 +1,5 @@
 """Web workers keep no state that matters: a stream continues on another worker."""
 
-import os
 import signal
 
 import psutil
@@ -76,11 +75,6 @@ def test_streams_end_at_once_when_gunicorn_stops(web, gate):
     gate.open()
     events += read_all(url, last_id=stream.decoder.last_id)
     assert_whole(events)
-
-
-def test_workers_do_not_interrupt_the_engine(web):
-    # A worker that was just forked has not set its policy yet.
-    wait_for(lambda: {os.sched_getscheduler(pid) for pid in web.workers()} == {os.SCHED_BATCH})
 
 
 def test_worker_is_light(web):

@@ -96,3 +96,10 @@ def test_limits_suffice():
     assert int(service("web")["TimeoutStopSec"]) > graceful_timeout_s({})
     memory = {part: compose_file.services()[part]["mem_limit"].upper() for part in ("web", "valkey")}
     assert {part: service(part)["MemoryMax"] for part in memory} == memory
+
+
+def test_parts_that_must_run_at_once_outweigh_the_engine():
+    """In both files by the same factor. The defaults are 100 and 1024."""
+    for part in ("web", "valkey"):
+        assert int(service(part)["CPUWeight"]) / 100 == compose_file.services()[part]["cpu_shares"] / 1024 > 1
+    assert "CPUWeight" not in service("engine") and "cpu_shares" not in compose_file.services()["engine"]
