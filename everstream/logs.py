@@ -43,7 +43,8 @@ def access_line(logger: logging.Logger, fields: Mapping[str, Any], *, level: int
     """Log these fields. None: left out."""
     if logger.isEnabledFor(level):
         given = {name: value for name, value in fields.items() if value is not None}
-        logger.log(level, "access", extra={FIELDS: given})
+        # Without the search for the caller, which no access line shows.
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, "access", (), None, extra={FIELDS: given}))
 
 
 class JsonLines(logging.Formatter):

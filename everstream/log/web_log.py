@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from queue import LifoQueue
 from typing import Any, cast
 
 import msgspec
@@ -68,7 +69,8 @@ class WebLog:
     Calls raise UNAVAILABLE when waiting can help, other ValkeyErrors when it can't.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, queue_class: type = LifoQueue) -> None:
+        """`queue_class`: for connections that are free."""
         self.faults = Faults()
         self._settings = settings
         self._engines: list[EngineStatus] = []
@@ -81,6 +83,7 @@ class WebLog:
                 max_connections=64,
                 timeout=COMMAND_TIMEOUT_S,
                 socket_timeout=COMMAND_TIMEOUT_S,
+                queue_class=queue_class,
             )
         )
         # A subscription waits until something is published, so its connection has no read timeout.

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
 from flask_cors import CORS
+from gevent.queue import LifoQueue
 
 from everstream.log.presence import PresenceLog
 from everstream.log.topic_log import TopicLog
@@ -89,7 +90,8 @@ def create_app(apis: Sequence[Api], settings: Settings | None = None) -> Flask:
     """
     settings = settings or load_settings()
     apis = [api for api in apis if api.is_served(settings)]
-    web_log = WebLog(settings)
+    # The standard library's queue takes three of gevent's locks for each command.
+    web_log = WebLog(settings, LifoQueue)
     app = Flask("everstream", template_folder=str(PROJECT_ROOT / "templates"), static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]

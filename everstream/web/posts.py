@@ -103,8 +103,9 @@ def served_name(name: str | None) -> str:
 
 def reads_ids() -> bool:
     """Whether the client reads Server-Sent Events by the standard, and so can resume. Most SDKs read lines."""
-    names_id = "Last-Event-ID" in request.headers or "last_event_id" in request.args
-    return names_id or MIMETYPE in request.headers.get("Accept", "")
+    headers = request.headers
+    names_id = "Last-Event-ID" in headers or "last_event_id" in request.args
+    return names_id or MIMETYPE in headers.get("Accept", "")
 
 
 def options_of_post(options: RequestOptions, *, is_stream: bool) -> RequestOptions:

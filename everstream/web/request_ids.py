@@ -16,10 +16,10 @@ HARMLESS = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 def request_id() -> str:
     """That of the current request."""
-    if "request_id" not in g:
+    found: str = g.get("request_id", "")
+    if not found:
         given = request.headers.get(HEADER, "")
-        g.request_id = given if HARMLESS.fullmatch(given) else f"req_{secrets.token_hex(16)}"
-    found: str = g.request_id
+        g.request_id = found = given if HARMLESS.fullmatch(given) else f"req_{secrets.token_hex(16)}"
     return found
 
 

@@ -6,6 +6,7 @@ wait forever for a client that reads nothing or sends its body byte by byte.
 """
 
 import gc
+import logging
 import socket
 from functools import partial
 from typing import Any
@@ -40,6 +41,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # A stream holds some hundred objects for life. With Python's default thresholds, the collector would traverse
         # them all again and again while streams are opened.
         gc.set_threshold(20_000, 20, 50)
+        # gunicorn looks up some forty settings for each request, each by a failed attribute access and two calls.
+        self.cfg.__dict__.update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        # No log line of ours shows these, and under gevent each is a search.
+        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
         # Start here, after the fork and gevent's patching: greenlets and threads do not survive a fork.
         self._context.trace_requests(tracing.start("everstream-web"))
         self._context.streams.start(self._context.credentials.is_valid)

@@ -46,7 +46,8 @@ class ClientLimits:
 
     def __init__(self, settings: Settings, web_log: WebLog) -> None:
         self._log = web_log
-        self._defaults = {name: getattr(settings, f"client_{name}") or None for name in KeyLimits.__struct_fields__}
+        names = KeyLimits.__struct_fields__
+        self._defaults = KeyLimits(**{name: getattr(settings, f"client_{name}") or None for name in names})
         storage = RedisStorage(
             "valkey://", connection_pool=web_log.connection_pool, key_prefix=f"{{{settings.namespace}}}:limits"
         )
@@ -55,8 +56,10 @@ class ClientLimits:
 
     def of(self, who: Principal) -> KeyLimits:
         """Those that apply to it."""
+        if who.limits == KeyLimits():
+            return self._defaults
         own = {name: value for name, value in msgspec.structs.asdict(who.limits).items() if value is not None}
-        return KeyLimits(**(self._defaults | own))
+        return msgspec.structs.replace(self._defaults, **own)
 
     def count_request(self, who: Principal) -> None:
         """Raises RateLimited, ValkeyError."""
