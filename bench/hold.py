@@ -42,6 +42,11 @@ class Talker:
         self._log = EngineLog(settings, "bench")
         self._writers = {generation: Writer(generation, _ignore, _ignore) for generation in generations}
 
+    @property
+    def said(self):
+        """How many entries, in all."""
+        return sum(writer.count for writer in self._writers.values())
+
     async def claim(self):
         claimed = 0
         async with asyncio.timeout(load.STUCK_S):
@@ -79,7 +84,7 @@ def talk(settings, generations, active, every_s, stop, reports):  # noqa: PLR091
         await talker.keep_talking(active, every_s, stop.is_set)
         for at in range(0, len(generations), CLAIMS_AT_ONCE):
             await talker.say(generations[at : at + CLAIMS_AT_ONCE], "done", {"finish_reason": "stop", "usage": None})
-        reports.put(sum(talker._next.values()) - len(generations))
+        reports.put(talker.said)
 
     asyncio.run(main())
 
