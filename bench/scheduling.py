@@ -1,10 +1,10 @@
 """What it costs if the parts of Everstream are in CPU control groups of their own, as containers and systemd's services
 are: `python -m bench.scheduling`, as root.
 
-While all cores are busy, the kernel first divides them between groups, by weight. It lets a web process that slept wait
-for longer if the engine's threads are in another group. Runs Everstream alone with the tiny model, and moves its
-processes between three arrangements: one group for all; three of equal weight; three in which web and Valkey have
-`WEIGHT` times the engine's. Prints medians, and the worst TTFT.
+While all cores are busy, the kernel first divides them between groups, by weight. A web process that wakes up may then
+wait long for a core that the engine's threads hold, if those are in another group. Runs Everstream alone with the tiny
+model, and moves its processes between three arrangements: one group for all; three of equal weight; three in which web
+and Valkey have `WEIGHT` times the engine's. Prints medians, and the worst TTFT.
 """
 
 import argparse

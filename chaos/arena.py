@@ -144,5 +144,5 @@ class Arena(Supervised):
 
 
 def give_way(pid):
-    """Lower the priority of a process and of every other in its group."""
+    """Lower the priority of a process group. `pid`: of its leader."""
     os.setpriority(os.PRIO_PGRP, pid, BUSY_NICENESS)

@@ -56,8 +56,6 @@ class ClientLimits:
 
     def of(self, who: Principal) -> KeyLimits:
         """Those that apply to it."""
-        if who.limits == KeyLimits():
-            return self._defaults
         own = {name: value for name, value in msgspec.structs.asdict(who.limits).items() if value is not None}
         return msgspec.structs.replace(self._defaults, **own)
 
